@@ -1,1 +1,12 @@
-//! (skeleton)
+//! Keeps two copies of a device the same: decides (`node`), talks (`link`), stores (`disk`), runs (`daemon`).
+//!
+//! Reading order: `node` (the state machine), `wire` (what nodes say), then the shell around it: `disk`, `link`, `daemon`.
+//! Without the feature `shell` only `config`, `node` and `wire` are built, and they are `no_std`: the compiler keeps them pure.
+
+#![cfg_attr(not(feature = "shell"), no_std)]
+
+extern crate alloc;
+
+pub mod config;
+pub mod node;
+pub mod wire;

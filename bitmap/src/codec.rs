@@ -1,0 +1,99 @@
+//! Fixed-layout little-endian records: a named field knows its offset and size, and a record is
+//! sealed by a checksum over all of it. What the fields mean is said where they are declared.
+
+use core::ops::Range;
+
+/// Bytes that are written whole or not at all, and the size of every self-checking unit except
+/// the superblock.
+pub const SECTOR: usize = 512;
+
+/// One sector's bytes.
+pub(crate) type Sector = [u8; SECTOR];
+
+/// A field of a record. `docs/metadata.md` lists them all, and a test compares the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// Name, as in the documentation.
+    pub name: &'static str,
+    /// Offset in the record, in bytes.
+    pub offset: usize,
+    /// Size in bytes. Up to 8 it is one unsigned integer, beyond that an array.
+    pub size: usize,
+}
+
+impl Field {
+    pub(crate) const fn new(name: &'static str, offset: usize, size: usize) -> Self {
+        Self { name, offset, size }
+    }
+
+    /// The bytes of the field in its record.
+    pub(crate) const fn range(&self) -> Range<usize> {
+        self.offset..self.offset + self.size
+    }
+
+    /// Element `index` of an array whose elements have `size` bytes.
+    pub(crate) fn element(&self, index: usize, size: usize) -> Self {
+        assert!(
+            (index + 1) * size <= self.size,
+            "element {index} is outside of {}",
+            self.name
+        );
+        Self {
+            name: self.name,
+            offset: self.offset + index * size,
+            size,
+        }
+    }
+
+    /// Writes an integer.
+    pub(crate) fn put(&self, record: &mut [u8], value: impl Into<u64>) {
+        let bytes = value.into().to_le_bytes();
+        assert!(
+            bytes[self.size..].iter().all(|&byte| byte == 0),
+            "{} overflows",
+            self.name
+        );
+        record[self.range()].copy_from_slice(&bytes[..self.size]);
+    }
+
+    /// Reads an integer of up to 8 bytes.
+    pub(crate) fn u64(&self, record: &[u8]) -> u64 {
+        let mut bytes = [0; 8];
+        bytes[..self.size].copy_from_slice(&record[self.range()]);
+        u64::from_le_bytes(bytes)
+    }
+
+    /// Reads an integer of up to 4 bytes.
+    pub(crate) fn u32(&self, record: &[u8]) -> u32 {
+        u32::try_from(self.u64(record)).expect("the field has at most 4 bytes")
+    }
+
+    /// Reads an integer of up to 2 bytes.
+    pub(crate) fn u16(&self, record: &[u8]) -> u16 {
+        u16::try_from(self.u64(record)).expect("the field has at most 2 bytes")
+    }
+
+    /// Reads an integer of one byte.
+    pub(crate) fn u8(&self, record: &[u8]) -> u8 {
+        record[self.offset]
+    }
+}
+
+/// Puts the checksum over the record into `crc`.
+pub(crate) fn seal(record: &mut [u8], crc: Field) {
+    crc.put(record, checksum(record, crc));
+}
+
+/// Whether the checksum in `crc` is right.
+pub(crate) fn is_sealed(record: &[u8], crc: Field) -> bool {
+    crc.u32(record) == checksum(record, crc)
+}
+
+/// CRC-32 over the record, its own four bytes counting as zeros.
+fn checksum(record: &[u8], crc: Field) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&record[..crc.offset]);
+    hasher.update(&[0; 4]);
+    hasher.update(&record[crc.offset + 4..]);
+    hasher.finalize()
+}

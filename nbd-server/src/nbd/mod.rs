@@ -1,0 +1,22 @@
+//! The NBD protocol: fixed newstyle handshake, simple and structured replies.
+//!
+//! In reading order: [`protocol`] (the numbers), [`handshake`], [`transmission`], [`reply`] (pure);
+//! [`limits`], `budget`, `receive`, `outbox`, [`transport`] (what a connection is made of);
+//! `negotiation` and `connection` (the drivers); [`exports`], [`listener`], [`server`] (what a
+//! program uses). TLS and extended headers are not here yet.
+
+mod budget;
+mod connection;
+pub mod exports;
+pub mod handshake;
+pub mod limits;
+pub mod listener;
+mod negotiation;
+mod options;
+mod outbox;
+pub mod protocol;
+mod receive;
+pub mod reply;
+pub mod server;
+pub mod transmission;
+pub mod transport;

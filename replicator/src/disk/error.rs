@@ -1,0 +1,136 @@
+//! What can go wrong with a disk: typed, so that the node can tell a dead disk from a bad request.
+//! Decides nothing: what an error means for the device is the node's business.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use rustix::io::Errno;
+
+/// What was being done when an operation failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Reading data.
+    Read,
+    /// Writing data.
+    Write,
+    /// Making a range of the data read as zeros.
+    Zero,
+    /// Making completed writes stable.
+    Flush,
+    /// Reading metadata.
+    ReadMeta,
+    /// Writing metadata.
+    WriteMeta,
+    /// Writing zeros over metadata.
+    ZeroMeta,
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Zero => "zeroing",
+            Self::Flush => "flush",
+            Self::ReadMeta => "metadata read",
+            Self::WriteMeta => "metadata write",
+            Self::ZeroMeta => "metadata zeroing",
+        })
+    }
+}
+
+/// An operation that failed, and how. Its text names everything; there is no deeper source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{action} of {len} bytes at byte {offset} failed: {cause}")]
+pub struct DiskError {
+    /// What was being done.
+    pub action: Action,
+    /// First byte; 0 for a flush.
+    pub offset: u64,
+    /// Bytes; 0 for a flush.
+    pub len: u64,
+    /// Why it failed.
+    pub cause: Cause,
+}
+
+/// Why an operation failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Cause {
+    /// The system refused; of a flush, or of anything durable by itself, it is the end of the disk
+    /// (IO-4).
+    #[error("{0}")]
+    Os(Errno),
+    /// The file ended before the bytes did: somebody cut it short.
+    #[error("the file is shorter than it was")]
+    UnexpectedEnd,
+    /// Outside of the disk as it was when opened or last measured.
+    #[error("the disk ends at byte {size}")]
+    OutOfRange {
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// Not tried, or not believed, because an earlier flush failed (IO-4).
+    #[error("an earlier flush of this disk failed, what it holds is unknown")]
+    FlushFailedBefore,
+}
+
+impl From<Errno> for Cause {
+    fn from(errno: Errno) -> Self {
+        Self::Os(errno)
+    }
+}
+
+/// A process that holds a disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Its process id.
+    pub pid: u32,
+    /// The name of its program, as far as the kernel keeps it (15 bytes).
+    pub name: String,
+}
+
+/// A disk that could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A system call refused.
+    #[error("{}: cannot {action}: {error}", path.display())]
+    System {
+        /// The disk.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// Why not.
+        error: io::Error,
+    },
+    /// A directory, a socket, a terminal.
+    #[error("{}: neither a regular file nor a block device", path.display())]
+    NotADisk {
+        /// What was named as a disk.
+        path: PathBuf,
+    },
+    /// Somebody else has it. With no holder in sight it may be the I/O of a killed process that is
+    /// still under way (wait and try again), or a mount, or another driver.
+    #[error("{}: in use by {}", path.display(), name_of(holder.as_ref()))]
+    InUse {
+        /// The disk.
+        path: PathBuf,
+        /// Who, if that could be found out.
+        holder: Option<Holder>,
+    },
+    /// O_DIRECT was demanded and the file system has none.
+    #[error("{}: the file system does not allow O_DIRECT; choose the page cache", path.display())]
+    NoDirect {
+        /// The disk.
+        path: PathBuf,
+    },
+}
+
+fn name_of(holder: Option<&Holder>) -> String {
+    match holder {
+        Some(Holder { pid, name }) => format!("process {pid} ({name})"),
+        None => "no process that is visible from here: the I/O of a killed process may still be \
+                 under way, or the device is mounted or belongs to another driver"
+            .to_owned(),
+    }
+}

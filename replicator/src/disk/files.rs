@@ -1,0 +1,174 @@
+//! The open descriptions of one disk, data and metadata, and how to carry out one operation on
+//! them from beginning to end, waiting for the disk. Disk threads do just that; engines use the
+//! same rules for what they do themselves.
+//!
+//! Not here: who runs it, and in which order results are believed (`queue.rs`).
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::io::Errno;
+
+use super::error::{Cause, DiskError};
+use super::target::Target;
+use super::{Done, Op};
+use crate::buffers::Pool;
+
+/// Which description an operation goes through, hence with which others it shares the kernel's
+/// report of write-back errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Via {
+    Data,
+    Meta,
+}
+
+#[derive(Debug)]
+pub(super) struct Files {
+    data: Target,
+    /// `None` if metadata goes through the description of the data: internal, and O_DIRECT.
+    meta: Option<Target>,
+    data_size: AtomicU64,
+    meta_size: AtomicU64,
+    pool: Pool,
+    /// IO-4: something durable failed. Never reset.
+    flush_failed: AtomicBool,
+    /// Held while metadata smaller than a block is merged into its block. Data has no such lock:
+    /// the range locks of the node round to blocks. Neighbouring sectors of metadata are
+    /// independent units that may be written at the same time.
+    merging: Mutex<()>,
+}
+
+impl Files {
+    pub(super) fn new(data: Target, meta: Option<Target>, pool: Pool) -> Result<Self, Errno> {
+        let files = Self {
+            data,
+            meta,
+            data_size: AtomicU64::new(0),
+            meta_size: AtomicU64::new(0),
+            pool,
+            flush_failed: AtomicBool::new(false),
+            merging: Mutex::new(()),
+        };
+        files.measure()?;
+        Ok(files)
+    }
+
+    /// Looks how large the disk and the file of the metadata are now.
+    pub(super) fn measure(&self) -> Result<(), Errno> {
+        self.data_size.store(self.data.size()?, Ordering::Relaxed);
+        self.meta_size.store(self.target(Via::Meta).size()?, Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub(super) fn size(&self, via: Via) -> u64 {
+        match via {
+            Via::Data => self.data_size.load(Ordering::Relaxed),
+            Via::Meta => self.meta_size.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(super) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    pub(super) fn via(&self, op: &Op) -> Via {
+        match op.is_meta() && self.meta.is_some() {
+            true => Via::Meta,
+            false => Via::Data,
+        }
+    }
+
+    pub(super) fn target(&self, via: Via) -> &Target {
+        match via {
+            Via::Data => &self.data,
+            Via::Meta => self.meta.as_ref().unwrap_or(&self.data),
+        }
+    }
+
+    /// Whether an operation may start: inside the disk, and not durable after IO-4.
+    pub(super) fn admit(&self, op: &Op) -> Result<(), DiskError> {
+        op.check_length();
+        let size = self.size(if op.is_meta() { Via::Meta } else { Via::Data });
+        let (offset, len) = op.range();
+        if offset.checked_add(len).is_none_or(|end| end > size) {
+            return Err(op.error(Cause::OutOfRange { size }));
+        }
+        if op.is_durable() && self.flush_failed.load(Ordering::Relaxed) {
+            return Err(op.error(Cause::FlushFailedBefore));
+        }
+        Ok(())
+    }
+
+    /// IO-4: whether a result can be believed, given what is known by now. Every result passes
+    /// here, on the owner's thread, before it is reported.
+    pub(super) fn settle(&self, op: &Op, result: Result<Done, DiskError>) -> Result<Done, DiskError> {
+        if !op.is_durable() {
+            return result;
+        }
+        match result {
+            Ok(_) if self.flush_failed.load(Ordering::Relaxed) => {
+                Err(op.error(Cause::FlushFailedBefore))
+            }
+            Err(error) if matches!(error.cause, Cause::Os(_)) => {
+                self.flush_failed.store(true, Ordering::Relaxed);
+                Err(error)
+            }
+            other => other,
+        }
+    }
+
+    /// Carries out an admitted operation. Waits for the disk.
+    pub(super) fn perform(&self, op: &Op) -> Result<Done, DiskError> {
+        let target = self.target(self.via(op));
+        let done = match op {
+            Op::Read { offset, len, detect_zero } => self.read(target, *offset, *len, *detect_zero),
+            Op::ReadMeta { offset, len } => self.read(target, *offset, *len, false),
+            Op::Write { offset, buffer, fua } => {
+                finished(target.write(*offset, buffer.as_ref(), *fua, &self.pool))
+            }
+            Op::Zero { offset, len, fua, may_unmap } => {
+                let zeroed = target.zero(*offset, *len, *may_unmap, &self.pool);
+                finished(zeroed.and_then(|()| if *fua { target.flush() } else { Ok(()) }))
+            }
+            Op::Flush => finished(target.flush()),
+            Op::WriteMeta { offset, bytes } => finished(self.write_meta(target, *offset, bytes)),
+            Op::ZeroMeta { offset, len } => {
+                let _merging = self.merging.lock().unwrap_or_else(PoisonError::into_inner);
+                finished(target.write_zeros(*offset, *len, true, &self.pool))
+            }
+        };
+        done.map_err(|cause| op.error(cause))
+    }
+
+    fn read(&self, target: &Target, offset: u64, len: u32, detect: bool) -> Result<Done, Cause> {
+        if detect && target.is_hole(offset, len.into()) {
+            return Ok(Done::Zeros(len));
+        }
+        let range = target.whole_blocks(offset, len.into());
+        let mut buffer = self.pool.take((range.end - range.start) as usize);
+        target.read(range.start, buffer.as_mut())?;
+        let head = (offset - range.start) as usize;
+        let bytes = buffer.freeze().slice(head..head + len as usize);
+        if detect && is_zero(bytes.as_ref()) {
+            return Ok(Done::Zeros(len));
+        }
+        Ok(Done::Read(bytes))
+    }
+
+    fn write_meta(&self, target: &Target, offset: u64, bytes: &[u8]) -> Result<(), Cause> {
+        let aligned = self.pool.copy_of(bytes);
+        let _merging = (!target.takes(offset, aligned.as_ref()))
+            .then(|| self.merging.lock().unwrap_or_else(PoisonError::into_inner));
+        target.write(offset, aligned.as_ref(), true, &self.pool)
+    }
+}
+
+fn finished(result: Result<(), Cause>) -> Result<Done, Cause> {
+    result.map(|()| Done::Finished)
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    let (chunks, rest) = bytes.as_chunks::<64>();
+    chunks.iter().all(|chunk| chunk.iter().fold(0, |or, byte| or | byte) == 0)
+        && rest.iter().all(|&byte| byte == 0)
+}

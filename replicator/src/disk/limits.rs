@@ -1,0 +1,33 @@
+//! Every bound of the disk engines, in one place. Not here: how many requests a client may have,
+//! which the layers above decide.
+
+/// Operations an engine holds at a time; what is more stays in the batch given to `submit`.
+pub const IN_FLIGHT: usize = 1024;
+
+/// The longest transfer, in bytes: half of the largest buffer, so that there is room for the blocks
+/// around an unaligned one.
+pub const TRANSFER: usize = crate::buffers::MAX_LEN / 2;
+
+/// Entries of the submission ring. A longer batch is handed to the kernel in several calls.
+pub const RING_ENTRIES: u32 = 256;
+
+/// Disk threads of one backing. They are started when there is work for them.
+pub const DISK_THREADS: usize = 16;
+
+/// Stack of a disk thread, in bytes. It calls into the kernel and little else.
+pub const DISK_THREAD_STACK: usize = 256 << 10;
+
+/// Bytes that one `submit` may copy on the owner's thread: a few hundred microseconds. What is more
+/// goes to the disk threads.
+pub const INLINE_BYTES: u64 = 1 << 20;
+
+/// Bytes that may be written from the owner's thread into the page cache of a file system that
+/// cannot promise not to wait, since the last flush. More would run into the kernel's throttling
+/// of writers (it starts at a tenth or so of the memory).
+pub const INLINE_DIRTY: u64 = 64 << 20;
+
+/// Zeros are written in pieces of this size where the kernel has no call for them.
+pub const ZERO_CHUNK: u64 = 1 << 20;
+
+/// Bytes the in-memory disk keeps apart as written and not flushed; beyond it writes them back.
+pub const MEMORY_UNFLUSHED: usize = 64 << 20;

@@ -1,0 +1,211 @@
+//! Disk engines: they read, write, zero and flush one backing disk for the owner's thread, and
+//! never make it wait. They decide nothing; order between overlapping operations is the caller's.
+//!
+//! ```text
+//! owner ── submit(batch) ──► queue ─┬─ at once, on the owner's thread (file.rs, memory.rs)
+//!                                   ├─ the kernel's ring               (uring.rs)
+//!                                   └─ a disk thread                   (threads.rs)
+//! owner ◄── poll(out) ────── completions, each once; wake_fd() tells of those that come later
+//! ```
+//!
+//! In reading order: this file is the contract; [`backing`] opens a disk and chooses the engine;
+//! `target` is one open description and how to transfer bytes through it; `files` carries out one
+//! operation on data and metadata; `queue` is what engines over files share, with `threads` and
+//! `syncs` behind it; `file` and `uring` are the engines, `memory` is one for tests.
+//!
+//! # What completions promise
+//!
+//! - **Flush** covers exactly the data operations whose completions had been polled when it was
+//!   submitted. One that was merely under way, or done and not yet polled, is not covered.
+//! - A **FUA** operation, [`Op::WriteMeta`] and [`Op::ZeroMeta`] are stable when they complete,
+//!   and say nothing of any other operation.
+//! - **IO-4**: once a flush or anything durable by itself has failed, every later one fails too,
+//!   and so does every one still in flight, whatever the kernel says: it reports a write-back
+//!   error once, to whoever asks first.
+//! - Operations complete in any order. Two that overlap must not be in flight together, nor two
+//!   data operations that touch the same logical block ([`Backing::logical_block`]): unaligned
+//!   ones are done by reading, merging and writing whole blocks.
+
+use std::os::fd::BorrowedFd;
+
+use crate::buffers::Buffer;
+
+pub mod backing;
+pub mod error;
+pub mod limits;
+pub mod memory;
+
+mod file;
+mod files;
+mod lock;
+mod queue;
+mod syncs;
+mod target;
+mod threads;
+mod uring;
+mod wake;
+
+#[cfg(test)]
+mod conformance;
+
+pub use backing::{Backing, Direct, EngineChoice, Options};
+pub use error::{Action, Cause, DiskError, Holder, OpenError};
+pub use memory::Memory;
+pub use rustix::io::Errno;
+
+/// Names an operation to its submitter; engines only carry it. It need not be unique.
+pub type IoToken = u64;
+
+/// One thing to do. Offsets and lengths are bytes; none need be aligned. Offsets of metadata count
+/// from the start of the file that holds it: the same file if internal, its own if external.
+#[derive(Clone, Debug)]
+pub enum Op {
+    /// Read data: completes with [`Done::Read`].
+    Read {
+        /// First byte.
+        offset: u64,
+        /// How many, at most [`limits::TRANSFER`].
+        len: u32,
+        /// Answer [`Done::Zeros`] if there are only zeros; a hole then costs no transfer.
+        detect_zero: bool,
+    },
+    /// Write data.
+    Write {
+        /// First byte.
+        offset: u64,
+        /// What to write.
+        buffer: Buffer,
+        /// Stable when it completes.
+        fua: bool,
+    },
+    /// Make exactly this range of the data read as zeros.
+    Zero {
+        /// First byte.
+        offset: u64,
+        /// How many.
+        len: u64,
+        /// Stable when it completes.
+        fua: bool,
+        /// The space may be given back. If not it stays allocated.
+        may_unmap: bool,
+    },
+    /// Make stable every data operation whose completion was polled before this is submitted.
+    Flush,
+    /// Read metadata.
+    ReadMeta {
+        /// First byte.
+        offset: u64,
+        /// How many, at most [`limits::TRANSFER`].
+        len: u32,
+    },
+    /// Write metadata; stable when it completes. Ranges that data operations use are out of bounds.
+    WriteMeta {
+        /// First byte.
+        offset: u64,
+        /// What to write, at most [`limits::TRANSFER`] bytes.
+        bytes: Vec<u8>,
+    },
+    /// Write zeros over metadata, allocated and stable when it completes.
+    ZeroMeta {
+        /// First byte.
+        offset: u64,
+        /// How many.
+        len: u64,
+    },
+}
+
+impl Op {
+    /// What it does.
+    pub fn action(&self) -> Action {
+        match self {
+            Self::Read { .. } => Action::Read,
+            Self::Write { .. } => Action::Write,
+            Self::Zero { .. } => Action::Zero,
+            Self::Flush => Action::Flush,
+            Self::ReadMeta { .. } => Action::ReadMeta,
+            Self::WriteMeta { .. } => Action::WriteMeta,
+            Self::ZeroMeta { .. } => Action::ZeroMeta,
+        }
+    }
+
+    /// First byte and number of bytes; zeros for a flush.
+    pub fn range(&self) -> (u64, u64) {
+        match self {
+            Self::Read { offset, len, .. } | Self::ReadMeta { offset, len } => {
+                (*offset, u64::from(*len))
+            }
+            Self::Write { offset, buffer, .. } => (*offset, buffer.len() as u64),
+            Self::Zero { offset, len, .. } | Self::ZeroMeta { offset, len } => (*offset, *len),
+            Self::Flush => (0, 0),
+            Self::WriteMeta { offset, bytes } => (*offset, bytes.len() as u64),
+        }
+    }
+
+    /// Whether its success is a promise about stable storage.
+    pub fn is_durable(&self) -> bool {
+        match self {
+            Self::Flush | Self::WriteMeta { .. } | Self::ZeroMeta { .. } => true,
+            Self::Write { fua, .. } | Self::Zero { fua, .. } => *fua,
+            Self::Read { .. } | Self::ReadMeta { .. } => false,
+        }
+    }
+
+    fn is_meta(&self) -> bool {
+        matches!(self, Self::ReadMeta { .. } | Self::WriteMeta { .. } | Self::ZeroMeta { .. })
+    }
+
+    /// Bytes that are transferred in one piece.
+    fn check_length(&self) {
+        let limited = !matches!(self, Self::Zero { .. } | Self::ZeroMeta { .. });
+        let len = self.range().1;
+        assert!(!limited || len <= limits::TRANSFER as u64, "a transfer of {len} bytes is too long");
+    }
+
+    fn error(&self, cause: impl Into<Cause>) -> DiskError {
+        let (offset, len) = self.range();
+        DiskError { action: self.action(), offset, len, cause: cause.into() }
+    }
+}
+
+/// How an operation that succeeded ended.
+#[derive(Clone, Debug)]
+pub enum Done {
+    /// The bytes read, of data or metadata. The memory may start unaligned if the offset did.
+    Read(Buffer),
+    /// So many bytes of data were asked for with `detect_zero`, and all are zero.
+    Zeros(u32),
+    /// Written, zeroed, flushed.
+    Finished,
+}
+
+/// The end of one operation; each has exactly one.
+#[derive(Debug)]
+pub struct Completion {
+    /// As submitted.
+    pub token: IoToken,
+    /// How it ended.
+    pub result: Result<Done, DiskError>,
+}
+
+/// Carries out operations on one disk. All calls come from the owner's thread and none waits for a
+/// disk (memory file systems excepted).
+///
+/// Dropping an engine with operations in flight abandons them: they may still reach the disk, and
+/// the lock on it is held until they have.
+pub trait Engine: Send {
+    /// Starts operations, in order, taking them out of `batch`. At most [`limits::IN_FLIGHT`] are
+    /// held at a time, counted from submission to poll; those that do not fit stay in `batch`, to
+    /// be submitted after a poll has returned something.
+    fn submit(&mut self, batch: &mut Vec<(IoToken, Op)>);
+
+    /// Appends to `out` all completions there are, without waiting. Completions may be ready as
+    /// soon as `submit` returns, and those wake nobody: poll once between submitting and sleeping.
+    fn poll(&mut self, out: &mut Vec<Completion>);
+
+    /// An eventfd that is written to when completions come later. Watch it edge-triggered
+    /// (tokio's `AsyncFd` does): nobody reads it. Clear the readiness first, then poll.
+    fn wake_fd(&self) -> BorrowedFd<'_>;
+
+    /// Operations submitted whose completions have not been polled.
+    fn in_flight(&self) -> usize;
+}

@@ -1,0 +1,126 @@
+//! What all engines over files share: admission, the bound on what is in flight, the disk threads,
+//! the order in which durable successes are believed, and the completions not yet polled.
+//!
+//! An engine adds only its fast way: the owner's thread (`file.rs`) or the ring (`uring.rs`).
+
+use std::io;
+use std::sync::Arc;
+
+use super::error::DiskError;
+use super::files::{Files, Via};
+use super::syncs::Syncs;
+use super::threads::{Finished, Job, Threads};
+use super::wake::Wake;
+use super::{Completion, Done, IoToken, Op, limits};
+
+#[derive(Debug)]
+pub(super) struct Queue {
+    pub(super) files: Arc<Files>,
+    pub(super) wake: Arc<Wake>,
+    threads: Threads,
+    syncs: [Syncs<Job>; 2],
+    ready: Vec<Completion>,
+    in_flight: usize,
+    flushing: usize,
+    // Kept for its memory.
+    finished: Vec<Finished>,
+}
+
+impl Queue {
+    pub(super) fn new(files: Arc<Files>) -> io::Result<Self> {
+        let wake = Arc::new(Wake::new()?);
+        let threads = Threads::new(Arc::clone(&files), Arc::clone(&wake))?;
+        Ok(Self {
+            files,
+            wake,
+            threads,
+            syncs: Default::default(),
+            ready: Vec::new(),
+            in_flight: 0,
+            flushing: 0,
+            finished: Vec::new(),
+        })
+    }
+
+    /// How many more operations fit.
+    pub(super) fn room(&self) -> usize {
+        limits::IN_FLIGHT - self.in_flight
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Flushes that run.
+    pub(super) fn flushing(&self) -> usize {
+        self.flushing
+    }
+
+    /// Takes an operation in. `None` if it failed already.
+    pub(super) fn admit(&mut self, token: IoToken, op: Op) -> Option<Job> {
+        self.in_flight += 1;
+        if let Err(error) = self.files.admit(&op) {
+            self.ready.push(Completion { token, result: Err(error) });
+            return None;
+        }
+        self.flushing += usize::from(matches!(op, Op::Flush));
+        let ticket = op.is_durable().then(|| self.syncs_of(&op).start());
+        Some(Job { token, op, ticket })
+    }
+
+    pub(super) fn to_threads(&self, job: Job) {
+        self.threads.push(job);
+    }
+
+    /// An admitted operation has ended.
+    pub(super) fn finish(&mut self, job: Job, result: Result<Done, DiskError>) {
+        self.flushing -= usize::from(matches!(job.op, Op::Flush));
+        if let Some(ticket) = job.ticket {
+            let late = self.may_be_deceived(&job.op);
+            let syncs = self.syncs_of(&job.op);
+            syncs.end(ticket);
+            if result.is_ok() && late {
+                syncs.hold(job);
+                return;
+            }
+        }
+        self.complete(&job, result);
+    }
+
+    /// Collects what the threads have done, and moves all completions to the end of `out`.
+    pub(super) fn poll(&mut self, out: &mut Vec<Completion>) {
+        let mut finished = std::mem::take(&mut self.finished);
+        self.threads.take_finished(&mut finished);
+        for (job, result) in finished.drain(..) {
+            self.finish(job, result);
+        }
+        self.finished = finished;
+        for via in 0..self.syncs.len() {
+            while let Some(job) = self.syncs[via].release() {
+                self.complete(&job, Ok(Done::Finished));
+            }
+        }
+        self.in_flight -= self.ready.len();
+        out.append(&mut self.ready);
+    }
+
+    fn complete(&mut self, job: &Job, result: Result<Done, DiskError>) {
+        let result = self.files.settle(&job.op, result);
+        self.ready.push(Completion { token: job.token, result });
+    }
+
+    /// Whether another operation may have been told of an error that was this one's. The result of
+    /// an O_DIRECT write is its own; a flush, and whatever goes through the page cache, depends on
+    /// the report that is made only once.
+    fn may_be_deceived(&self, op: &Op) -> bool {
+        let target = self.files.target(self.files.via(op));
+        !target.is_direct() || !target.has_dsync() || matches!(op, Op::Flush | Op::Zero { .. })
+    }
+
+    fn syncs_of(&mut self, op: &Op) -> &mut Syncs<Job> {
+        match self.files.via(op) {
+            Via::Data => &mut self.syncs[0],
+            Via::Meta => &mut self.syncs[1],
+        }
+    }
+}

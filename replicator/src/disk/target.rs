@@ -1,0 +1,407 @@
+//! One open description of a disk: what it is, which transfers it takes, and how to carry out any
+//! transfer through it, aligned or not. Every call here may wait for the disk.
+//!
+//! Not here: which bytes are data and which metadata, and what a failure means (`files.rs`).
+
+use std::fs::{File, Metadata};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, SeekFrom, StatxFlags};
+use rustix::io::{Errno, ReadWriteFlags};
+
+use super::error::{Cause, OpenError};
+use super::{limits, lock};
+use crate::buffers::Pool;
+
+const TMPFS_MAGIC: i64 = 0x0102_1994;
+const RAMFS_MAGIC: i64 = 0x8584_58f6;
+const FUSE_MAGIC: i64 = 0x6573_5546;
+const EXT_MAGIC: i64 = 0xef53;
+
+/// Whether to go past the page cache. What is memory anyway never does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PastCache {
+    No,
+    OnBlockDevices,
+    IfPossible,
+    Always,
+}
+
+/// How to open a description.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Access {
+    pub(super) past_cache: PastCache,
+    /// Make an empty file if there is none.
+    pub(super) create: bool,
+    /// Claim a block device against mounts and other drivers.
+    pub(super) exclusive: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Target {
+    file: File,
+    metadata: Metadata,
+    direct: bool,
+    /// Transfers start and end at multiples of this; 1 for the page cache.
+    block: u64,
+    /// And their memory starts at multiples of this.
+    memory: usize,
+    /// Ranges for `fallocate` start and end at multiples of this.
+    zero_block: u64,
+    in_memory: bool,
+    /// RWF_DSYNC does what it says. A FUSE server may ignore it, and knows fdatasync.
+    dsync: bool,
+    absorbs_writes: bool,
+}
+
+impl Target {
+    /// Opens `path` for reading and writing.
+    pub(super) fn open(path: &Path, access: Access) -> Result<Self, OpenError> {
+        let failed = |action, error| OpenError::System { path: path.to_owned(), action, error };
+        let not_a_disk = || OpenError::NotADisk { path: path.to_owned() };
+        let mut flags = OFlags::RDWR | OFlags::CLOEXEC;
+        // Asked before it is opened: opening a FIFO or a tape would have effects.
+        match std::fs::metadata(path) {
+            Ok(found) if !is_disk(&found) => return Err(not_a_disk()),
+            // Without O_CREAT, O_EXCL claims a block device.
+            Ok(found) => flags.set(OFlags::EXCL, access.exclusive && is_block_device(&found)),
+            Err(error) if access.create && error.kind() == io::ErrorKind::NotFound => {
+                flags |= OFlags::CREATE | OFlags::EXCL;
+            }
+            Err(error) => return Err(failed("open", error)),
+        }
+        let file = match rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR) {
+            Ok(descriptor) => File::from(descriptor),
+            Err(Errno::BUSY) => {
+                let holder = std::fs::metadata(path).ok().and_then(|disk| lock::holder(&disk));
+                return Err(OpenError::InUse { path: path.to_owned(), holder });
+            }
+            Err(errno) => return Err(failed("open", errno.into())),
+        };
+        let metadata = file.metadata().map_err(|error| failed("fstat", error))?;
+        if !is_disk(&metadata) {
+            return Err(not_a_disk());
+        }
+        let block_device = is_block_device(&metadata);
+        let system = rustix::fs::fstatfs(&file).map_err(|e| failed("fstatfs", e.into()))?;
+        // A device node may live on a tmpfs; what it names does not.
+        let on = |magic| !block_device && system.f_type as i64 == magic;
+        let mut sector = 1;
+        if block_device {
+            let told = rustix::fs::ioctl_blksszget(&file);
+            sector = told.map_err(|e| failed("ask for the block size", e.into()))?.into();
+        }
+        let mut target = Self {
+            file,
+            metadata,
+            direct: false,
+            block: 1,
+            memory: 1,
+            zero_block: sector,
+            in_memory: on(TMPFS_MAGIC) || on(RAMFS_MAGIC),
+            dsync: !on(FUSE_MAGIC),
+            absorbs_writes: on(EXT_MAGIC),
+        };
+        let try_direct = match access.past_cache {
+            PastCache::No => false,
+            PastCache::OnBlockDevices => block_device,
+            PastCache::IfPossible | PastCache::Always => !target.in_memory,
+        };
+        let refused = try_direct && !target.make_direct(sector);
+        if refused && access.past_cache == PastCache::Always {
+            return Err(OpenError::NoDirect { path: path.to_owned() });
+        }
+        Ok(target)
+    }
+
+    /// Turns the description to O_DIRECT; `false` where the file system has none.
+    fn make_direct(&mut self, sector: u64) -> bool {
+        let asked = rustix::fs::statx(&self.file, "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN);
+        let (block, memory) = match asked {
+            Ok(told) if told.stx_mask & StatxFlags::DIOALIGN.bits() != 0 => {
+                if told.stx_dio_offset_align == 0 {
+                    return false;
+                }
+                (u64::from(told.stx_dio_offset_align), told.stx_dio_mem_align as usize)
+            }
+            // Kernels before 6.1, or a file system that does not tell: what suits all.
+            _ if sector > 1 => (sector, sector as usize),
+            _ => (4096, 4096),
+        };
+        // A file system that has no O_DIRECT refuses the flag here as it would in open.
+        let flags = match rustix::fs::fcntl_getfl(&self.file) {
+            Ok(flags) => flags | OFlags::DIRECT,
+            Err(_) => return false,
+        };
+        if rustix::fs::fcntl_setfl(&self.file, flags).is_err() {
+            return false;
+        }
+        (self.direct, self.block, self.memory) = (true, block, memory.max(1));
+        self.zero_block = block;
+        true
+    }
+
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// As it was when opened: for its identity, not its size.
+    pub(super) fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    pub(super) fn is_direct(&self) -> bool {
+        self.direct
+    }
+
+    pub(super) fn is_block_device(&self) -> bool {
+        is_block_device(&self.metadata)
+    }
+
+    pub(super) fn is_in_memory(&self) -> bool {
+        self.in_memory
+    }
+
+    pub(super) fn block(&self) -> u64 {
+        self.block
+    }
+
+    /// Whether writes may carry RWF_DSYNC in place of a later fdatasync.
+    pub(super) fn has_dsync(&self) -> bool {
+        self.dsync
+    }
+
+    /// Whether writing whole pages only copies them, within reason, though the kernel cannot be
+    /// asked for a promise (RWF_NOWAIT): ext4 allocates blocks later. A network or FUSE file system
+    /// may wait for its server.
+    pub(super) fn absorbs_writes(&self) -> bool {
+        self.absorbs_writes
+    }
+
+    /// Bytes of whole blocks it has now.
+    pub(super) fn size(&self) -> Result<u64, Errno> {
+        // Seeking moves an offset that nobody uses: all transfers name theirs.
+        let size = rustix::fs::seek(&self.file, SeekFrom::End(0))?;
+        Ok(size - size % self.block)
+    }
+
+    /// The smallest range of whole blocks around `offset..offset + len`.
+    pub(super) fn whole_blocks(&self, offset: u64, len: u64) -> Range<u64> {
+        round_out(offset..offset + len, self.block)
+    }
+
+    /// Whether the kernel takes this transfer as it stands.
+    pub(super) fn takes(&self, offset: u64, bytes: &[u8]) -> bool {
+        offset.is_multiple_of(self.block)
+            && (bytes.len() as u64).is_multiple_of(self.block)
+            && bytes.as_ptr().addr().is_multiple_of(self.memory)
+    }
+
+    /// Reads whole blocks into aligned memory.
+    pub(super) fn read(&self, mut offset: u64, mut bytes: &mut [u8]) -> Result<(), Cause> {
+        while !bytes.is_empty() {
+            let read = retry(|| rustix::io::pread(&self.file, &mut *bytes, offset))?;
+            // O_DIRECT stops inside a block only at the end of the file.
+            if read == 0 || !(read as u64).is_multiple_of(self.block) {
+                return Err(Cause::UnexpectedEnd);
+            }
+            bytes = &mut bytes[read..];
+            offset += read as u64;
+        }
+        Ok(())
+    }
+
+    /// Reads what is in the page cache, never waiting: `None` if not all of it is, or if the file
+    /// system cannot tell.
+    pub(super) fn read_now(&self, offset: u64, bytes: &mut [u8]) -> Option<()> {
+        let len = bytes.len();
+        let into = &mut [IoSliceMut::new(bytes)];
+        let read = rustix::io::preadv2(&self.file, into, offset, ReadWriteFlags::NOWAIT);
+        (read == Ok(len)).then_some(())
+    }
+
+    /// Writes into the page cache, never waiting: `Ok(false)` if that is not possible at present,
+    /// `Err` if this file system never promises it. Part of the bytes may have been written.
+    pub(super) fn write_now(&self, offset: u64, bytes: &[u8]) -> Result<bool, Errno> {
+        let from = &[IoSlice::new(bytes)];
+        match rustix::io::pwritev2(&self.file, from, offset, ReadWriteFlags::NOWAIT) {
+            Err(Errno::OPNOTSUPP) => Err(Errno::OPNOTSUPP),
+            written => Ok(written == Ok(bytes.len())),
+        }
+    }
+
+    /// Writes any bytes anywhere. Blocks covered in part are read, merged and written whole:
+    /// nothing else may write them meanwhile.
+    pub(super) fn write(
+        &self,
+        offset: u64,
+        bytes: &[u8],
+        durable: bool,
+        pool: &Pool,
+    ) -> Result<(), Cause> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        if self.takes(offset, bytes) {
+            self.write_blocks(offset, bytes, durable)?;
+        } else {
+            let range = self.whole_blocks(offset, bytes.len() as u64);
+            let mut scratch = pool.take((range.end - range.start) as usize);
+            let whole = scratch.as_mut();
+            let (head, block) = ((offset - range.start) as usize, self.block as usize);
+            let tail = head + bytes.len();
+            if head > 0 {
+                self.read(range.start, &mut whole[..block])?;
+            }
+            let last = whole.len() - block;
+            if tail < whole.len() && !(head > 0 && last == 0) {
+                self.read(range.end - self.block, &mut whole[last..])?;
+            }
+            whole[head..tail].copy_from_slice(bytes);
+            self.write_blocks(range.start, whole, durable)?;
+        }
+        if durable && !self.dsync {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Writes what [`Self::takes`].
+    pub(super) fn write_blocks(&self, mut offset: u64, mut bytes: &[u8], durable: bool) -> Result<(), Cause> {
+        let flags = match durable && self.dsync {
+            true => ReadWriteFlags::DSYNC,
+            false => ReadWriteFlags::empty(),
+        };
+        while !bytes.is_empty() {
+            let from = &[IoSlice::new(bytes)];
+            let written = retry(|| rustix::io::pwritev2(&self.file, from, offset, flags))?;
+            // Go on at a block boundary; the next attempt says what stopped this one.
+            let whole = written - written % self.block as usize;
+            if whole == 0 {
+                return Err(Errno::IO.into());
+            }
+            bytes = &bytes[whole..];
+            offset += whole as u64;
+        }
+        Ok(())
+    }
+
+    /// Makes exactly this range read as zeros; not durable. With `may_unmap` the space is given
+    /// back where that is possible, else it stays allocated.
+    pub(super) fn zero(
+        &self,
+        offset: u64,
+        len: u64,
+        may_unmap: bool,
+        pool: &Pool,
+    ) -> Result<(), Cause> {
+        let end = offset + len;
+        let middle = round_in(offset..end, self.zero_block);
+        if middle.is_empty() {
+            return self.write_zeros(offset, len, false, pool);
+        }
+        self.write_zeros(offset, middle.start - offset, false, pool)?;
+        self.write_zeros(middle.end, end - middle.end, false, pool)?;
+        let len = middle.end - middle.start;
+        // On a block device both mean "reads as zeros", never a discard of undefined result.
+        let punch = may_unmap.then_some(FallocateFlags::PUNCH_HOLE);
+        for how in punch.into_iter().chain([FallocateFlags::ZERO_RANGE]) {
+            let how = how | FallocateFlags::KEEP_SIZE;
+            match retry(|| rustix::fs::fallocate(&self.file, how, middle.start, len)) {
+                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::NODEV) => {}
+                done => return Ok(done?),
+            }
+        }
+        self.write_zeros(middle.start, len, false, pool)
+    }
+
+    /// Writes real zeros, in bounded pieces: what they cover is allocated afterwards.
+    pub(super) fn write_zeros(
+        &self,
+        mut offset: u64,
+        len: u64,
+        durable: bool,
+        pool: &Pool,
+    ) -> Result<(), Cause> {
+        if len == 0 {
+            return Ok(());
+        }
+        let end = offset + len;
+        let zeros = pool.zeroed(len.min(limits::ZERO_CHUNK) as usize);
+        while offset < end {
+            // Pieces end at multiples of the chunk, so that only the first and last are unaligned.
+            let next = (offset + 1).next_multiple_of(limits::ZERO_CHUNK).min(end);
+            let piece = &zeros.as_ref()[..(next - offset) as usize];
+            self.write(offset, piece, false, pool)?;
+            offset = next;
+        }
+        if durable { self.flush() } else { Ok(()) }
+    }
+
+    /// Reserves space for a range, extending the file if need be; nothing where the file system
+    /// cannot, or on a block device, whose space is there.
+    pub(super) fn reserve(&self, offset: u64, len: u64) -> Result<(), Cause> {
+        if self.is_block_device() {
+            return Ok(());
+        }
+        match retry(|| rustix::fs::fallocate(&self.file, FallocateFlags::empty(), offset, len)) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+                let size = rustix::fs::seek(&self.file, SeekFrom::End(0))?;
+                Ok(rustix::fs::ftruncate(&self.file, size.max(offset + len))?)
+            }
+            done => Ok(done?),
+        }
+    }
+
+    /// Whether the file system knows the range as a hole: `true` is sure, `false` is not.
+    pub(super) fn is_hole(&self, offset: u64, len: u64) -> bool {
+        if self.is_block_device() {
+            return false;
+        }
+        match rustix::fs::seek(&self.file, SeekFrom::Data(offset)) {
+            Ok(data) => data >= offset + len,
+            // No data up to the end of the file, wherever that is by now.
+            Err(Errno::NXIO) => {
+                rustix::fs::fstat(&self.file).is_ok_and(|now| now.st_size as u64 >= offset + len)
+            }
+            Err(_) => false,
+        }
+    }
+
+    pub(super) fn flush(&self) -> Result<(), Cause> {
+        // Once only: the kernel reports a write-back error to the first who asks (IO-4). It does
+        // not interrupt fdatasync.
+        Ok(rustix::fs::fdatasync(&self.file)?)
+    }
+}
+
+impl AsFd for Target {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+fn is_disk(metadata: &Metadata) -> bool {
+    metadata.is_file() || is_block_device(metadata)
+}
+
+fn is_block_device(metadata: &Metadata) -> bool {
+    metadata.file_type().is_block_device()
+}
+
+fn round_out(range: Range<u64>, block: u64) -> Range<u64> {
+    range.start - range.start % block..range.end.next_multiple_of(block)
+}
+
+/// The largest range of whole blocks inside; empty if there is none.
+fn round_in(range: Range<u64>, block: u64) -> Range<u64> {
+    range.start.next_multiple_of(block)..range.end - range.end % block
+}
+
+fn retry<T>(call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    rustix::io::retry_on_intr(call)
+}

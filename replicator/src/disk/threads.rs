@@ -1,0 +1,161 @@
+//! A few disk threads that carry out operations one by one, for everything that could make the
+//! owner's thread wait. A hung disk hangs these threads and nothing else; they are never joined.
+//!
+//! Bounded: [`limits::DISK_THREADS`]; the queue of work by [`limits::IN_FLIGHT`], which
+//! `queue.rs` keeps.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use super::error::DiskError;
+use super::files::Files;
+use super::wake::Wake;
+use super::{Done, IoToken, Op, limits};
+
+/// An operation on its way through an engine.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) token: IoToken,
+    pub(super) op: Op,
+    /// Its place among the durable ones (`syncs.rs`).
+    pub(super) ticket: Option<u64>,
+}
+
+/// The job comes back whole: its buffers are dropped on the owner's thread.
+pub(super) type Finished = (Job, Result<Done, DiskError>);
+
+#[derive(Debug)]
+pub(super) struct Threads {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    files: Arc<Files>,
+    wake: Arc<Wake>,
+    work: Mutex<Work>,
+    more_work: Condvar,
+    finished: Mutex<Vec<Finished>>,
+    /// Spares the owner the lock when there is nothing.
+    any_finished: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Work {
+    jobs: VecDeque<Job>,
+    threads: usize,
+    idle: usize,
+    closed: bool,
+}
+
+impl Threads {
+    /// Starts the first thread, so that a system without threads is found out when opening.
+    pub(super) fn new(files: Arc<Files>, wake: Arc<Wake>) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            files,
+            wake,
+            work: Mutex::new(Work { threads: 1, ..Work::default() }),
+            more_work: Condvar::new(),
+            finished: Mutex::default(),
+            any_finished: AtomicBool::new(false),
+        });
+        start_thread(&shared)?;
+        Ok(Self { shared })
+    }
+
+    pub(super) fn push(&self, job: Job) {
+        let mut work = locked(&self.shared.work);
+        work.jobs.push_back(job);
+        let short = work.jobs.len() > work.idle && work.threads < limits::DISK_THREADS;
+        work.threads += usize::from(short);
+        drop(work);
+        self.shared.more_work.notify_one();
+        // Without one more thread the work is done by those there are.
+        if short && let Err(error) = start_thread(&self.shared) {
+            tracing::warn!(%error, "cannot start one more disk thread");
+            locked(&self.shared.work).threads -= 1;
+        }
+    }
+
+    /// Moves what has finished to the end of `into`.
+    pub(super) fn take_finished(&self, into: &mut Vec<Finished>) {
+        if self.shared.any_finished.swap(false, Ordering::Acquire) {
+            into.append(&mut locked(&self.shared.finished));
+        }
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        // No joining: one may hang in the kernel. What is queued is not begun any more.
+        let mut work = locked(&self.shared.work);
+        work.closed = true;
+        work.jobs.clear();
+        drop(work);
+        self.shared.more_work.notify_all();
+    }
+}
+
+fn start_thread(shared: &Arc<Shared>) -> io::Result<()> {
+    let shared = Arc::clone(shared);
+    let thread = std::thread::Builder::new()
+        .name("disk".to_owned())
+        .stack_size(limits::DISK_THREAD_STACK);
+    thread.spawn(move || shared.run()).map(drop)
+}
+
+impl Shared {
+    fn run(&self) {
+        block_signals();
+        while let Some(job) = self.next() {
+            let result = self.files.perform(&job.op);
+            self.report((job, result));
+        }
+    }
+
+    fn next(&self) -> Option<Job> {
+        let mut work = locked(&self.work);
+        loop {
+            if work.closed {
+                return None;
+            }
+            if let Some(job) = work.jobs.pop_front() {
+                return Some(job);
+            }
+            work.idle += 1;
+            work = self.more_work.wait(work).unwrap_or_else(PoisonError::into_inner);
+            work.idle -= 1;
+        }
+    }
+
+    fn report(&self, finished: Finished) {
+        let mut list = locked(&self.finished);
+        let first = list.is_empty();
+        list.push(finished);
+        self.any_finished.store(true, Ordering::Release);
+        drop(list);
+        // Whoever made the list non-empty wakes the owner, who then takes all of it.
+        if first {
+            self.wake.signal();
+        }
+    }
+}
+
+/// Signals belong to the owner's thread. Here one could interrupt an fdatasync, which must not be
+/// tried twice (IO-4), so it would cost the disk.
+fn block_signals() {
+    // SAFETY: `all` is a signal set on this stack, filled before it is used.
+    let failed = unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut())
+    };
+    assert_eq!(failed, 0, "pthread_sigmask");
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing inside these locks can panic half way.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,326 @@
+//! The operator's commands, and the status the operator sees.
+
+use super::handshake::Handshake;
+use super::types::{
+    Action, Command, CommandId, ConnectionState, DiskState, LinkId, RefusalKind, Role,
+};
+use super::waits::Then;
+use super::{Node, PeerStatus, PeerVolumeStatus, Resync, Status, VolumeStatus};
+use crate::wire::Message;
+use alloc::format;
+
+/// `down` under way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GoingDown {
+    command: CommandId,
+}
+
+impl Node {
+    pub(super) fn command(&mut self, id: CommandId, command: Command) {
+        match command {
+            Command::Attach(volume, backing) => self.attach(id, volume, backing),
+            Command::Detach(volume) => self.detach(id, volume),
+            Command::Connect { discard_my_data } => self.connect(id, discard_my_data),
+            Command::Disconnect => {
+                if self.peers.is_empty() {
+                    return self.out.push(Action::Done(id, Ok(())));
+                }
+                for p in 0..self.peers.len() {
+                    self.disconnect(p, Some(id));
+                }
+            }
+            Command::Primary { force } => self.promote(Some(id), force),
+            Command::Secondary { force } => self.demote(Some(id), force),
+            Command::Invalidate => self.invalidate(Some(id)),
+            Command::InvalidateRemote => self.invalidate_remote(id),
+            Command::Down => self.go_down(id),
+        }
+        self.down_step();
+    }
+
+    fn connect(&mut self, id: CommandId, discard_my_data: bool) {
+        if discard_my_data && self.role == Role::Primary {
+            let text = "a Primary's data is not discarded: `polluxadm secondary` first".into();
+            return self.refuse(id, RefusalKind::State, text);
+        }
+        if self.down.is_some() {
+            return self.refuse(id, RefusalKind::Busy, "the resource is going down".into());
+        }
+        for p in 0..self.peers.len() {
+            let peer = &mut self.peers[p];
+            peer.wanted = true;
+            peer.discard_my_data = discard_my_data;
+            if peer.state == ConnectionState::StandAlone {
+                peer.reason.clear();
+            }
+            self.want_link(p);
+        }
+        self.out.push(Action::Done(id, Ok(())));
+    }
+
+    /// Leaves the peer. A Secondary that leaves its Primary is Outdated, stably, before it goes; one that a Primary leaves is told
+    /// to be.
+    fn disconnect(&mut self, p: usize, command: Option<CommandId>) {
+        let connected = self.peers[p].connected();
+        if connected && self.role == Role::Secondary && self.peers[p].role == Role::Primary {
+            let link = self.peers[p].link.expect("connected");
+            self.peers[p].leaving.extend(command);
+            let wait = self.waits.open(Then::Leave(link));
+            for v in 0..self.volumes.len() {
+                if let Some(ticket) = self.outdate(v) {
+                    self.waits.add(wait);
+                    self.wait_ticket(v, ticket, wait);
+                }
+            }
+            self.count_down(wait, true);
+            return;
+        }
+        if connected {
+            self.send(
+                p,
+                Message::Bye {
+                    outdate: self.role == Role::Primary,
+                },
+            );
+        }
+        self.stand_alone(
+            p,
+            "disconnected by the operator; `polluxadm connect` connects again".into(),
+        );
+        self.peers[p].leaving.extend(command);
+        self.left(p);
+    }
+
+    /// ROLE-2: Outdated is on disk, so that it survives a restart.
+    fn outdate(&mut self, v: usize) -> Option<bitmap::Ticket> {
+        let volume = &mut self.volumes[v];
+        if !volume.good() {
+            return None;
+        }
+        volume.state = DiskState::Outdated;
+        Some(
+            volume
+                .meta
+                .as_mut()?
+                .edit(|sb| sb.flags.was_up_to_date = false),
+        )
+    }
+
+    /// Outdated is stable: leave.
+    pub(super) fn leave(&mut self, link: LinkId) {
+        for p in 0..self.peers.len() {
+            if self.peers[p].link == Some(link) {
+                self.send(p, Message::Bye { outdate: false });
+            }
+            if !self.peers[p].leaving.is_empty() || self.down.is_some() {
+                self.stand_alone(
+                    p,
+                    "disconnected by the operator; `polluxadm connect` connects again".into(),
+                );
+                self.left(p);
+            }
+        }
+        self.down_step();
+    }
+
+    fn left(&mut self, p: usize) {
+        for command in core::mem::take(&mut self.peers[p].leaving) {
+            self.out.push(Action::Done(command, Ok(())));
+        }
+    }
+
+    /// The peer leaves on purpose; it closes the link.
+    pub(super) fn bye(&mut self, p: usize, outdate: bool) {
+        if outdate && self.role == Role::Secondary {
+            for v in 0..self.volumes.len() {
+                self.outdate(v);
+            }
+        }
+        if matches!(self.peers[p].handshake, Handshake::None) {
+            self.peers[p].reason = "the peer was disconnected by its operator".into();
+        }
+    }
+
+    fn invalidate(&mut self, command: Option<CommandId>) {
+        let why = (0..self.volumes.len()).find_map(|v| {
+            let (number, state) = (self.volumes[v].number, self.volumes[v].state);
+            if !self.volumes[v].usable() {
+                return Some((RefusalKind::NoDisk, format!("volume {number} has no disk here ({state:?})")));
+            }
+            let good = self.peers.iter().any(|p| p.good(v));
+            (!good).then(|| {
+                let text = format!("volume {number}: no connected peer has UpToDate data to copy from: `polluxadm connect`, or wait for the resync");
+                (RefusalKind::NotConnected, text)
+            })
+        });
+        if let Some((kind, text)) = why {
+            if let Some(command) = command {
+                self.refuse(command, kind, text);
+            }
+            return;
+        }
+        for v in 0..self.volumes.len() {
+            for p in 0..self.peers.len() {
+                let slot = self.slot(p, v);
+                if let (Some(slot), Some(meta)) = (slot, self.volumes[v].meta.as_mut()) {
+                    meta.fill_bits(slot);
+                    meta.edit(|sb| {
+                        sb.flags.consistent = false;
+                        sb.flags.was_up_to_date = false;
+                    });
+                }
+            }
+            self.volumes[v].state = DiskState::Inconsistent;
+        }
+        self.out
+            .extend(command.map(|command| Action::Done(command, Ok(()))));
+        for p in 0..self.peers.len() {
+            self.restart_link(p, "this node's data was invalidated");
+        }
+    }
+
+    fn invalidate_remote(&mut self, id: CommandId) {
+        let good = self.volumes.iter().all(super::Volume::good);
+        if !good {
+            let text = "this node's own data is not UpToDate: nothing to copy from".into();
+            return self.refuse(id, RefusalKind::NoUpToDateData, text);
+        }
+        let Some(p) = self
+            .peers
+            .iter()
+            .position(|p| p.connected() && p.role != Role::Primary)
+        else {
+            let text = "no connected Secondary to invalidate: `polluxadm connect`".into();
+            return self.refuse(id, RefusalKind::NotConnected, text);
+        };
+        self.send(p, Message::Invalidate);
+        self.out.push(Action::Done(id, Ok(())));
+    }
+
+    pub(super) fn invalidated_by_peer(&mut self, p: usize) {
+        if self.role == Role::Secondary && self.peers[p].connected() {
+            self.invalidate(None);
+        }
+    }
+
+    fn go_down(&mut self, id: CommandId) {
+        if !self.opens.is_empty() {
+            let text = format!(
+                "{} clients have the device open: disconnect them first",
+                self.opens.len()
+            );
+            return self.refuse(id, RefusalKind::InUse, text);
+        }
+        if self.down.is_some() || self.change.is_some() {
+            let text = "another change is under way; try again".into();
+            return self.refuse(id, RefusalKind::Busy, text);
+        }
+        self.demote(None, false);
+        self.down = Some(GoingDown { command: id });
+        for p in 0..self.peers.len() {
+            self.peers[p].wanted &= self.role == Role::Primary;
+        }
+    }
+
+    /// `down`: Secondary, then disconnected, then detached.
+    pub(super) fn down_step(&mut self) {
+        let Some(GoingDown { command }) = self.down else {
+            return;
+        };
+        if self.role == Role::Primary || self.change.is_some() || self.handshaking() {
+            return;
+        }
+        for p in 0..self.peers.len() {
+            if self.peers[p].state != ConnectionState::StandAlone {
+                if self.peers[p].leaving_down {
+                    return;
+                }
+                self.peers[p].leaving_down = true;
+                self.disconnect(p, None);
+            }
+        }
+        if self
+            .peers
+            .iter()
+            .any(|p| p.state != ConnectionState::StandAlone)
+        {
+            return;
+        }
+        for v in 0..self.volumes.len() {
+            if self.volumes[v].usable() {
+                self.release_disk(v);
+            }
+        }
+        if self.volumes.iter().all(|v| v.state == DiskState::Diskless) {
+            self.down = None;
+            for peer in &mut self.peers {
+                peer.leaving_down = false;
+            }
+            self.out.push(Action::Done(command, Ok(())));
+        }
+    }
+
+    /// A snapshot.
+    pub fn status(&self) -> Status {
+        Status {
+            node: self.config.node,
+            role: self.role,
+            suspended: self.held(),
+            open: self.opens.len(),
+            requests: self.requests.len(),
+            volumes: self.volumes.iter().map(|v| self.volume_status(v)).collect(),
+            peers: (0..self.peers.len()).map(|p| self.peer_status(p)).collect(),
+        }
+    }
+
+    fn volume_status(&self, volume: &super::Volume) -> VolumeStatus {
+        let sb = volume.meta.as_ref().map(bitmap::Metadata::superblock);
+        VolumeStatus {
+            number: volume.number,
+            disk: volume.state,
+            size: volume.size,
+            current: sb.map_or(volume.exposed, |sb| sb.current),
+            history: sb
+                .map(|sb| sb.history.iter().copied().filter(|g| g.is_real()).collect())
+                .unwrap_or_default(),
+            active_extents: volume.active_extents(),
+            al_writes: volume.al_writes,
+            crashed_primary: sb.is_some_and(|sb| sb.flags.crashed_primary),
+        }
+    }
+
+    fn peer_status(&self, p: usize) -> PeerStatus {
+        let peer = &self.peers[p];
+        let volumes = (0..self.volumes.len()).map(|v| {
+            let meta = self.volumes[v].meta.as_ref();
+            let slot = self.slot(p, v).zip(meta);
+            let block = meta.map_or(0, |m| u64::from(m.geometry().block_size));
+            PeerVolumeStatus {
+                number: self.volumes[v].number,
+                replication: peer.volumes[v].replication,
+                disk: if peer.connected() {
+                    peer.volumes[v].disk
+                } else {
+                    DiskState::DUnknown
+                },
+                bitmap: slot.map_or(bitmap::Generation::NONE, |(slot, m)| {
+                    m.superblock().slots[slot].bitmap_uuid
+                }),
+                out_of_sync: slot.map_or(0, |(slot, m)| m.bits(slot).count() * block),
+                resync: Resync {
+                    milliseconds: self.resync_time(p, v),
+                    ..peer.volumes[v].progress
+                },
+                sent: peer.sent_bytes,
+                received: peer.received_bytes,
+            }
+        });
+        PeerStatus {
+            node: peer.node,
+            connection: peer.state,
+            role: peer.role,
+            reason: peer.reason.clone(),
+            volumes: volumes.collect(),
+        }
+    }
+}

@@ -1,0 +1,568 @@
+//! What a peer asks of our disk: its writes, reads and flushes, and both sides of a resync. In stream order where they overlap,
+//! epoch by epoch (ORD-2), barrier by barrier (ORD-1).
+
+use super::resync::Fetched;
+use super::types::{Action, BufferId, DiskDone, DiskError, DiskOp, LinkId, Protocol};
+use super::waits::Then;
+use super::{Node, Op, Purpose, Work};
+use crate::wire::{Content, Message, PeerWrite};
+use alloc::collections::{BTreeSet, VecDeque};
+use alloc::vec::Vec;
+use bitmap::{ByteRange, Generation};
+
+/// Most messages of one peer that wait for their turn; a peer that keeps to its own limits stays far below.
+const QUEUE: usize = 1 << 16;
+
+/// The receiving end of a link. Writes received stay after the link is gone, and are applied.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Receiver {
+    queue: VecDeque<Message>,
+    /// Writes being applied.
+    active: BTreeSet<u64>,
+    /// What must wait until the writes received before it are applied: the last operation begun before it, and it.
+    after: VecDeque<(u64, After)>,
+    epoch: u64,
+    /// A flush runs that nothing may overtake.
+    barrier: bool,
+    /// Nothing is applied before our superblock says Inconsistent (RES-1).
+    pub(super) hold: bool,
+    /// Volumes, one bit each by index, whose author has no disk: we keep its log and bits.
+    pub(super) author_diskless: u32,
+}
+
+#[derive(Clone, Debug)]
+enum After {
+    Flush {
+        number: u64,
+        barrier: bool,
+    },
+    Commit {
+        volume: usize,
+        id: u64,
+        runs: Vec<(u64, u64)>,
+    },
+    Finish {
+        volume: usize,
+    },
+    Grant {
+        volume: usize,
+        current: Generation,
+        history: Vec<Generation>,
+    },
+}
+
+/// One operation a peer wants.
+#[derive(Clone, Debug)]
+pub(super) struct PeerOp {
+    peer: usize,
+    link: Option<LinkId>,
+    pub(super) volume: usize,
+    pub(super) range: ByteRange,
+    kind: Kind,
+    /// With the disk now.
+    running: bool,
+    /// Holds its extents in the activity log.
+    pub(super) extents: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Write {
+        content: Content,
+        fua: bool,
+        dagtag: u64,
+        log: bool,
+    },
+    Read {
+        id: u64,
+        into: Option<BufferId>,
+    },
+    /// As source of a resync.
+    SyncRead {
+        id: u64,
+        into: Option<BufferId>,
+    },
+    /// As its target.
+    Fetch {
+        id: u64,
+        content: Content,
+    },
+}
+
+impl PeerOp {
+    pub(super) fn writes(&self) -> bool {
+        matches!(self.kind, Kind::Write { .. } | Kind::Fetch { .. })
+    }
+}
+
+impl Receiver {
+    pub(super) fn idle(&self) -> bool {
+        self.queue.is_empty() && self.active.is_empty() && self.after.is_empty() && !self.barrier
+    }
+}
+
+impl Node {
+    /// A message that acts on data.
+    pub(super) fn receive(&mut self, p: usize, message: Message) -> Result<(), &'static str> {
+        let payload = super::peer::payload_of(&message);
+        let checked = self.check_message(p, &message);
+        if checked.is_err() || self.peers[p].rx.queue.len() >= QUEUE {
+            self.out.extend(payload.map(Action::Release));
+            return checked.and(Err("more messages than agreed"));
+        }
+        self.peers[p].rx.queue.push_back(message);
+        self.pump_rx(p);
+        Ok(())
+    }
+
+    /// Hostile until here: volume and range must exist.
+    fn check_message(&mut self, p: usize, message: &Message) -> Result<(), &'static str> {
+        let place = match message {
+            Message::Write(PeerWrite { volume, range, .. })
+            | Message::Read { volume, range, .. }
+            | Message::SyncRead { volume, range, .. } => Some((*volume, Some(*range))),
+            Message::SyncCommit { volume, .. }
+            | Message::SyncFinish { volume }
+            | Message::SyncGrant { volume, .. } => Some((*volume, None)),
+            Message::SyncData { id, .. } => {
+                let known = self.fetch_range(p, *id).is_some();
+                return if known {
+                    Ok(())
+                } else {
+                    Err("resync data that was not asked for")
+                };
+            }
+            _ => None,
+        };
+        let Some((volume, range)) = place else {
+            return Ok(());
+        };
+        let v = self
+            .volume_index(volume)
+            .ok_or("a volume that does not exist")?;
+        let size = self.volumes[v].size;
+        match range {
+            Some(range) if range.start >= range.end || range.end > size => {
+                Err("a range outside the volume")
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Starts what may start.
+    pub(super) fn pump_rx(&mut self, p: usize) {
+        loop {
+            let by_epoch = self.config.protocol != Protocol::C;
+            let rx = &mut self.peers[p].rx;
+            if rx.hold || rx.barrier {
+                break;
+            }
+            if let Some(Message::Write(write)) = rx.queue.front()
+                && by_epoch
+            {
+                // ORD-2: one epoch is complete before the next begins.
+                if write.epoch != rx.epoch && !rx.active.is_empty() {
+                    break;
+                }
+                rx.epoch = write.epoch;
+            }
+            let Some(message) = rx.queue.pop_front() else {
+                break;
+            };
+            self.begin(p, message);
+        }
+        self.run_after(p);
+    }
+
+    fn begin(&mut self, p: usize, message: Message) {
+        let index = |node: &Self, number| node.volume_index(number).expect("checked on receipt");
+        let after = match message {
+            Message::Write(write) => {
+                let v = index(self, write.volume);
+                let log = self.peers[p].rx.author_diskless & (1 << v) != 0;
+                self.peers[p].received_bytes += write.range.len();
+                if write.want_received {
+                    self.send(p, Message::Received(write.dagtag));
+                }
+                let PeerWrite {
+                    range,
+                    content,
+                    fua,
+                    dagtag,
+                    ..
+                } = write;
+                return self.begin_op(
+                    p,
+                    v,
+                    range,
+                    Kind::Write {
+                        content,
+                        fua,
+                        dagtag,
+                        log,
+                    },
+                );
+            }
+            Message::Read { id, volume, range } => {
+                let v = index(self, volume);
+                return self.begin_op(p, v, range, Kind::Read { id, into: None });
+            }
+            Message::SyncRead { id, volume, range } => {
+                let v = index(self, volume);
+                return self.begin_op(p, v, range, Kind::SyncRead { id, into: None });
+            }
+            Message::SyncData { id, buffer } => {
+                let content = buffer.map_or(Content::Zero { unmap: true }, Content::Data);
+                if let Some((v, range)) = self.fetch_range(p, id) {
+                    self.peers[p].received_bytes += buffer.map_or(0, |_| range.len());
+                    self.begin_op(p, v, range, Kind::Fetch { id, content });
+                } else {
+                    self.out.extend(buffer.map(Action::Release));
+                }
+                return;
+            }
+            Message::Flush { number, barrier } => {
+                self.peers[p].rx.barrier |= barrier;
+                After::Flush { number, barrier }
+            }
+            Message::SyncCommit { id, volume, runs } => After::Commit {
+                volume: index(self, volume),
+                id,
+                runs,
+            },
+            Message::SyncFinish { volume } => After::Finish {
+                volume: index(self, volume),
+            },
+            Message::SyncGrant {
+                volume,
+                current,
+                history,
+            } => After::Grant {
+                volume: index(self, volume),
+                current,
+                history,
+            },
+            other => unreachable!("{other:?} is not queued"),
+        };
+        let last = self.ids.op;
+        self.peers[p].rx.after.push_back((last, after));
+    }
+
+    /// Runs what waited for the writes received before it.
+    fn run_after(&mut self, p: usize) {
+        while let Some(&(last, _)) = self.peers[p].rx.after.front() {
+            if self.peers[p]
+                .rx
+                .active
+                .first()
+                .is_some_and(|&oldest| oldest <= last)
+            {
+                return;
+            }
+            let (_, after) = self.peers[p].rx.after.pop_front().expect("just seen");
+            let link = self.peers[p].link;
+            match after {
+                After::Flush { number, barrier } => {
+                    let then = Then::FlushedForPeer {
+                        peer: p,
+                        link,
+                        number,
+                        barrier,
+                    };
+                    let wait = self.waits.open(then);
+                    for v in 0..self.volumes.len() {
+                        if self.volumes[v].usable() {
+                            self.waits.add(wait);
+                            self.flush_local(v, wait);
+                        }
+                    }
+                    self.count_down(wait, true);
+                }
+                After::Commit { volume, id, runs } => self.sync_commit(p, volume, id, runs),
+                After::Finish { volume } => self.sync_finish(p, volume),
+                After::Grant {
+                    volume,
+                    current,
+                    history,
+                } => {
+                    self.sync_grant(p, volume, current, history);
+                }
+            }
+        }
+    }
+
+    pub(super) fn flushed_for_peer(
+        &mut self,
+        p: usize,
+        link: Option<LinkId>,
+        number: u64,
+        barrier: bool,
+        ok: bool,
+    ) {
+        if barrier {
+            self.peers[p].rx.barrier = false;
+        }
+        if ok && link.is_some() && self.peers[p].link == link {
+            self.send(p, Message::Flushed(number));
+        }
+        self.pump_rx(p);
+    }
+
+    fn begin_op(&mut self, p: usize, v: usize, range: ByteRange, kind: Kind) {
+        let id = self.new_op();
+        let link = self.peers[p].link;
+        let op = PeerOp {
+            peer: p,
+            link,
+            volume: v,
+            range,
+            kind,
+            running: false,
+            extents: false,
+        };
+        let writes = op.writes();
+        if writes {
+            self.peers[p].rx.active.insert(id);
+        }
+        self.ops.insert(id, Op::Peer(op));
+        if self
+            .locks
+            .acquire(id, v, self.lock_range(v, range), !writes)
+        {
+            self.peer_op_locked(id);
+        }
+    }
+
+    fn peer_op(&mut self, id: u64) -> &mut PeerOp {
+        match self.ops.get_mut(&id) {
+            Some(Op::Peer(op)) => op,
+            Some(Op::Client(_)) | None => panic!("operation {id} is a peer's"),
+        }
+    }
+
+    /// Its range is free.
+    pub(super) fn peer_op_locked(&mut self, id: u64) {
+        let op = self.peer_op(id);
+        let (v, logs) = (op.volume, matches!(op.kind, Kind::Write { log: true, .. }));
+        if logs && self.volumes[v].usable() {
+            self.log_wanted(id);
+        } else {
+            self.work.push_back(Work::Op(id));
+        }
+    }
+
+    pub(super) fn peer_op_logged(&mut self, id: u64, ok: bool) {
+        self.peer_op(id).extents &= ok;
+        self.work.push_back(Work::Op(id));
+    }
+
+    pub(super) fn peer_op_step(&mut self, id: u64) {
+        let op = self.peer_op(id).clone();
+        if op.running {
+            return;
+        }
+        let (p, v) = (op.peer, op.volume);
+        // A disk that went away, or another one that came instead, is no place for this.
+        if !self.volumes[v].usable() {
+            return self.end_peer_op(id, false);
+        }
+        self.peer_op(id).running = true;
+        match op.kind {
+            Kind::Write {
+                content, fua, log, ..
+            } => {
+                if log {
+                    self.missed_by(p, v, op.range);
+                }
+                self.write_disk(v, op.range, content, fua, id);
+            }
+            Kind::Read { id: name, .. } => {
+                let into = self.new_buffer();
+                self.peer_op(id).kind = Kind::Read {
+                    id: name,
+                    into: Some(into),
+                };
+                self.read_for_peer(id, v, op.range, into, false);
+            }
+            Kind::SyncRead { id: name, .. } => {
+                let into = self.new_buffer();
+                self.peer_op(id).kind = Kind::SyncRead {
+                    id: name,
+                    into: Some(into),
+                };
+                self.read_for_peer(id, v, op.range, into, true);
+            }
+            Kind::Fetch { id: name, content } => {
+                if self.fetch_may_apply(p, name) {
+                    self.write_disk(v, op.range, content, false, id);
+                } else {
+                    self.end_peer_op(id, false);
+                }
+            }
+        }
+    }
+
+    fn read_for_peer(
+        &mut self,
+        id: u64,
+        v: usize,
+        range: ByteRange,
+        into: BufferId,
+        detect_zero: bool,
+    ) {
+        if self.volumes[v].state > super::DiskState::Inconsistent {
+            self.disk(
+                v,
+                DiskOp::Read {
+                    range,
+                    into,
+                    detect_zero,
+                },
+                Purpose::Op(id),
+            );
+        } else {
+            self.peer_read_failed(id);
+        }
+    }
+
+    /// We cannot serve it.
+    fn peer_read_failed(&mut self, id: u64) {
+        let op = self.peer_op(id).clone();
+        if let Kind::Read { id: name, .. } = op.kind {
+            self.answer(
+                &op,
+                Message::ReadData {
+                    id: name,
+                    buffer: None,
+                },
+            );
+        }
+        self.end_peer_op(id, false);
+    }
+
+    fn answer(&mut self, op: &PeerOp, message: Message) {
+        if op.link.is_some() && self.peers[op.peer].link == op.link {
+            self.send(op.peer, message);
+        }
+    }
+
+    /// Any operation's disk operation ended.
+    pub(super) fn op_io_done(&mut self, v: usize, id: u64, result: Result<DiskDone, DiskError>) {
+        if !matches!(self.ops.get(&id), Some(Op::Peer(_))) {
+            return self.client_io_done(v, id, result);
+        }
+        let op = self.peer_op(id).clone();
+        let Ok(done) = result else {
+            // A failed disk says so again and again; the first time counts.
+            if self.volumes[v].usable() {
+                self.disk_failed(v, "an operation on the data failed");
+            }
+            return if op.writes() {
+                self.end_peer_op(id, false)
+            } else {
+                self.peer_read_failed(id)
+            };
+        };
+        match op.kind {
+            Kind::Write { fua, dagtag, .. } => {
+                if !fua {
+                    self.wrote(v);
+                }
+                if self.volumes[v].usable() {
+                    self.target_covered(op.peer, v, op.range);
+                    self.answer(&op, Message::Written(dagtag));
+                }
+            }
+            Kind::Fetch { .. } => self.wrote(v),
+            Kind::Read { id: name, into } => {
+                self.answer(
+                    &op,
+                    Message::ReadData {
+                        id: name,
+                        buffer: into,
+                    },
+                );
+            }
+            Kind::SyncRead { id: name, into } => {
+                let buffer = into.filter(|_| done != DiskDone::Zero);
+                self.sent_for_resync(op.peer, v, op.range, buffer.is_some());
+                self.answer(&op, Message::SyncData { id: name, buffer });
+            }
+        }
+        self.end_peer_op(id, true);
+    }
+
+    fn end_peer_op(&mut self, id: u64, done: bool) {
+        let Some(Op::Peer(op)) = self.ops.remove(&id) else {
+            unreachable!("a peer's")
+        };
+        let (p, v) = (op.peer, op.volume);
+        match op.kind {
+            Kind::Write {
+                content: Content::Data(buffer),
+                ..
+            } => {
+                self.out.push(Action::Release(buffer));
+            }
+            Kind::Fetch { id: name, content } => {
+                if let Content::Data(buffer) = content {
+                    self.out.push(Action::Release(buffer));
+                }
+                self.fetched(
+                    p,
+                    name,
+                    if done {
+                        Fetched::Written
+                    } else {
+                        Fetched::Dropped
+                    },
+                );
+            }
+            Kind::Read { into, .. } | Kind::SyncRead { into, .. } => {
+                self.out.extend(into.map(Action::Release));
+            }
+            Kind::Write {
+                content: Content::Zero { .. },
+                ..
+            } => {}
+        }
+        if op.writes() {
+            self.finished += 1;
+            self.peers[p].rx.active.remove(&id);
+        }
+        if op.extents {
+            self.drop_extents(v, op.range);
+        }
+        self.unlock(id);
+        self.pump_rx(p);
+    }
+
+    /// The link is gone. Writes that were received, and the flushes between them, are still carried out.
+    pub(super) fn rx_lost(&mut self, p: usize) {
+        let rx = &mut self.peers[p].rx;
+        let mut released = Vec::new();
+        rx.queue.retain(|message| {
+            let keep = matches!(message, Message::Write(_) | Message::Flush { .. });
+            if !keep {
+                released.extend(super::peer::payload_of(message));
+            }
+            keep
+        });
+        rx.after
+            .retain(|(_, after)| matches!(after, After::Flush { .. }));
+        self.out.extend(released.into_iter().map(Action::Release));
+    }
+
+    /// Is nothing that changes data or durable facts under way? Then facts are what they will stay (GI-6).
+    pub(super) fn quiescent(&self) -> bool {
+        self.peers.iter().all(|p| p.rx.idle())
+            && self
+                .volumes
+                .iter()
+                .all(|v| v.quiet() && v.state != super::DiskState::Attaching)
+            && self.ops.values().all(|op| match op {
+                Op::Client(op) => !op.changes_data_now(),
+                Op::Peer(op) => !op.writes(),
+            })
+    }
+}

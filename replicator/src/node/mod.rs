@@ -1,0 +1,378 @@
+//! The state machine of one resource on one node: every decision, no I/O, no clock, no threads, no payload.
+//!
+//! ```text
+//!            client requests ──┐                 ┌── disk operations
+//!             peer messages  ──┤   ┌────────┐    ├── peer messages
+//!          disk completions  ──┼──►│  Node  │────┼── client replies
+//!              link up, down ──┤   └────────┘    ├── links wanted and closed
+//!      time, admin commands  ──┘                 └── answers, notices
+//! ```
+//!
+//! Reading order: `types` (events, actions), `request` (a client's operation), `apply` (a peer's), `volume` (the local disk,
+//! durability, the activity log), `replica` (attach, failure), `peer` (the connection), `handshake` and `verdict`, `resync`,
+//! `role`, `admin`; `locks` and `waits` are the two mechanisms all of them use; `check` holds what is always true.
+
+mod admin;
+mod apply;
+mod check;
+mod handshake;
+mod locks;
+mod peer;
+mod replica;
+mod request;
+mod resync;
+mod role;
+mod status;
+mod types;
+mod verdict;
+mod volume;
+mod waits;
+
+pub use status::*;
+pub use types::*;
+pub use verdict::{mirror, verdict};
+
+use crate::config::Config;
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::string::String;
+use alloc::vec::Vec;
+use apply::PeerOp;
+use bitmap::Generation;
+use locks::Locks;
+use peer::Peer;
+use request::{ClientOp, Parent};
+use role::RoleChange;
+use volume::Volume;
+use waits::{Then, WaitId, Waits};
+
+/// One resource on one node.
+#[derive(Clone, Debug)]
+pub struct Node {
+    config: Config,
+    now: Time,
+    incarnation: u64,
+    entropy: u64,
+    ids: Ids,
+    role: Role,
+    volumes: Vec<Volume>,
+    peers: Vec<Peer>,
+    ops: BTreeMap<u64, Op>,
+    locks: Locks,
+    waits: Waits,
+    ios: BTreeMap<IoId, Io>,
+    requests: BTreeMap<RequestId, Parent>,
+    /// Client operations that may not run now; looked at again when `regate` is set.
+    parked: BTreeSet<u64>,
+    regate: bool,
+    opens: BTreeSet<OpenId>,
+    change: Option<RoleChange>,
+    /// Clients that wait for the promotion their open started.
+    opening: Vec<OpenId>,
+    down: Option<admin::GoingDown>,
+    /// A client's open made us Primary; the last close makes us Secondary again.
+    auto_promoted: bool,
+    /// Writes accepted from clients, in order; the author's dagtag.
+    dagtag: u64,
+    epoch: u64,
+    epoch_acknowledged: bool,
+    /// Operations that have ended on every copy: the clock of `ExtentUse::last` and of un-flushed writes.
+    finished: u64,
+    /// ROLE-5: this Primary slept longer than the detection time and has not shaken hands since.
+    paused: bool,
+    /// Until then requests that nobody can serve wait for the peer.
+    hold_until: Option<Time>,
+    checkpoint_at: Option<Time>,
+    /// Deferred steps of the event being handled; empty between events.
+    work: VecDeque<Work>,
+    out: Vec<Action>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Ids {
+    io: u64,
+    link: u64,
+    op: u64,
+    buffer: u64,
+    generation: u64,
+}
+
+/// An operation that holds, or waits for, a range lock.
+#[derive(Clone, Debug)]
+enum Op {
+    Client(ClientOp),
+    Peer(PeerOp),
+}
+
+#[derive(Clone, Debug)]
+struct Io {
+    volume: usize,
+    purpose: Purpose,
+}
+
+/// What a disk operation is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Op(u64),
+    Commit,
+    Flush,
+    Opening,
+}
+
+/// A step to take before `handle` returns.
+#[derive(Clone, Debug)]
+enum Work {
+    Op(u64),
+    FeedLog(usize),
+    Then(Then, bool),
+}
+
+impl Node {
+    /// A node that has no disk yet, no link, and is Secondary. `seed` makes new generation identifiers and the incarnation:
+    /// it must never repeat (the surroundings take it from the system's random source at each start).
+    pub fn new(config: Config, now: Time, seed: u64) -> Self {
+        assert!(config.peers.len() <= 1, "this release runs with one peer");
+        let volumes: Vec<_> = config
+            .volumes
+            .iter()
+            .map(|v| Volume::new(v.number, v.placement))
+            .collect();
+        let peers = config
+            .peers
+            .iter()
+            .map(|&node| Peer::new(node, volumes.len()))
+            .collect();
+        let mut node = Self {
+            now,
+            incarnation: 0,
+            entropy: seed,
+            ids: Ids::default(),
+            role: Role::Secondary,
+            volumes,
+            peers,
+            ops: BTreeMap::new(),
+            locks: Locks::default(),
+            waits: Waits::default(),
+            ios: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            parked: BTreeSet::new(),
+            regate: false,
+            opens: BTreeSet::new(),
+            change: None,
+            opening: Vec::new(),
+            down: None,
+            auto_promoted: false,
+            dagtag: 0,
+            epoch: 0,
+            epoch_acknowledged: false,
+            finished: 0,
+            paused: false,
+            hold_until: None,
+            checkpoint_at: None,
+            work: VecDeque::new(),
+            out: Vec::new(),
+            config,
+        };
+        node.incarnation = node.random() | 1;
+        node
+    }
+
+    /// Random number of this process, told to peers by the link layer; never 0.
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    /// The only way in.
+    pub fn handle(&mut self, now: Time, event: Event, out: &mut Vec<Action>) {
+        let slept = self.now;
+        self.now = self.now.max(now);
+        // ROLE-5: the clock and the deadlines come before anything that waited.
+        self.notice_pause(slept);
+        self.timers();
+        self.settle();
+        match event {
+            Event::Request(request) => self.request(request),
+            Event::Open(id) => self.open(id),
+            Event::Close(id) => self.close(id),
+            Event::Disk(io, result) => self.disk_event(io, result),
+            Event::Peer(link, message) => self.message(link, message),
+            Event::Link(link, event) => self.link_event(link, event),
+            Event::Admin(id, command) => self.command(id, command),
+            Event::Tick => {}
+        }
+        self.settle();
+        self.check();
+        out.append(&mut self.out);
+    }
+
+    /// Takes the deferred steps until nothing is left to do at this moment.
+    fn settle(&mut self) {
+        loop {
+            while let Some(work) = self.work.pop_front() {
+                match work {
+                    Work::Op(id) => self.step(id),
+                    Work::FeedLog(v) => self.serve_log_queue(v),
+                    Work::Then(then, ok) => self.then(then, ok),
+                }
+            }
+            self.role_step();
+            self.handshake_step();
+            self.down_step();
+            self.detach_step();
+            self.pump_targets();
+            if core::mem::take(&mut self.regate) {
+                self.work.extend(self.parked.iter().map(|&id| Work::Op(id)));
+            }
+            for v in 0..self.volumes.len() {
+                self.kick_commit(v);
+            }
+            if self.work.is_empty() {
+                break;
+            }
+        }
+        self.arm_checkpoint();
+    }
+
+    /// An operation may go on.
+    fn step(&mut self, id: u64) {
+        match self.ops.get(&id) {
+            Some(Op::Client(_)) => self.client_step(id),
+            Some(Op::Peer(_)) => self.peer_op_step(id),
+            None => {}
+        }
+    }
+
+    fn count_down(&mut self, wait: WaitId, ok: bool) {
+        if let Some((then, ok)) = self.waits.down(wait, ok) {
+            self.work.push_back(Work::Then(then, ok));
+        }
+    }
+
+    fn then(&mut self, then: Then, ok: bool) {
+        match then {
+            Then::Logged(op) => self.logged(op, ok),
+            Then::FlushedLocal(op) => self.flushed_local(op, ok),
+            Then::Recheck(op) => self.work.push_back(Work::Op(op)),
+            Then::FlushedForPeer {
+                peer,
+                link,
+                number,
+                barrier,
+            } => {
+                self.flushed_for_peer(peer, link, number, barrier, ok);
+            }
+            Then::HandshakeStable { link } => self.handshake_stable(link, ok),
+            Then::CommitFlushed { link, volume } => self.commit_flushed(link, volume, ok),
+            Then::CommitAtSource {
+                link,
+                volume,
+                id,
+                runs,
+            } => {
+                self.commit_at_source(link, volume, id, &runs, ok);
+            }
+            Then::Grant { link, volume } => self.grant(link, volume, ok),
+            Then::GrantFlushed { link, volume } => self.grant_flushed(link, volume, ok),
+            Then::InSync { link, volume } => self.now_in_sync(link, volume, ok),
+            Then::Attached { command, volume } => self.attached(command, volume, ok),
+            Then::Leave(link) => self.leave(link),
+            // Both are looked at in every round of `settle`.
+            Then::RoleChange | Then::Nothing => {}
+        }
+    }
+
+    fn disk_event(&mut self, io: IoId, result: Result<DiskDone, DiskError>) {
+        let io = self
+            .ios
+            .remove(&io)
+            .expect("every disk operation ends once");
+        let v = io.volume;
+        self.volumes[v].outstanding -= 1;
+        match io.purpose {
+            Purpose::Op(op) => self.op_io_done(v, op, result),
+            Purpose::Commit if self.volumes[v].committing() => {
+                self.commit_done(v, result.is_ok());
+            }
+            Purpose::Flush if self.volumes[v].usable() => self.flush_done(v, result.is_ok()),
+            Purpose::Opening => self.opening_read(v, result),
+            Purpose::Commit | Purpose::Flush => {}
+        }
+    }
+
+    /// When `Event::Tick` is due at the latest.
+    pub fn deadline(&self) -> Option<Time> {
+        let peers = self
+            .peers
+            .iter()
+            .filter_map(|p| p.deadline(&self.config.timing));
+        peers.chain(self.hold_until).chain(self.checkpoint_at).min()
+    }
+
+    fn timers(&mut self) {
+        for p in 0..self.peers.len() {
+            self.peer_timers(p);
+        }
+        if self.hold_until.is_some_and(|at| self.now >= at) {
+            self.end_hold();
+        }
+        if self.checkpoint_at.is_some_and(|at| self.now >= at) {
+            self.checkpoint_at = None;
+            self.flush_everywhere();
+            for v in 0..self.volumes.len() {
+                // Quiet for two rounds: the first flushed what was written, the second lets it go.
+                self.cool(v, 2 * self.config.timing.checkpoint);
+            }
+        }
+    }
+
+    /// A checkpoint is due while something is not flushed or an extent is active.
+    fn arm_checkpoint(&mut self) {
+        let wanted = self
+            .volumes
+            .iter()
+            .any(|v| v.usable() && (v.needs_flush() || v.log_in_use()))
+            || self.peers.iter().any(Peer::wants_flush);
+        if wanted && self.checkpoint_at.is_none() {
+            self.checkpoint_at = Some(self.now.plus_ms(self.config.timing.checkpoint));
+        }
+    }
+
+    fn notice(&mut self, level: Level, text: String) {
+        self.out.push(Action::Notice(Notice { level, text }));
+    }
+
+    fn volume_index(&self, number: VolumeNumber) -> Option<usize> {
+        self.volumes.iter().position(|v| v.number == number)
+    }
+
+    fn new_buffer(&mut self) -> BufferId {
+        self.ids.buffer += 1;
+        BufferId(NODE_BUFFER | self.ids.buffer)
+    }
+
+    fn new_op(&mut self) -> u64 {
+        self.ids.op += 1;
+        self.ids.op
+    }
+
+    /// GI-3: from the seed of this process and a count; never from a clock.
+    fn new_generation(&mut self) -> Generation {
+        loop {
+            // The lowest bit is DRBD's "was Primary" mark and stays clear in identifiers.
+            let generation = Generation(self.random() & !1);
+            if generation.is_real() {
+                return generation;
+            }
+        }
+    }
+
+    /// A well mixed function of seed and count (the finaliser of SplitMix64).
+    fn random(&mut self) -> u64 {
+        self.ids.generation += 1;
+        let mut z = self
+            .entropy
+            .wrapping_add(self.ids.generation.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}

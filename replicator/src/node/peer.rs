@@ -1,0 +1,507 @@
+//! The peer as we know it, and the connection to it: connecting, keep-alive, loss. What is said over it is dispatched here
+//! and handled where it belongs.
+
+use super::Node;
+use super::apply::Receiver;
+use super::handshake::Handshake;
+use super::resync::{Source, Target};
+use super::types::{
+    Action, ConnectionState, DiskState, Level, LinkDown, LinkEvent, LinkId, ReplicationState, Role,
+    Time,
+};
+use crate::config::Timing;
+use crate::wire::Message;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use bitmap::{ByteRange, NodeId};
+
+/// A peer.
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    pub(super) node: NodeId,
+    pub(super) state: ConnectionState,
+    pub(super) link: Option<LinkId>,
+    /// Does the operator want a connection?
+    pub(super) wanted: bool,
+    pub(super) reason: String,
+    retry_at: Option<Time>,
+    backoff: u64,
+    heard: Time,
+    pinged: bool,
+    pub(super) incarnation: u64,
+    /// Incarnation of the last completed handshake of this process; 0: none.
+    pub(super) last_incarnation: u64,
+    pub(super) handshake: Handshake,
+    pub(super) discard_my_data: bool,
+    pub(super) role: Role,
+    /// We let it become Primary, and have not heard yet whether it did.
+    pub(super) promoting: bool,
+    /// Operators who wait for us to have left it.
+    pub(super) leaving: Vec<super::CommandId>,
+    /// `down` is leaving it.
+    pub(super) leaving_down: bool,
+    /// Said after the handshake: its end of the verdict is stable.
+    pub(super) ready: bool,
+    pub(super) volumes: Vec<PeerVolume>,
+    pub(super) rx: Receiver,
+    /// Bytes of writes sent and not yet written there.
+    pub(super) in_flight: u64,
+    /// Our writes there that are not written yet: dagtag to operation.
+    pub(super) awaited: BTreeMap<u64, u64>,
+    /// Writes that ended but are not known to be stable there: when (`Node::finished`), volume, range.
+    pub(super) unflushed: VecDeque<(u64, usize, ByteRange)>,
+    flush_number: u64,
+    /// Flushes asked for and not answered: number, and what it covers.
+    flushes: VecDeque<(u64, u64)>,
+    /// Clients' FLUSHes among them.
+    pub(super) flush_ops: VecDeque<(u64, u64)>,
+    pub(super) sent_bytes: u64,
+    pub(super) received_bytes: u64,
+}
+
+/// A peer's volume.
+#[derive(Clone, Debug, Default)]
+pub(super) struct PeerVolume {
+    pub(super) disk: DiskState,
+    pub(super) replication: ReplicationState,
+    /// As source: told the target that it may become UpToDate. Its acknowledgements count from then on.
+    pub(super) granted: bool,
+    pub(super) source: Source,
+    pub(super) target: Option<Target>,
+    pub(super) progress: super::Resync,
+    pub(super) began: Time,
+}
+
+impl Peer {
+    pub(super) fn new(node: NodeId, volumes: usize) -> Self {
+        Self {
+            node,
+            state: ConnectionState::StandAlone,
+            link: None,
+            wanted: false,
+            reason: String::new(),
+            retry_at: None,
+            backoff: 0,
+            heard: Time(0),
+            pinged: false,
+            incarnation: 0,
+            last_incarnation: 0,
+            handshake: Handshake::None,
+            discard_my_data: false,
+            role: Role::Unknown,
+            promoting: false,
+            leaving: Vec::new(),
+            leaving_down: false,
+            ready: false,
+            volumes: (0..volumes).map(|_| PeerVolume::default()).collect(),
+            rx: Receiver::default(),
+            in_flight: 0,
+            awaited: BTreeMap::new(),
+            unflushed: VecDeque::new(),
+            flush_number: 0,
+            flushes: VecDeque::new(),
+            flush_ops: VecDeque::new(),
+            sent_bytes: 0,
+            received_bytes: 0,
+        }
+    }
+
+    pub(super) fn connected(&self) -> bool {
+        self.state == ConnectionState::Connected
+    }
+
+    /// Does it get our writes to this volume?
+    pub(super) fn replicates(&self, v: usize) -> bool {
+        self.connected()
+            && self.volumes[v].disk >= DiskState::Inconsistent
+            && self.volumes[v].disk != DiskState::DUnknown
+    }
+
+    /// Must it have a write before the write is acknowledged?
+    pub(super) fn counted(&self, v: usize) -> bool {
+        self.replicates(v)
+            && (self.volumes[v].disk == DiskState::UpToDate || self.volumes[v].granted)
+    }
+
+    pub(super) fn all_counted(&self) -> bool {
+        (0..self.volumes.len()).all(|v| self.counted(v))
+    }
+
+    /// Can it serve reads, and take writes in place of our own disk?
+    pub(super) fn good(&self, v: usize) -> bool {
+        self.ready && self.connected() && self.volumes[v].disk == DiskState::UpToDate
+    }
+
+    /// Operations up to this one, of those that have `finished`, are stable there.
+    pub(super) fn stable_up_to(&self, finished: u64) -> u64 {
+        self.unflushed
+            .front()
+            .map_or(finished, |&(first, ..)| first - 1)
+    }
+
+    /// Holds un-flushed writes that no flush under way covers.
+    pub(super) fn wants_flush(&self) -> bool {
+        self.connected()
+            && self.unflushed.back().is_some_and(|&(last, ..)| {
+                self.flushes.back().is_none_or(|&(_, covers)| covers < last)
+            })
+    }
+
+    pub(super) fn deadline(&self, timing: &Timing) -> Option<Time> {
+        let alive = self
+            .link
+            .filter(|_| self.state >= ConnectionState::Handshaking)
+            .map(|_| {
+                let wait = timing.ping_interval + if self.pinged { timing.ping_timeout } else { 0 };
+                self.heard.plus_ms(wait)
+            });
+        alive
+            .into_iter()
+            .chain(self.retry_at)
+            .chain(self.handshake.deadline())
+            .min()
+    }
+}
+
+impl Node {
+    pub(super) fn peer_of(&self, link: LinkId) -> Option<usize> {
+        self.peers.iter().position(|p| p.link == Some(link))
+    }
+
+    /// Index of the bitmap slot for a peer in a volume's metadata.
+    pub(super) fn slot(&self, p: usize, v: usize) -> Option<usize> {
+        self.volumes[v]
+            .meta
+            .as_ref()?
+            .superblock()
+            .slot_of(self.peers[p].node)
+    }
+
+    pub(super) fn send(&mut self, p: usize, message: Message) {
+        if let Some(link) = self.peers[p].link {
+            self.out.push(Action::Send(link, message));
+        }
+    }
+
+    /// Asks for a flush of everything sent so far; its number.
+    pub(super) fn flush_peer(&mut self, p: usize, barrier: bool) -> u64 {
+        let finished = self.finished;
+        let peer = &mut self.peers[p];
+        peer.flush_number += 1;
+        let number = peer.flush_number;
+        peer.flushes.push_back((number, finished));
+        self.send(p, Message::Flush { number, barrier });
+        number
+    }
+
+    fn flushed(&mut self, p: usize, number: u64) -> Result<(), &'static str> {
+        let peer = &mut self.peers[p];
+        match peer.flushes.pop_front() {
+            Some((asked, covers)) if asked == number => {
+                while peer.unflushed.front().is_some_and(|&(at, ..)| at <= covers) {
+                    peer.unflushed.pop_front();
+                }
+            }
+            Some(_) | None => return Err("an answer to a flush that was not asked for"),
+        }
+        while let Some(&(asked, op)) = self.peers[p].flush_ops.front() {
+            if asked > number {
+                break;
+            }
+            self.peers[p].flush_ops.pop_front();
+            self.peer_flushed_op(p, op);
+        }
+        for v in 0..self.volumes.len() {
+            self.feed_log(v);
+        }
+        Ok(())
+    }
+
+    /// LIM: too many un-flushed writes start a flush.
+    pub(super) fn bound_unflushed(&mut self) {
+        for p in 0..self.peers.len() {
+            let peer = &self.peers[p];
+            if peer.unflushed.len() > self.config.limits.unflushed / 2 && peer.flushes.is_empty() {
+                self.flush_peer(p, false);
+            }
+        }
+    }
+
+    // ---- connecting ----
+
+    pub(super) fn want_link(&mut self, p: usize) {
+        let peer = &mut self.peers[p];
+        if !peer.wanted || peer.link.is_some() {
+            return;
+        }
+        self.ids.link += 1;
+        let link = LinkId(self.ids.link);
+        peer.link = Some(link);
+        peer.retry_at = None;
+        peer.state = ConnectionState::Connecting;
+        self.out.push(Action::Connect(link, peer.node));
+    }
+
+    /// Ends the link, processes its loss, and tries again at once: some fact that matters to the verdict has changed.
+    pub(super) fn restart_link(&mut self, p: usize, why: &str) {
+        if self.peers[p].link.is_some() && self.peers[p].state >= ConnectionState::Handshaking {
+            self.drop_link(p, why);
+            self.want_link(p);
+        }
+    }
+
+    /// Ends the link and processes its loss.
+    pub(super) fn drop_link(&mut self, p: usize, why: &str) {
+        let Some(link) = self.peers[p].link.take() else {
+            return;
+        };
+        self.out.push(Action::Close(link));
+        self.lost(p, why);
+    }
+
+    /// Gives the connection up until the operator says `connect`.
+    pub(super) fn stand_alone(&mut self, p: usize, why: String) {
+        self.drop_link(p, &why);
+        let peer = &mut self.peers[p];
+        peer.wanted = false;
+        peer.retry_at = None;
+        peer.state = ConnectionState::StandAlone;
+        peer.reason = why;
+        self.regate = true;
+    }
+
+    pub(super) fn link_event(&mut self, link: LinkId, event: LinkEvent) {
+        // NET-1: an event of an earlier link changes nothing.
+        let Some(p) = self.peer_of(link) else { return };
+        match event {
+            LinkEvent::Up { incarnation } => {
+                let (now, peer) = (self.now, &mut self.peers[p]);
+                peer.state = ConnectionState::Handshaking;
+                peer.heard = now;
+                peer.pinged = false;
+                peer.backoff = 0;
+                peer.incarnation = incarnation;
+                self.begin_handshake(p);
+            }
+            LinkEvent::Down(why) => {
+                self.peers[p].link = None;
+                match why {
+                    LinkDown::Unreachable => self.retry(p, "the peer cannot be reached"),
+                    LinkDown::Broken => {
+                        self.lost(p, "the connection broke");
+                        self.retry(p, "the connection broke");
+                    }
+                    LinkDown::Rejected(why) => {
+                        self.lost(p, &why);
+                        self.notice(
+                            Level::Error,
+                            format!("node {}: {why}", self.peers[p].node.0),
+                        );
+                        self.stand_alone(p, why);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tries again after a pause that doubles up to a bound.
+    fn retry(&mut self, p: usize, why: &str) {
+        let timing = self.config.timing;
+        let (now, peer) = (self.now, &mut self.peers[p]);
+        if !peer.wanted {
+            return;
+        }
+        peer.state = ConnectionState::Unconnected;
+        if peer.reason.is_empty() {
+            peer.reason = why.into();
+        }
+        peer.retry_at = Some(now.plus_ms(peer.backoff));
+        peer.backoff = (peer.backoff * 2).clamp(timing.reconnect_min, timing.reconnect_max);
+    }
+
+    /// The whole of a link's loss, before any new one is shaken hands on.
+    fn lost(&mut self, p: usize, why: &str) {
+        let was = self.peers[p].state;
+        if was < ConnectionState::Handshaking {
+            return;
+        }
+        self.peers[p].state = ConnectionState::Unconnected;
+        self.peers[p].handshake = Handshake::None;
+        self.peers[p].role = Role::Unknown;
+        self.peers[p].promoting = false;
+        self.peers[p].ready = false;
+        self.peers[p].reason = why.into();
+        if was == ConnectionState::Connected {
+            let text = format!("connection to node {} lost: {why}", self.peers[p].node.0);
+            self.notice(Level::Warning, text);
+        }
+        self.rx_lost(p);
+        // What the peer had not flushed counts as missing there (COV-2, COV-3).
+        for (_, v, range) in core::mem::take(&mut self.peers[p].unflushed) {
+            self.missed_by(p, v, range);
+        }
+        self.peers[p].flushes.clear();
+        for volume in &mut self.peers[p].volumes {
+            volume.disk = DiskState::DUnknown;
+            volume.replication = ReplicationState::Off;
+            volume.granted = false;
+            volume.source = Source::default();
+            volume.target = None;
+        }
+        self.peer_lost(p);
+        if !self.volumes.iter().all(super::Volume::good) {
+            // Only the peer had good data: requests wait for it a while.
+            self.hold();
+        }
+        self.regate = true;
+        for v in 0..self.volumes.len() {
+            self.feed_log(v);
+        }
+    }
+
+    pub(super) fn hold(&mut self) {
+        if self.role == Role::Primary && self.hold_until.is_none() {
+            self.hold_until = Some(self.now.plus_ms(self.config.timing.connect_wait));
+        }
+    }
+
+    /// Nobody came in time: the loss is accepted.
+    pub(super) fn end_hold(&mut self) {
+        self.hold_until = None;
+        if self.paused {
+            self.paused = false;
+            self.notice(
+                Level::Warning,
+                "no peer answered after the pause: going on alone".into(),
+            );
+            self.work
+                .extend(self.ops.keys().map(|&id| super::Work::Op(id)));
+        }
+        self.regate = true;
+    }
+
+    /// ROLE-5: a Primary that slept longer than the detection time serves nothing until a handshake answered, or until the
+    /// time to connect is over and the loss is processed.
+    pub(super) fn notice_pause(&mut self, slept: Time) {
+        let timing = self.config.timing;
+        let pause = self.now.ms_since(slept);
+        let watched =
+            (0..self.peers.len()).any(|p| self.peers[p].state >= ConnectionState::Handshaking);
+        if self.role == Role::Primary
+            && watched
+            && pause > timing.ping_interval + timing.ping_timeout
+        {
+            self.paused = true;
+            self.notice(
+                Level::Warning,
+                format!("this process was paused for {pause} ms: I/O waits for the peer"),
+            );
+            for p in 0..self.peers.len() {
+                self.restart_link(p, "this node was paused");
+            }
+            self.hold_until = Some(self.now.plus_ms(timing.connect_wait));
+        }
+    }
+
+    pub(super) fn peer_timers(&mut self, p: usize) {
+        let (now, timing) = (self.now, self.config.timing);
+        if self.peers[p].retry_at.is_some_and(|at| now >= at) {
+            self.peers[p].retry_at = None;
+            self.want_link(p);
+        }
+        if self.peers[p].link.is_none() || self.peers[p].state < ConnectionState::Handshaking {
+            return;
+        }
+        let quiet = now.ms_since(self.peers[p].heard);
+        if quiet >= timing.ping_interval + timing.ping_timeout {
+            self.drop_link(p, "the peer does not answer");
+            self.retry(p, "the peer does not answer");
+        } else if self.peers[p]
+            .handshake
+            .deadline()
+            .is_some_and(|at| now >= at)
+        {
+            self.drop_link(p, "the handshake took too long");
+            self.retry(p, "the handshake took too long");
+        } else if quiet >= timing.ping_interval && !self.peers[p].pinged {
+            self.peers[p].pinged = true;
+            self.send(p, Message::Ping);
+        }
+    }
+
+    // ---- messages ----
+
+    pub(super) fn message(&mut self, link: LinkId, message: Message) {
+        let payload = payload_of(&message);
+        // NET-1: an event of an earlier link changes nothing.
+        let Some(p) = self.peer_of(link) else {
+            self.out.extend(payload.map(Action::Release));
+            return;
+        };
+        self.peers[p].heard = self.now;
+        self.peers[p].pinged = false;
+        if let Err(why) = self.dispatch(p, message) {
+            self.notice(
+                Level::Error,
+                format!("node {} broke the protocol: {why}", self.peers[p].node.0),
+            );
+            self.drop_link(p, why);
+            self.retry(p, why);
+        }
+    }
+
+    fn dispatch(&mut self, p: usize, message: Message) -> Result<(), &'static str> {
+        let handshake = matches!(message, Message::Facts(_) | Message::Agreed(_));
+        let always = matches!(message, Message::Ping | Message::Pong | Message::Bye { .. });
+        if handshake == self.peers[p].connected() && !always {
+            self.out.extend(payload_of(&message).map(Action::Release));
+            return Err("a message that does not belong here");
+        }
+        match message {
+            Message::Facts(facts) => return self.their_facts(p, facts),
+            Message::Agreed(agreed) => return self.their_agreed(p, agreed),
+            Message::Ready { currents } => return self.their_ready(p, &currents),
+            Message::Received(dagtag) => self.peer_received(p, dagtag),
+            Message::Written(dagtag) => self.peer_written(p, dagtag),
+            Message::Flushed(number) => return self.flushed(p, number),
+            Message::ReadData { id, buffer } => self.peer_read_done(p, id, buffer),
+            Message::Bits { volume, runs, last } => return self.their_bits(p, volume, &runs, last),
+            Message::SyncCommitted { id } => return self.sync_committed(p, id),
+            Message::InSync { volume } => return self.peer_in_sync(p, volume),
+            Message::PromoteRequest => self.promote_request(p),
+            Message::PromoteReply { granted } => self.promote_reply(p, granted),
+            Message::RoleIs(role) => {
+                self.peers[p].role = role;
+                self.peers[p].promoting = false;
+            }
+            Message::Invalidate => self.invalidated_by_peer(p),
+            Message::Bye { outdate } => self.bye(p, outdate),
+            Message::Ping => self.send(p, Message::Pong),
+            Message::Pong => {}
+            // These act on data, so their order among each other counts.
+            Message::Write(_)
+            | Message::Flush { .. }
+            | Message::Read { .. }
+            | Message::SyncRead { .. }
+            | Message::SyncData { .. }
+            | Message::SyncCommit { .. }
+            | Message::SyncFinish { .. }
+            | Message::SyncGrant { .. } => return self.receive(p, message),
+        }
+        Ok(())
+    }
+}
+
+/// The buffer a message brings.
+pub(super) fn payload_of(message: &Message) -> Option<super::BufferId> {
+    match message {
+        Message::Write(write) => match write.content {
+            crate::wire::Content::Data(buffer) => Some(buffer),
+            crate::wire::Content::Zero { .. } => None,
+        },
+        Message::ReadData { buffer, .. } | Message::SyncData { buffer, .. } => *buffer,
+        _ => None,
+    }
+}

@@ -1,0 +1,305 @@
+//! Our own disks: attach, detach, failure. A disk is let go only when every operation on it has come back.
+
+use super::types::{
+    Action, Backing, CommandId, DiskDone, DiskError, DiskOp, DiskState, Level, Refusal,
+    RefusalKind, Role, VolumeNumber,
+};
+use super::volume::Attaching;
+use super::waits::Then;
+use super::{Node, Purpose};
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use bitmap::{OpenStep, Opened, Opening, Placement};
+
+impl Node {
+    pub(super) fn attach(&mut self, command: CommandId, number: VolumeNumber, backing: Backing) {
+        let Some(v) = self.volume_index(number) else {
+            return self.refuse(
+                command,
+                RefusalKind::State,
+                format!("there is no volume {number}"),
+            );
+        };
+        let volume = &mut self.volumes[v];
+        if volume.state != DiskState::Diskless {
+            let text = format!(
+                "volume {number} has a disk already ({:?}); `polluxadm detach` first",
+                volume.state
+            );
+            return self.refuse(command, RefusalKind::State, text);
+        }
+        volume.state = DiskState::Attaching;
+        let holds_metadata = match volume.placement {
+            Placement::Internal => backing.data_size,
+            Placement::External => backing.meta_size.unwrap_or(0),
+        };
+        let opening = Opening::new(volume.placement, holds_metadata);
+        volume.opening = Some(Box::new(Attaching {
+            opening,
+            backing,
+            command,
+        }));
+        self.opening_step(v, Vec::new());
+    }
+
+    pub(super) fn opening_read(&mut self, v: usize, result: Result<DiskDone, DiskError>) {
+        match result {
+            Ok(DiskDone::Meta(results)) => self.opening_step(v, results),
+            Ok(DiskDone::Ok | DiskDone::Zero) | Err(DiskError) => {
+                self.attach_failed(v, "the metadata cannot be read".into());
+            }
+        }
+    }
+
+    fn opening_step(&mut self, v: usize, results: Vec<Result<Vec<u8>, ()>>) {
+        let attaching = self.volumes[v]
+            .opening
+            .as_mut()
+            .expect("an attach is under way");
+        match attaching.opening.step(results) {
+            OpenStep::Read(ranges) => self.disk(v, DiskOp::ReadMeta(ranges), Purpose::Opening),
+            OpenStep::Refused(error) => self.attach_failed(v, format!("{error}")),
+            OpenStep::Done(opened) => match self.misfit(v, &opened) {
+                Some(why) => self.attach_failed(v, why),
+                None => self.take_disk(v, *opened),
+            },
+        }
+    }
+
+    fn misfit(&self, v: usize, opened: &Opened) -> Option<String> {
+        let sb = opened.metadata.superblock();
+        let backing = self.volumes[v]
+            .opening
+            .as_ref()
+            .expect("an attach is under way")
+            .backing;
+        if sb.node_id != self.config.node {
+            return Some(format!(
+                "the metadata belongs to node-id {}, this node is {}: correct `node-id`, or `polluxadm create-md`",
+                sb.node_id.0, self.config.node.0
+            ));
+        }
+        if let Some(peer) = self
+            .config
+            .peers
+            .iter()
+            .find(|&&peer| sb.slot_of(peer).is_none())
+        {
+            return Some(format!(
+                "the metadata has no bitmap for node-id {}: `polluxadm create-md` with the present configuration",
+                peer.0
+            ));
+        }
+        (backing.data_size < sb.geometry.size).then(|| {
+            format!(
+                "the disk has {} bytes, the metadata says {}: a smaller disk is not attached",
+                backing.data_size, sb.geometry.size
+            )
+        })
+    }
+
+    fn attach_failed(&mut self, v: usize, why: String) {
+        let volume = &mut self.volumes[v];
+        let attaching = volume.opening.take().expect("an attach is under way");
+        volume.state = DiskState::Diskless;
+        let number = volume.number;
+        self.out.push(Action::CloseDisk(number));
+        self.refuse(
+            attaching.command,
+            RefusalKind::Metadata,
+            format!("volume {number}: {why}"),
+        );
+    }
+
+    fn take_disk(&mut self, v: usize, opened: Opened) {
+        let volume = &mut self.volumes[v];
+        let attaching = volume.opening.take().expect("an attach is under way");
+        let Opened {
+            mut metadata,
+            repaired,
+            recovered_extents,
+            log_lost,
+            bad_units,
+        } = opened;
+        let sb = metadata.superblock();
+        let state = if !sb.flags.consistent {
+            DiskState::Inconsistent
+        } else if !sb.flags.was_up_to_date || self.role == Role::Primary {
+            // A Primary that served without this disk: whatever the disk says of itself, others went on.
+            DiskState::Outdated
+        } else {
+            DiskState::UpToDate
+        };
+        let crashed = sb.flags.primary_ind;
+        let ticket = (crashed || repaired || log_lost).then(|| {
+            metadata.edit(|sb| {
+                sb.flags.crashed_primary |= sb.flags.primary_ind;
+                sb.flags.primary_ind = false;
+            })
+        });
+        volume.begin(metadata);
+        volume.target_state = state;
+        let number = volume.number;
+        if crashed || log_lost || bad_units > 0 || repaired {
+            self.notice(
+                Level::Warning,
+                format!(
+                    "volume {number}: recovered after a crash: {} active extents{}{}{}",
+                    recovered_extents.len(),
+                    if crashed { ", was Primary" } else { "" },
+                    if log_lost {
+                        ", activity log damaged: every block counts as changed"
+                    } else {
+                        ""
+                    },
+                    if repaired {
+                        ", a damaged superblock copy is repaired"
+                    } else {
+                        ""
+                    },
+                ),
+            );
+        }
+        let wait = self.waits.open(Then::Attached {
+            command: attaching.command,
+            volume: number,
+        });
+        if let Some(ticket) = ticket {
+            self.waits.add(wait);
+            self.wait_ticket(v, ticket, wait);
+        }
+        self.count_down(wait, true);
+    }
+
+    /// The disk is ours.
+    pub(super) fn attached(&mut self, command: CommandId, number: VolumeNumber, ok: bool) {
+        let Some(v) = self.volume_index(number) else {
+            return;
+        };
+        if !ok {
+            return self.refuse(
+                command,
+                RefusalKind::Metadata,
+                format!("volume {number}: the metadata cannot be written"),
+            );
+        }
+        let volume = &mut self.volumes[v];
+        volume.state = volume.target_state;
+        self.notice(
+            Level::Info,
+            format!("volume {number}: disk {:?}", self.volumes[v].state),
+        );
+        self.out.push(Action::Done(command, Ok(())));
+        for p in 0..self.peers.len() {
+            self.restart_link(p, "a disk was attached here");
+        }
+        self.regate = true;
+    }
+
+    pub(super) fn detach(&mut self, command: CommandId, number: VolumeNumber) {
+        let Some(v) = self.volume_index(number) else {
+            return self.refuse(
+                command,
+                RefusalKind::State,
+                format!("there is no volume {number}"),
+            );
+        };
+        match self.volumes[v].state {
+            DiskState::Diskless => self.out.push(Action::Done(command, Ok(()))),
+            DiskState::Attaching => {
+                let text = format!("volume {number} is being attached; try again");
+                self.refuse(command, RefusalKind::Busy, text);
+            }
+            _ => {
+                let served = self.peers.iter().any(|p| p.good(v));
+                if self.role == Role::Primary && !served && self.volumes[v].usable() {
+                    let text = format!(
+                        "volume {number}: this node is Primary and no peer has UpToDate data: `polluxadm secondary` or wait for the resync, then `polluxadm detach`"
+                    );
+                    return self.refuse(command, RefusalKind::NoUpToDateData, text);
+                }
+                self.volumes[v].detaching.push(command);
+                self.let_go(v, DiskState::Detaching, "the disk was detached");
+            }
+        }
+    }
+
+    /// A write, a flush or a metadata operation failed: the disk is dead for good (IO-4); the peer goes on.
+    pub(super) fn disk_failed(&mut self, v: usize, why: &str) {
+        if !self.volumes[v].usable() && self.volumes[v].state != DiskState::Attaching {
+            return;
+        }
+        let number = self.volumes[v].number;
+        self.notice(
+            Level::Error,
+            format!(
+                "volume {number}: {why}: the disk is given up. Replace it, then `polluxadm attach`"
+            ),
+        );
+        if let Some(meta) = &mut self.volumes[v].meta {
+            // It lost writes, nobody knows which: if it can still be told so, it will not be taken for good when it comes back.
+            meta.edit(|sb| {
+                sb.flags.consistent = false;
+                sb.flags.was_up_to_date = false;
+            });
+        }
+        self.let_go(v, DiskState::Failed, why);
+    }
+
+    /// As for `down`: nobody uses it any more.
+    pub(super) fn release_disk(&mut self, v: usize) {
+        self.let_go(v, DiskState::Detaching, "the disk was detached");
+    }
+
+    fn let_go(&mut self, v: usize, state: DiskState, why: &str) {
+        let volume = &mut self.volumes[v];
+        if !volume.usable() && volume.state != DiskState::Attaching {
+            return;
+        }
+        volume.state = state;
+        volume.farewell = volume.meta.take();
+        volume.generation_ticket = None;
+        self.abandon_waiters(v);
+        self.local_lost(v);
+        // A disk less is a fact that matters to the verdict. The loss of the link comes before anything is counted again:
+        // nothing is acknowledged by the peer alone before it holds a new generation.
+        for p in 0..self.peers.len() {
+            self.restart_link(p, why);
+        }
+        self.regate = true;
+    }
+
+    /// Disks whose last operation came back are let go.
+    pub(super) fn detach_step(&mut self) {
+        for v in 0..self.volumes.len() {
+            let volume = &mut self.volumes[v];
+            if !matches!(volume.state, DiskState::Failed | DiskState::Detaching)
+                || volume.outstanding > 0
+            {
+                continue;
+            }
+            if volume
+                .farewell
+                .as_ref()
+                .is_some_and(bitmap::Metadata::needs_commit)
+            {
+                // `kick_commit` is about to write it.
+                continue;
+            }
+            volume.farewell = None;
+            volume.state = DiskState::Diskless;
+            let (number, commands) = (volume.number, core::mem::take(&mut volume.detaching));
+            self.out.push(Action::CloseDisk(number));
+            for command in commands {
+                self.out.push(Action::Done(command, Ok(())));
+            }
+        }
+    }
+
+    pub(super) fn refuse(&mut self, command: CommandId, kind: RefusalKind, text: String) {
+        self.out
+            .push(Action::Done(command, Err(Refusal { kind, text })));
+    }
+}

@@ -1,0 +1,653 @@
+//! Copying what may differ. The target pulls, run by run; source and target flush before either clears a bit (COV-3); the
+//! target becomes UpToDate by one superblock update after its last flush (RES-2).
+//!
+//! The source serves reads under its range lock, so what it sends and what its clients write share one order in the stream.
+//! A target that is Primary drops what it asked for before a client's write touched it, and asks again (COV-5).
+
+use super::types::{DiskState, Level, LinkId, ReplicationState, VolumeNumber};
+use super::waits::Then;
+use super::{Node, Time};
+use crate::wire::{Message, ranges};
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::vec::Vec;
+use bitmap::{ByteRange, DirtyBitmap, Generation};
+use core::ops::Range;
+
+/// Runs in one message.
+const RUNS: usize = 4096;
+/// Blocks in one piece: 1 MiB of 4 KiB blocks.
+const PIECE: u64 = 256;
+
+/// What a source remembers.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Source {
+    /// Their bits are all here.
+    pub(super) bits_complete: bool,
+}
+
+/// What a target remembers.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    bits_complete: bool,
+    /// Inconsistent is stable (RES-1).
+    pub(super) stable: bool,
+    /// Blocks to ask for.
+    todo: DirtyBitmap,
+    cursor: u64,
+    fetches: BTreeMap<u64, Fetch>,
+    asked: u64,
+    /// Blocks that now hold the source's content, not yet flushed on both sides.
+    written: DirtyBitmap,
+    commit: Option<Commit>,
+    finishing: bool,
+    grant: Option<(Generation, Vec<Generation>)>,
+}
+
+#[derive(Clone, Debug)]
+struct Fetch {
+    blocks: Range<u64>,
+    /// A client wrote here since it was asked for.
+    tainted: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Commit {
+    id: u64,
+    runs: Vec<(u64, u64)>,
+}
+
+/// What became of a piece that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fetched {
+    Written,
+    Dropped,
+}
+
+impl Target {
+    pub(super) fn new(blocks: u64) -> Self {
+        Self {
+            bits_complete: false,
+            stable: false,
+            todo: DirtyBitmap::new(blocks),
+            cursor: 0,
+            fetches: BTreeMap::new(),
+            asked: 0,
+            written: DirtyBitmap::new(blocks),
+            commit: None,
+            finishing: false,
+            grant: None,
+        }
+    }
+
+    fn idle(&self) -> bool {
+        self.fetches.is_empty() && self.written.is_empty() && self.commit.is_none()
+    }
+}
+
+impl Node {
+    /// Sends our bits for a volume that is going to be copied.
+    pub(super) fn send_bits(&mut self, p: usize, v: usize) {
+        let Some(slot) = self.slot(p, v) else { return };
+        let meta = self.volumes[v]
+            .meta
+            .as_ref()
+            .expect("a slot is in the metadata");
+        let volume = self.volumes[v].number;
+        let mut messages = Vec::new();
+        let mut runs = Vec::new();
+        for run in meta.bits(slot).runs() {
+            if runs.len() == RUNS {
+                let runs = core::mem::take(&mut runs);
+                messages.push(Message::Bits {
+                    volume,
+                    runs,
+                    last: false,
+                });
+            }
+            runs.push((run.start, run.end - run.start));
+        }
+        messages.push(Message::Bits {
+            volume,
+            runs,
+            last: true,
+        });
+        for message in messages {
+            self.send(p, message);
+        }
+    }
+
+    /// The union of both bitmaps is copied (COV-2).
+    pub(super) fn their_bits(
+        &mut self,
+        p: usize,
+        volume: VolumeNumber,
+        runs: &[(u64, u64)],
+        last: bool,
+    ) -> Result<(), &'static str> {
+        let v = self
+            .volume_index(volume)
+            .ok_or("a volume that does not exist")?;
+        let slot = self.slot(p, v).ok_or("bits for a volume without a disk")?;
+        let meta = self.volumes[v]
+            .meta
+            .as_mut()
+            .expect("a slot is in the metadata");
+        let blocks = meta.geometry().blocks();
+        for run in ranges(runs) {
+            if run.start >= run.end || run.end > blocks {
+                return Err("bits outside the volume");
+            }
+            meta.set_bits(slot, run);
+        }
+        if !last {
+            return Ok(());
+        }
+        let bits = meta.bits(slot).clone();
+        let total = bits.count();
+        let bytes = total.saturating_mul(u64::from(meta.geometry().block_size));
+        let now = self.now;
+        let peer = &mut self.peers[p].volumes[v];
+        peer.replication = match peer.replication {
+            ReplicationState::WfBitMapS => ReplicationState::SyncSource,
+            ReplicationState::WfBitMapT => ReplicationState::SyncTarget,
+            _ => return Err("bits while no resync is agreed"),
+        };
+        peer.source.bits_complete = true;
+        peer.began = now;
+        peer.progress = super::Resync {
+            total: bytes,
+            copied: 0,
+            milliseconds: 0,
+        };
+        if let Some(target) = &mut peer.target {
+            target.todo = bits;
+            target.bits_complete = true;
+        }
+        let word = self.peers[p].volumes[v].replication;
+        let node = self.peers[p].node.0;
+        self.notice(
+            Level::Info,
+            format!("volume {volume}: {word:?} with node {node}, {total} blocks to copy"),
+        );
+        Ok(())
+    }
+
+    // ---- target ----
+
+    /// RES-5: does this range of an Inconsistent disk hold what the source holds?
+    pub(super) fn in_sync_here(&self, v: usize, range: ByteRange) -> bool {
+        (0..self.peers.len()).any(|p| {
+            let Some(target) = &self.peers[p].volumes[v].target else {
+                return false;
+            };
+            let Some(slot) = self.slot(p, v) else {
+                return false;
+            };
+            let meta = self.volumes[v]
+                .meta
+                .as_ref()
+                .expect("a slot is in the metadata");
+            let blocks = meta.geometry().blocks_out(range);
+            self.peers[p].good(v)
+                && target.bits_complete
+                && target.stable
+                && !meta.bits(slot).any(blocks)
+        })
+    }
+
+    /// Asks for more, commits, finishes: whatever is due on volumes we are the target of.
+    pub(super) fn pump_targets(&mut self) {
+        for p in 0..self.peers.len() {
+            for v in 0..self.volumes.len() {
+                if self.peers[p].connected() && self.peers[p].volumes[v].target.is_some() {
+                    self.pump_target(p, v);
+                }
+            }
+        }
+    }
+
+    fn pump_target(&mut self, p: usize, v: usize) {
+        let target = self.peers[p].volumes[v]
+            .target
+            .as_ref()
+            .expect("asked by pump_targets");
+        if !target.bits_complete || !target.stable || self.peers[p].rx.hold {
+            return;
+        }
+        self.ask(p, v);
+        let slot = self.slot(p, v).expect("a target has a disk");
+        let limit = self.config.limits.resync_commit_blocks;
+        let target = self.peers[p].volumes[v]
+            .target
+            .as_mut()
+            .expect("still a target");
+        let all_asked = target.todo.is_empty() && target.fetches.is_empty();
+        if target.commit.is_none()
+            && !target.written.is_empty()
+            && (all_asked || target.written.count() >= limit)
+        {
+            // COV-3: flush here first, then at the source, then clear there, then here.
+            let runs: Vec<_> = target
+                .written
+                .runs()
+                .take(RUNS)
+                .map(|r| (r.start, r.end - r.start))
+                .collect();
+            for run in ranges(&runs) {
+                target.written.clear(run);
+            }
+            self.ids.op += 1;
+            target.commit = Some(Commit {
+                id: self.ids.op,
+                runs,
+            });
+            let link = self.peers[p].link.expect("connected");
+            let wait = self.waits.open(Then::CommitFlushed { link, volume: v });
+            self.flush_local(v, wait);
+            return;
+        }
+        let bits = self.volumes[v]
+            .meta
+            .as_ref()
+            .expect("a target has a disk")
+            .bits(slot);
+        let (empty, again) = (bits.is_empty(), bits.clone());
+        if all_asked && target.idle() && !target.finishing {
+            if empty {
+                target.finishing = true;
+                let volume = self.volumes[v].number;
+                self.send(p, Message::SyncFinish { volume });
+            } else {
+                // Bits that no pass has covered yet.
+                target.todo = again;
+                target.cursor = 0;
+                self.ask(p, v);
+            }
+        }
+    }
+
+    fn ask(&mut self, p: usize, v: usize) {
+        let limit = self.config.limits.resync_bytes;
+        let geometry = *self.volumes[v].geometry().expect("a target has a disk");
+        let volume = self.volumes[v].number;
+        let mut messages = Vec::new();
+        let target = self.peers[p].volumes[v].target.as_mut().expect("a target");
+        while target.asked < limit {
+            let next = target.todo.next_run(target.cursor, PIECE);
+            let Some(blocks) = next.or_else(|| target.todo.next_run(0, PIECE)) else {
+                break;
+            };
+            target.todo.clear(blocks.clone());
+            target.cursor = blocks.end;
+            let range = geometry.block_bytes(blocks.clone());
+            target.asked += range.len();
+            self.ids.op += 1;
+            target.fetches.insert(
+                self.ids.op,
+                Fetch {
+                    blocks,
+                    tainted: false,
+                },
+            );
+            messages.push(Message::SyncRead {
+                id: self.ids.op,
+                volume,
+                range,
+            });
+        }
+        for message in messages {
+            self.send(p, message);
+        }
+    }
+
+    /// Where the answer to a `SyncRead` belongs.
+    pub(super) fn fetch_range(&self, p: usize, id: u64) -> Option<(usize, ByteRange)> {
+        self.peers[p]
+            .volumes
+            .iter()
+            .enumerate()
+            .find_map(|(v, volume)| {
+                let fetch = volume.target.as_ref()?.fetches.get(&id)?;
+                Some((
+                    v,
+                    self.volumes[v]
+                        .geometry()?
+                        .block_bytes(fetch.blocks.clone()),
+                ))
+            })
+    }
+
+    /// COV-5: a client's write makes what was asked for before it stale.
+    pub(super) fn taint_fetches(&mut self, v: usize, range: ByteRange) {
+        let Some(geometry) = self.volumes[v].geometry().copied() else {
+            return;
+        };
+        let written = geometry.blocks_out(range);
+        for peer in &mut self.peers {
+            if let Some(target) = &mut peer.volumes[v].target {
+                for fetch in target.fetches.values_mut() {
+                    fetch.tainted |=
+                        fetch.blocks.start < written.end && written.start < fetch.blocks.end;
+                }
+            }
+        }
+    }
+
+    /// The piece has its lock: may it be written?
+    pub(super) fn fetch_may_apply(&self, p: usize, id: u64) -> bool {
+        self.peers[p].volumes.iter().any(|volume| {
+            volume
+                .target
+                .as_ref()
+                .and_then(|t| t.fetches.get(&id))
+                .is_some_and(|f| !f.tainted)
+        })
+    }
+
+    pub(super) fn fetched(&mut self, p: usize, id: u64, how: Fetched) {
+        for v in 0..self.volumes.len() {
+            let Some(geometry) = self.volumes[v].geometry().copied() else {
+                continue;
+            };
+            let slot = self.slot(p, v);
+            let volume = &mut self.peers[p].volumes[v];
+            let Some(target) = &mut volume.target else {
+                continue;
+            };
+            let Some(fetch) = target.fetches.remove(&id) else {
+                continue;
+            };
+            target.asked -= geometry.block_bytes(fetch.blocks.clone()).len();
+            match how {
+                Fetched::Written => {
+                    volume.progress.copied += geometry.block_bytes(fetch.blocks.clone()).len();
+                    target.written.set(fetch.blocks);
+                }
+                // Again, except for what became right by other means.
+                Fetched::Dropped => {
+                    let meta = self.volumes[v].meta.as_ref().expect("a target has a disk");
+                    let bits = meta.bits(slot.expect("a target has a disk"));
+                    for block in fetch.blocks {
+                        if bits.any(block..block + 1) && !target.written.any(block..block + 1) {
+                            target.todo.set(block..block + 1);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// A write that covers whole blocks brings them in sync without a copy.
+    pub(super) fn target_covered(&mut self, p: usize, v: usize, range: ByteRange) {
+        let Some(slot) = self.slot(p, v) else { return };
+        let meta = self.volumes[v]
+            .meta
+            .as_ref()
+            .expect("a slot is in the metadata");
+        let blocks = meta.geometry().blocks_in(range);
+        let Some(target) = &mut self.peers[p].volumes[v].target else {
+            return;
+        };
+        if blocks.is_empty() || !target.bits_complete || !meta.bits(slot).all(blocks.clone()) {
+            return;
+        }
+        if target
+            .commit
+            .as_ref()
+            .is_some_and(|c| ranges(&c.runs).any(|r| r.start < blocks.end && blocks.start < r.end))
+        {
+            // On its way to be cleared already.
+            return;
+        }
+        target.todo.clear(blocks.clone());
+        target.written.set(blocks);
+    }
+
+    /// Our flush for a commit is done.
+    pub(super) fn commit_flushed(&mut self, link: LinkId, v: usize, ok: bool) {
+        let Some(p) = self.peer_of(link).filter(|_| ok) else {
+            return;
+        };
+        let volume = self.volumes[v].number;
+        let commit = self.peers[p].volumes[v]
+            .target
+            .as_ref()
+            .and_then(|t| t.commit.clone());
+        if let Some(Commit { id, runs }) = commit {
+            self.send(p, Message::SyncCommit { id, volume, runs });
+        }
+    }
+
+    /// The source has flushed too.
+    pub(super) fn sync_committed(&mut self, p: usize, id: u64) -> Result<(), &'static str> {
+        let found = (0..self.volumes.len()).find(|&v| {
+            self.peers[p].volumes[v]
+                .target
+                .as_ref()
+                .is_some_and(|t| t.commit.as_ref().is_some_and(|c| c.id == id))
+        });
+        let v = found.ok_or("an answer to a commit that was not asked for")?;
+        let slot = self.slot(p, v).ok_or("a commit without a disk")?;
+        let target = self.peers[p].volumes[v]
+            .target
+            .as_mut()
+            .expect("just found");
+        let commit = target.commit.take().expect("just found");
+        let meta = self.volumes[v].meta.as_mut().expect("a target has a disk");
+        for run in ranges(&commit.runs) {
+            meta.clear_bits(slot, run);
+        }
+        // Progress survives a restart.
+        meta.sync_bits();
+        Ok(())
+    }
+
+    /// The source lets us become UpToDate: what was received before is applied; now it is flushed.
+    pub(super) fn sync_grant(
+        &mut self,
+        p: usize,
+        v: usize,
+        current: Generation,
+        history: Vec<Generation>,
+    ) {
+        let Some(link) = self.peers[p].link else {
+            return;
+        };
+        if let Some(target) = self.peers[p].volumes[v]
+            .target
+            .as_mut()
+            .filter(|t| t.finishing)
+        {
+            target.grant = Some((current, history));
+            let wait = self.waits.open(Then::GrantFlushed { link, volume: v });
+            self.flush_local(v, wait);
+        }
+    }
+
+    /// RES-2: after the flush, one update removes Inconsistent and takes over the source's generation.
+    pub(super) fn grant_flushed(&mut self, link: LinkId, v: usize, ok: bool) {
+        let Some(p) = self.peer_of(link).filter(|_| ok) else {
+            return;
+        };
+        let node = self.peers[p].node;
+        let target = self.peers[p].volumes[v].target.as_mut();
+        let Some((current, history)) = target.and_then(|t| t.grant.take()) else {
+            return;
+        };
+        let meta = self.volumes[v].meta.as_mut().expect("a target has a disk");
+        let ticket = meta.edit(|sb| {
+            sb.peer_in_sync(node);
+            sb.adopt(current, &history);
+            sb.sync_to = Generation::NONE;
+            sb.flags.consistent = true;
+            sb.flags.was_up_to_date = true;
+            sb.flags.crashed_primary = false;
+        });
+        self.volumes[v].exposed = current;
+        self.after_durable(v, ticket, Then::InSync { link, volume: v });
+    }
+
+    /// Stably UpToDate: tell.
+    pub(super) fn now_in_sync(&mut self, link: LinkId, v: usize, ok: bool) {
+        let Some(p) = self.peer_of(link) else {
+            // The link is gone, the superblock stands.
+            if ok {
+                self.volumes[v].state = DiskState::UpToDate;
+                self.regate = true;
+            }
+            return;
+        };
+        if !ok {
+            return;
+        }
+        self.volumes[v].state = DiskState::UpToDate;
+        self.end_resync(p, v);
+        self.peers[p].volumes[v].target = None;
+        let volume = self.volumes[v].number;
+        self.send(p, Message::InSync { volume });
+        self.regate = true;
+    }
+
+    fn end_resync(&mut self, p: usize, v: usize) {
+        let now = self.now;
+        let volume = &mut self.peers[p].volumes[v];
+        volume.replication = ReplicationState::Established;
+        volume.progress.milliseconds = now.ms_since(volume.began);
+        let (number, node) = (self.volumes[v].number, self.peers[p].node.0);
+        let copied = self.peers[p].volumes[v].progress.copied;
+        self.notice(
+            Level::Info,
+            format!("volume {number}: in sync with node {node}, {copied} bytes copied"),
+        );
+    }
+
+    // ---- source ----
+
+    pub(super) fn sent_for_resync(&mut self, p: usize, v: usize, range: ByteRange, data: bool) {
+        self.peers[p].volumes[v].progress.copied += range.len();
+        if data {
+            self.peers[p].sent_bytes += range.len();
+        }
+    }
+
+    /// The target has these blocks stable: we flush, so that both have.
+    pub(super) fn sync_commit(&mut self, p: usize, v: usize, id: u64, runs: Vec<(u64, u64)>) {
+        let Some(link) = self.peers[p].link else {
+            return;
+        };
+        if self.volumes[v].usable() {
+            let wait = self.waits.open(Then::CommitAtSource {
+                link,
+                volume: v,
+                id,
+                runs,
+            });
+            self.flush_local(v, wait);
+        }
+    }
+
+    pub(super) fn commit_at_source(
+        &mut self,
+        link: LinkId,
+        v: usize,
+        id: u64,
+        runs: &[(u64, u64)],
+        ok: bool,
+    ) {
+        let Some(p) = self.peer_of(link).filter(|_| ok) else {
+            return;
+        };
+        let Some(slot) = self.slot(p, v) else { return };
+        let meta = self.volumes[v]
+            .meta
+            .as_mut()
+            .expect("a slot is in the metadata");
+        let blocks = meta.geometry().blocks();
+        for run in ranges(runs) {
+            meta.clear_bits(slot, run.start.min(blocks)..run.end.min(blocks));
+        }
+        meta.sync_bits();
+        self.send(p, Message::SyncCommitted { id });
+    }
+
+    /// The target has no bit left.
+    pub(super) fn sync_finish(&mut self, p: usize, v: usize) {
+        let Some(link) = self.peers[p].link else {
+            return;
+        };
+        let Some(slot) = self.slot(p, v) else { return };
+        let node = self.peers[p].node;
+        let good = self.volumes[v].good();
+        let meta = self.volumes[v]
+            .meta
+            .as_mut()
+            .expect("a slot is in the metadata");
+        if !good || !meta.bits(slot).is_empty() {
+            // Something is left on this side: the next handshake finds out what.
+            self.restart_link(p, "bits are left at the end of the resync");
+            return;
+        }
+        // From the grant on the target may hold our current generation. So its slot is rotated first, stably: a loss of
+        // the link from then on mints (GI-2), and a target that missed the grant is known by what it was synchronised to.
+        let ticket = meta.edit(|sb| sb.peer_in_sync(node));
+        self.after_durable(v, ticket, Then::Grant { link, volume: v });
+    }
+
+    pub(super) fn grant(&mut self, link: LinkId, v: usize, ok: bool) {
+        let Some(p) = self.peer_of(link).filter(|_| ok) else {
+            return;
+        };
+        let sb = self.volumes[v]
+            .meta
+            .as_ref()
+            .expect("a source has a disk")
+            .superblock();
+        let (current, history) = (
+            sb.current,
+            sb.history.iter().copied().filter(|g| g.is_real()).collect(),
+        );
+        let volume = self.volumes[v].number;
+        self.peers[p].volumes[v].granted = true;
+        self.send(
+            p,
+            Message::SyncGrant {
+                volume,
+                current,
+                history,
+            },
+        );
+    }
+
+    pub(super) fn peer_in_sync(
+        &mut self,
+        p: usize,
+        volume: VolumeNumber,
+    ) -> Result<(), &'static str> {
+        let v = self
+            .volume_index(volume)
+            .ok_or("a volume that does not exist")?;
+        if !self.peers[p].volumes[v].granted {
+            return Err("in sync without a grant");
+        }
+        self.peers[p].volumes[v].granted = false;
+        self.peers[p].volumes[v].disk = DiskState::UpToDate;
+        self.end_resync(p, v);
+        if let Some(meta) = self.volumes[v].meta.as_mut()
+            && meta.superblock().flags.crashed_primary
+        {
+            meta.edit(|sb| sb.flags.crashed_primary = false);
+        }
+        Ok(())
+    }
+
+    /// Milliseconds a running resync has taken.
+    pub(super) fn resync_time(&self, p: usize, v: usize) -> u64 {
+        let volume = &self.peers[p].volumes[v];
+        if volume.replication >= ReplicationState::SyncSource {
+            self.now.ms_since(volume.began.max(Time(0)))
+        } else {
+            volume.progress.milliseconds
+        }
+    }
+}

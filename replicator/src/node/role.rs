@@ -1,0 +1,389 @@
+//! Primary and Secondary: promotion, demotion, and the clients that have the export open.
+
+use super::Node;
+use super::types::{
+    Action, CommandId, DiskState, Level, LinkId, OpenId, Refusal, RefusalKind, RequestError, Role,
+};
+use super::waits::Then;
+use crate::wire::Message;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use bitmap::{Generation, Ticket};
+
+/// A change of role under way.
+#[derive(Clone, Debug)]
+pub(super) struct RoleChange {
+    /// Who asked: an operator, or nobody (auto-promote, down).
+    command: Option<CommandId>,
+    force: bool,
+    stage: Stage,
+}
+
+#[derive(Clone, Debug)]
+enum Stage {
+    /// May we? Looked at again whenever the connection changes.
+    Check,
+    /// The peer on this link was asked.
+    Asked(LinkId),
+    /// What was received is applied first; `None`: no peer is connected.
+    Drain(Option<LinkId>),
+    /// The mark is being written.
+    Mark(Option<LinkId>, Vec<(usize, Ticket)>),
+    /// Demotion: every accepted request is answered, everything is flushed, the log runs empty.
+    Quiesce,
+    /// The mark is being removed.
+    Unmark(Vec<(usize, Ticket)>),
+}
+
+impl Node {
+    pub(super) fn demoting(&self) -> bool {
+        self.change
+            .as_ref()
+            .is_some_and(|c| matches!(c.stage, Stage::Quiesce | Stage::Unmark(_)))
+    }
+
+    pub(super) fn promote(&mut self, command: Option<CommandId>, force: bool) {
+        if self.change.is_some() || self.down.is_some() {
+            return self.end_change(command, Err(busy()));
+        }
+        if self.role == Role::Primary {
+            return self.end_change(command, Ok(()));
+        }
+        self.change = Some(RoleChange {
+            command,
+            force,
+            stage: Stage::Check,
+        });
+    }
+
+    pub(super) fn demote(&mut self, command: Option<CommandId>, force: bool) {
+        if self.change.is_some() {
+            return self.end_change(command, Err(busy()));
+        }
+        if self.role != Role::Primary {
+            return self.end_change(command, Ok(()));
+        }
+        if !self.opens.is_empty() {
+            if !force {
+                let text = format!(
+                    "{} clients have the device open: disconnect them, or `polluxadm secondary --force` (their requests fail)",
+                    self.opens.len()
+                );
+                return self.end_change(
+                    command,
+                    Err(Refusal {
+                        kind: RefusalKind::InUse,
+                        text,
+                    }),
+                );
+            }
+            self.out
+                .push(Action::CloseExports("this node becomes Secondary".into()));
+            self.fail_requests(RequestError::NotPrimary);
+        }
+        self.change = Some(RoleChange {
+            command,
+            force,
+            stage: Stage::Quiesce,
+        });
+    }
+
+    fn end_change(&mut self, command: Option<CommandId>, result: Result<(), Refusal>) {
+        if let Err(refusal) = &result {
+            for open in core::mem::take(&mut self.opening) {
+                self.opens.remove(&open);
+                self.out.push(Action::Opened(open, Err(refusal.clone())));
+            }
+        }
+        self.out
+            .extend(command.map(|command| Action::Done(command, result)));
+    }
+
+    /// The change under way cannot go on.
+    pub(super) fn abort_change(&mut self, why: &str) {
+        if let Some(change) = self.change.take() {
+            let refusal = Refusal {
+                kind: RefusalKind::State,
+                text: why.into(),
+            };
+            self.end_change(change.command, Err(refusal));
+        }
+    }
+
+    fn refuse_change(&mut self, command: Option<CommandId>, kind: RefusalKind, text: String) {
+        self.change = None;
+        self.end_change(command, Err(Refusal { kind, text }));
+        for p in 0..self.peers.len() {
+            if self.peers[p].connected() {
+                self.send(p, Message::RoleIs(self.role));
+            }
+        }
+    }
+
+    /// Takes the steps that are due. Facts stand still while a handshake runs, and the role is one of them (GI-6).
+    pub(super) fn role_step(&mut self) {
+        while !self.handshaking() {
+            let Some(change) = self.change.clone() else {
+                return;
+            };
+            let link = self
+                .peers
+                .iter()
+                .find(|p| p.connected())
+                .and_then(|p| p.link);
+            let next = match change.stage {
+                Stage::Check => match self.may_promote(change.force) {
+                    Err((kind, text)) => return self.refuse_change(change.command, kind, text),
+                    Ok(()) => match link {
+                        Some(link) => {
+                            let p = self.peer_of(link).expect("just found");
+                            self.send(p, Message::PromoteRequest);
+                            Stage::Asked(link)
+                        }
+                        None => Stage::Drain(None),
+                    },
+                },
+                // Another link, or none: everything is asked again.
+                Stage::Asked(asked) if Some(asked) != link => Stage::Check,
+                Stage::Asked(_) => return,
+                Stage::Drain(with) if with != link => Stage::Check,
+                Stage::Drain(with) => {
+                    // ORD-2: everything received is applied before the first own request.
+                    if !self.peers.iter().all(|p| p.rx.idle()) {
+                        return;
+                    }
+                    Stage::Mark(with, self.mark(change.force))
+                }
+                Stage::Mark(with, _) if with != link => Stage::Check,
+                Stage::Mark(_, ref tickets) => {
+                    if !self.all_durable(tickets) {
+                        return;
+                    }
+                    return self.now_primary(change.command, change.force);
+                }
+                Stage::Quiesce => {
+                    if !self.quiesce() {
+                        return;
+                    }
+                    Stage::Unmark(self.edit_disks(|sb| sb.flags.primary_ind = false))
+                }
+                Stage::Unmark(ref tickets) => {
+                    if !self.all_durable(tickets) {
+                        return;
+                    }
+                    return self.now_secondary(change.command);
+                }
+            };
+            if let Some(change) = &mut self.change {
+                change.stage = next;
+            }
+        }
+    }
+
+    fn all_durable(&mut self, tickets: &[(usize, Ticket)]) -> bool {
+        let open = tickets.iter().find(|&&(v, ticket)| {
+            self.volumes[v].meta.is_some() && !self.volumes[v].durable(ticket)
+        });
+        if let Some(&(v, ticket)) = open {
+            self.after_durable(v, ticket, Then::RoleChange);
+        }
+        open.is_none()
+    }
+
+    fn may_promote(&self, force: bool) -> Result<(), (RefusalKind, String)> {
+        if let Some(peer) = self
+            .peers
+            .iter()
+            .find(|p| p.role == Role::Primary || p.promoting)
+        {
+            let text = format!(
+                "node {} is Primary: on it `polluxadm secondary`, then here `polluxadm primary`",
+                peer.node.0
+            );
+            return Err((RefusalKind::TwoPrimaries, text));
+        }
+        for (v, volume) in self.volumes.iter().enumerate() {
+            // ROLE-2: without force only with UpToDate data within reach.
+            if volume.good() || self.peers.iter().any(|p| p.good(v)) || (force && volume.usable()) {
+                continue;
+            }
+            let peers: Vec<_> = self
+                .peers
+                .iter()
+                .map(|p| format!("node {} {:?} {:?}", p.node.0, p.state, p.volumes[v].disk))
+                .collect();
+            let text = format!(
+                "volume {}: no UpToDate data within reach (here {:?}; {}): connect the node that has it, or, if that data is lost for good, `polluxadm primary --force`",
+                volume.number,
+                volume.state,
+                peers.join(", ")
+            );
+            return Err((RefusalKind::NoUpToDateData, text));
+        }
+        Ok(())
+    }
+
+    /// The mark that says, after a crash, that this node was Primary; and with force, the claim that our data is good.
+    fn mark(&mut self, force: bool) -> Vec<(usize, Ticket)> {
+        for v in 0..self.volumes.len() {
+            let served = self.volumes[v].good() || self.peers.iter().any(|p| p.good(v));
+            if force && !served {
+                let generation = self.new_generation();
+                let volume = &mut self.volumes[v];
+                let Some(meta) = volume.meta.as_mut() else {
+                    continue;
+                };
+                meta.edit(|sb| {
+                    sb.mint(generation, |_| true);
+                    sb.flags.consistent = true;
+                    sb.flags.was_up_to_date = true;
+                    sb.sync_to = Generation::NONE;
+                });
+                volume.exposed = generation;
+                volume.forced = true;
+            }
+        }
+        self.edit_disks(|sb| sb.flags.primary_ind = true)
+    }
+
+    fn edit_disks(&mut self, edit: impl Fn(&mut bitmap::Superblock)) -> Vec<(usize, Ticket)> {
+        let volumes = self.volumes.iter_mut().enumerate();
+        volumes
+            .filter_map(|(v, volume)| Some((v, volume.meta.as_mut()?.edit(&edit))))
+            .collect()
+    }
+
+    fn now_primary(&mut self, command: Option<CommandId>, force: bool) {
+        self.change = None;
+        self.role = Role::Primary;
+        let mut forced = false;
+        for volume in &mut self.volumes {
+            if force && core::mem::take(&mut volume.forced) && volume.usable() {
+                volume.state = DiskState::UpToDate;
+                forced = true;
+            }
+        }
+        self.notice(Level::Info, "role Primary".into());
+        for p in 0..self.peers.len() {
+            self.send(p, Message::RoleIs(Role::Primary));
+            if forced {
+                self.restart_link(p, "this node's data was declared good by force");
+            }
+        }
+        for open in core::mem::take(&mut self.opening) {
+            self.out.push(Action::Opened(open, Ok(())));
+        }
+        self.end_change(command, Ok(()));
+        self.regate = true;
+    }
+
+    /// ROLE-3: every accepted request answered, everything stable or marked, the log empty.
+    fn quiesce(&mut self) -> bool {
+        if !self.requests.is_empty() || !self.opens.is_empty() {
+            return false;
+        }
+        self.flush_everywhere();
+        for v in 0..self.volumes.len() {
+            self.cool(v, 0);
+        }
+        (0..self.volumes.len()).all(|v| self.log_empty(v))
+    }
+
+    fn now_secondary(&mut self, command: Option<CommandId>) {
+        self.change = None;
+        self.role = Role::Secondary;
+        self.auto_promoted = false;
+        self.paused = false;
+        self.hold_until = None;
+        self.notice(Level::Info, "role Secondary".into());
+        for p in 0..self.peers.len() {
+            if self.peers[p].connected() {
+                self.send(p, Message::RoleIs(Role::Secondary));
+            }
+        }
+        self.end_change(command, Ok(()));
+    }
+
+    // ---- the peer's promotion ----
+
+    pub(super) fn promote_request(&mut self, p: usize) {
+        let ours = self.change.as_ref().is_some_and(|c| {
+            matches!(c.stage, Stage::Asked(_) | Stage::Drain(_) | Stage::Mark(..))
+        });
+        // Both asked at once: the lower node-id wins.
+        let granted = self.role == Role::Secondary
+            && !(ours && self.config.node < self.peers[p].node)
+            && !self
+                .change
+                .as_ref()
+                .is_some_and(|c| matches!(c.stage, Stage::Drain(_) | Stage::Mark(..)));
+        self.peers[p].promoting |= granted;
+        self.send(p, Message::PromoteReply { granted });
+    }
+
+    pub(super) fn promote_reply(&mut self, p: usize, granted: bool) {
+        let link = self.peers[p].link;
+        let node = self.peers[p].node.0;
+        let Some(change) = &mut self.change else {
+            return;
+        };
+        match change.stage {
+            Stage::Asked(asked) if Some(asked) == link => {}
+            _ => return,
+        }
+        if granted {
+            change.stage = Stage::Drain(link);
+        } else {
+            let command = change.command;
+            let text =
+                format!("node {node} is Primary, or becomes it: on it `polluxadm secondary` first");
+            self.refuse_change(command, RefusalKind::TwoPrimaries, text);
+        }
+    }
+
+    // ---- clients ----
+
+    pub(super) fn open(&mut self, id: OpenId) {
+        let refusal = if self.demoting() || self.down.is_some() {
+            Some("this node is becoming Secondary".into())
+        } else if self.role == Role::Primary {
+            self.opens.insert(id);
+            self.out.push(Action::Opened(id, Ok(())));
+            return;
+        } else if self.config.auto_promote {
+            None
+        } else {
+            Some("this node is Secondary; make it Primary with `polluxadm primary`, or connect to the node that is".into())
+        };
+        if let Some(text) = refusal {
+            let refusal = Refusal {
+                kind: RefusalKind::State,
+                text,
+            };
+            self.out.push(Action::Opened(id, Err(refusal)));
+            return;
+        }
+        self.opens.insert(id);
+        self.opening.push(id);
+        if self.change.is_none() {
+            self.auto_promoted = true;
+            self.promote(None, false);
+        }
+    }
+
+    pub(super) fn close(&mut self, id: OpenId) {
+        self.opens.remove(&id);
+        self.opening.retain(|&open| open != id);
+        if self.opens.is_empty() && self.auto_promoted && self.change.is_none() {
+            self.demote(None, false);
+        }
+    }
+}
+
+fn busy() -> Refusal {
+    Refusal {
+        kind: RefusalKind::Busy,
+        text: "another change of role is under way; try again".into(),
+    }
+}

@@ -1,0 +1,410 @@
+//! The words the node and its surroundings speak: ids, events in, actions out. No behaviour.
+//!
+//! Buffers never pass through the node: a `BufferId` names one that the surroundings hold. Whoever fills a
+//! buffer first names it: the surroundings for payload that comes in (a client's write, a peer's frame), the node for a disk
+//! read it orders (`NODE_BUFFER` bit set). Each name that reached or left the node is given up by exactly one
+//! `Action::Release`; later actions never mention it. Earlier actions of the same batch may: hold a count, not a flag.
+
+use crate::wire::Message;
+use alloc::string::String;
+use alloc::vec::Vec;
+use bitmap::{ByteRange, MetaWrite, NodeId};
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub u64);
+    };
+}
+
+id!(/// A client request, named by the surroundings; answered by exactly one `Action::Reply`.
+    RequestId);
+id!(/// A disk operation, named by the node; answered by one `Event::Disk`. Never reused.
+    IoId);
+id!(/// One connection attempt and the link it becomes; named by the node. Never reused.
+    LinkId);
+id!(/// An operator's command, named by the surroundings; answered by one `Action::Done`.
+    CommandId);
+id!(/// A client that has the export open; named by the surroundings.
+    OpenId);
+id!(/// A payload buffer held by the surroundings.
+    BufferId);
+
+/// Set in the names of buffers that the node named.
+pub const NODE_BUFFER: u64 = 1 << 63;
+
+/// Nanoseconds on this node's monotonic clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Time(pub u64);
+
+impl Time {
+    /// This time plus a duration in milliseconds.
+    pub fn plus_ms(self, ms: u64) -> Self {
+        Self(self.0.saturating_add(ms.saturating_mul(1_000_000)))
+    }
+
+    /// Milliseconds from `earlier` to here; 0 if `earlier` is later.
+    pub fn ms_since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0) / 1_000_000
+    }
+}
+
+/// Number of a volume inside its resource.
+pub type VolumeNumber = u16;
+
+/// May this node accept I/O?
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// Not known: the peer is not connected.
+    Unknown,
+    /// Serves nobody.
+    #[default]
+    Secondary,
+    /// Accepts I/O.
+    Primary,
+}
+
+/// State of a local or a peer's disk, in DRBD's words, worst first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DiskState {
+    /// No disk.
+    #[default]
+    Diskless,
+    /// Metadata is being read.
+    Attaching,
+    /// The last operations are awaited before the disk is let go.
+    Detaching,
+    /// Failed; its outstanding operations are awaited.
+    Failed,
+    /// Blocks of different times: the target of an unfinished resync, or never synchronised.
+    Inconsistent,
+    /// Consistent, but the peer went on without it.
+    Outdated,
+    /// A peer's, not connected.
+    DUnknown,
+    /// Consistent; whether up to date is not known yet.
+    Consistent,
+    /// Good.
+    UpToDate,
+}
+
+/// State of the connection to a peer, in DRBD's words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ConnectionState {
+    /// No connection is wanted, or none until the operator says `connect`.
+    #[default]
+    StandAlone,
+    /// Waits before it tries again.
+    Unconnected,
+    /// Tries.
+    Connecting,
+    /// A link is up, the handshake runs.
+    Handshaking,
+    /// Handshake done.
+    Connected,
+}
+
+/// What a volume exchanges with a peer, in DRBD's words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ReplicationState {
+    /// Not connected.
+    #[default]
+    Off,
+    /// Connected, nothing to copy.
+    Established,
+    /// Bitmaps are being exchanged; we are the source.
+    WfBitMapS,
+    /// Bitmaps are being exchanged; we are the target.
+    WfBitMapT,
+    /// Copies to the peer.
+    SyncSource,
+    /// Copied from the peer.
+    SyncTarget,
+}
+
+/// When a write is acknowledged to the client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// Local write done, handed to the send buffer.
+    A,
+    /// Local write done, the peer has received it.
+    B,
+    /// Written by both disks.
+    #[default]
+    C,
+}
+
+/// Everything that can happen to a node.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A client wants something.
+    Request(Request),
+    /// A client wants to open the export for reading and writing.
+    Open(OpenId),
+    /// That client has gone, all its requests were answered.
+    Close(OpenId),
+    /// A disk operation ended.
+    Disk(IoId, Result<DiskDone, DiskError>),
+    /// A message arrived, in stream order.
+    Peer(LinkId, Message),
+    /// Something happened to a link.
+    Link(LinkId, LinkEvent),
+    /// The operator commands.
+    Admin(CommandId, Command),
+    /// Time has passed (`Node::deadline`).
+    Tick,
+}
+
+/// A client's request. Ranges lie inside the volume and are not empty: the front end checks.
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    /// Its name.
+    pub id: RequestId,
+    /// The volume it is for.
+    pub volume: VolumeNumber,
+    /// What is wanted.
+    pub op: RequestOp,
+}
+
+/// What a client can want.
+#[derive(Clone, Copy, Debug)]
+pub enum RequestOp {
+    /// Read; the reply carries the buffer.
+    Read(ByteRange),
+    /// Write the buffer's content.
+    Write {
+        /// Where; the buffer has this length.
+        range: ByteRange,
+        /// The payload.
+        buffer: BufferId,
+        /// Stable on every UpToDate copy before the reply.
+        fua: bool,
+    },
+    /// Make the range read as zeros (WRITE_ZEROES; TRIM too, with `unmap`).
+    Zero {
+        /// Where.
+        range: ByteRange,
+        /// Blocks may be given back to the file system.
+        unmap: bool,
+        /// As for writes.
+        fua: bool,
+    },
+    /// Make every write acknowledged so far stable.
+    Flush,
+}
+
+/// What a finished disk operation brought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DiskDone {
+    /// Done.
+    Ok,
+    /// A `Read` with `detect_zero` found nothing but zeros; the buffer was not filled.
+    Zero,
+    /// `ReadMeta`: one result per range asked.
+    Meta(Vec<Result<Vec<u8>, ()>>),
+}
+
+/// A disk operation failed. What went wrong is for the log only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskError;
+
+/// What can happen to a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkEvent {
+    /// Both ends have proved who they are. `incarnation` is the peer process's random number.
+    Up {
+        /// Random number of the peer's process.
+        incarnation: u64,
+    },
+    /// Could not be made, or is gone. Nothing more comes from this id.
+    Down(LinkDown),
+}
+
+/// Why a link is not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkDown {
+    /// No connection could be made in time: try again.
+    Unreachable,
+    /// It was there, and broke.
+    Broken,
+    /// The peer is not who it should be, or speaks another protocol: the operator must act.
+    Rejected(String),
+}
+
+/// What an operator can command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Read the metadata of a disk that the surroundings have opened, and use it.
+    Attach(VolumeNumber, Backing),
+    /// Let the disk go.
+    Detach(VolumeNumber),
+    /// Look for the peer.
+    Connect {
+        /// If the data diverged, ours is thrown away.
+        discard_my_data: bool,
+    },
+    /// Leave the peer.
+    Disconnect,
+    /// Become Primary.
+    Primary {
+        /// Also with data that is not known to be up to date.
+        force: bool,
+    },
+    /// Become Secondary.
+    Secondary {
+        /// Also while clients have it open: their requests fail.
+        force: bool,
+    },
+    /// Copy everything from the peer again.
+    Invalidate,
+    /// Copy everything to the peer again.
+    InvalidateRemote,
+    /// Secondary, disconnected, detached: ready for the process to end.
+    Down,
+}
+
+/// What the surroundings found when they opened a backing device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backing {
+    /// Bytes of the device or file that holds the data.
+    pub data_size: u64,
+    /// Bytes of the separate file that holds the metadata; none if internal.
+    pub meta_size: Option<u64>,
+}
+
+/// Why something was refused, as a number with DRBD's meaning and a text that says what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The class; decides the exit code.
+    pub kind: RefusalKind,
+    /// What was refused, the values on both sides, the next command to type.
+    pub text: String,
+}
+
+/// Classes of refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusalKind {
+    /// The peer is Primary (-1).
+    TwoPrimaries,
+    /// No access to UpToDate data (-2, exit code 17).
+    NoUpToDateData,
+    /// Needs a local disk (-4, exit code 16).
+    NoDisk,
+    /// A client has the device open (-12).
+    InUse,
+    /// A resync runs, or another change is under way (-8, -19).
+    Busy,
+    /// Needs a connection (-15).
+    NotConnected,
+    /// The state does not allow it (others).
+    State,
+    /// The metadata is missing, damaged or does not fit the device (-119 and others).
+    Metadata,
+    /// The peer refused (-10).
+    Peer,
+}
+
+/// Everything a node can want done. Actions of one batch to different sinks (disk, link, client, operator) commute;
+/// actions to one sink keep their order.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Start a disk operation.
+    Disk {
+        /// Its name.
+        io: IoId,
+        /// On this volume.
+        volume: VolumeNumber,
+        /// What to do.
+        op: DiskOp,
+    },
+    /// The disk of this volume is not needed any more; every operation on it has ended.
+    CloseDisk(VolumeNumber),
+    /// Send, in order.
+    Send(LinkId, Message),
+    /// Make a link to this peer (connect, or accept, as the link layer likes); one attempt, bounded in time.
+    Connect(LinkId, NodeId),
+    /// Forget this link; no event of it is wanted any more. What was sent before still goes out if it can.
+    Close(LinkId),
+    /// Answer a client. A read that succeeded carries its buffer.
+    Reply(RequestId, Result<Option<BufferId>, RequestError>),
+    /// Answer an open.
+    Opened(OpenId, Result<(), Refusal>),
+    /// Every client must go: no new requests, connections closed. The reason is for them to read.
+    CloseExports(String),
+    /// The node is done with this buffer.
+    Release(BufferId),
+    /// Answer the operator.
+    Done(CommandId, Result<(), Refusal>),
+    /// Something an operator would want in the log.
+    Notice(Notice),
+}
+
+/// What can be wanted of a disk. Data operations on overlapping ranges are never outstanding together, except reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DiskOp {
+    /// Fill the buffer `into`, which the node just named.
+    Read {
+        /// Where.
+        range: ByteRange,
+        /// Name of the buffer.
+        into: BufferId,
+        /// Say `Zero` instead of filling the buffer if all bytes are zero.
+        detect_zero: bool,
+    },
+    /// Write a buffer.
+    Write {
+        /// Where.
+        range: ByteRange,
+        /// The payload.
+        buffer: BufferId,
+        /// Stable when done.
+        fua: bool,
+    },
+    /// Make the range read as zeros.
+    Zero {
+        /// Where.
+        range: ByteRange,
+        /// Space may be given back.
+        unmap: bool,
+        /// Stable when done.
+        fua: bool,
+    },
+    /// Make every data write stable whose completion was *handed to the node* before this was submitted.
+    Flush,
+    /// Read metadata: absolute offsets in the file that holds it.
+    ReadMeta(Vec<(u64, u32)>),
+    /// Write metadata; done when all of it is durable. The order inside does not matter.
+    WriteMeta(Vec<MetaWrite>),
+}
+
+/// What a client is told when its request failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestError {
+    /// No good copy could serve it.
+    Io,
+    /// This node is not Primary (any more).
+    NotPrimary,
+    /// The node goes down.
+    Shutdown,
+}
+
+/// Something worth a line in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// How bad.
+    pub level: Level,
+    /// What happened, what the node did, what to do.
+    pub text: String,
+}
+
+/// How bad a notice is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// A state changed.
+    Info,
+    /// Redundancy or service is reduced.
+    Warning,
+    /// Data is at stake, or the operator must act.
+    Error,
+}

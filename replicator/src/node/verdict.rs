@@ -1,0 +1,276 @@
+//! The verdict: what two nodes that meet do with each other's data. One pure, total function of both sides' facts,
+//! mirrored on both ends (GI-4). It says "no resync" only if neither side holds bits against the other (COV-6).
+
+use super::types::{DiskState, Protocol, Role};
+use crate::wire::{Agreed, Facts, RefuseReason, VolumeFacts, VolumeVerdict};
+use alloc::format;
+use alloc::vec::Vec;
+use bitmap::Generation;
+
+/// How the data of one volume relates, from `a`'s side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Relation {
+    Idle,
+    Same,
+    Ahead { full: bool },
+    Behind { full: bool },
+    Split { full: bool },
+    Unrelated,
+}
+
+impl Relation {
+    fn mirror(self) -> Self {
+        match self {
+            Self::Ahead { full } => Self::Behind { full },
+            Self::Behind { full } => Self::Ahead { full },
+            Self::Idle | Self::Same | Self::Split { .. } | Self::Unrelated => self,
+        }
+    }
+}
+
+/// The mirror image of an outcome.
+pub fn mirror(agreed: &Agreed) -> Agreed {
+    match agreed {
+        Agreed::Go(volumes) => Agreed::Go(
+            volumes
+                .iter()
+                .map(|verdict| match *verdict {
+                    VolumeVerdict::Source { full } => VolumeVerdict::Target { full },
+                    VolumeVerdict::Target { full } => VolumeVerdict::Source { full },
+                    same @ (VolumeVerdict::Idle | VolumeVerdict::NoSync) => same,
+                })
+                .collect(),
+        ),
+        Agreed::YouStepDown => Agreed::IStepDown,
+        Agreed::IStepDown => Agreed::YouStepDown,
+        Agreed::Refuse(reason) => Agreed::Refuse(reason.clone()),
+    }
+}
+
+/// What `a` does with `b`. `verdict(b, a)` is the mirror image.
+pub fn verdict(a: &Facts, b: &Facts) -> Agreed {
+    if let Some(why) = incompatible(a, b) {
+        return Agreed::Refuse(RefuseReason::Incompatible(why));
+    }
+    let relations: Vec<_> = a
+        .volumes
+        .iter()
+        .zip(&b.volumes)
+        .map(|(a, b)| relate(a, b))
+        .collect();
+    if relations.contains(&Relation::Unrelated) {
+        return Agreed::Refuse(RefuseReason::Unrelated);
+    }
+    let ahead = relations
+        .iter()
+        .any(|r| matches!(r, Relation::Ahead { .. }));
+    let behind = relations
+        .iter()
+        .any(|r| matches!(r, Relation::Behind { .. }));
+    let split = relations
+        .iter()
+        .any(|r| matches!(r, Relation::Split { .. }))
+        || (ahead && behind);
+
+    let a_is_source = if split {
+        // SB-2: only an operator's word, given on exactly one side, resolves it.
+        match (a.discard_my_data, b.discard_my_data) {
+            (false, true) => true,
+            (true, false) => false,
+            (true, true) | (false, false) => return Agreed::Refuse(RefuseReason::SplitBrain),
+        }
+    } else if ahead || behind {
+        ahead
+    } else {
+        equal_is_source(a, b)
+    };
+
+    if let Some(agreed) = roles_forbid(a, b, &relations, a_is_source) {
+        return agreed;
+    }
+
+    let volumes = relations.iter().enumerate().map(|(i, relation)| {
+        let bits = a.volumes[i].bits > 0 || b.volumes[i].bits > 0;
+        let full = match *relation {
+            Relation::Idle => return VolumeVerdict::Idle,
+            // COV-6: equal generations are no proof of equal content while anyone holds a bit.
+            Relation::Same if !bits => return VolumeVerdict::NoSync,
+            Relation::Same | Relation::Unrelated => false,
+            Relation::Ahead { full } | Relation::Behind { full } | Relation::Split { full } => full,
+        };
+        if a_is_source {
+            VolumeVerdict::Source { full }
+        } else {
+            VolumeVerdict::Target { full }
+        }
+    });
+    Agreed::Go(volumes.collect())
+}
+
+/// What must be the same in both configurations. The text is the same from both sides.
+fn incompatible(a: &Facts, b: &Facts) -> Option<alloc::string::String> {
+    let (low, high) = if a.node <= b.node { (a, b) } else { (b, a) };
+    if low.node == high.node {
+        return Some(format!("both nodes say they are node-id {}", low.node.0));
+    }
+    let (l, h) = (low.node.0, high.node.0);
+    if low.protocol != high.protocol {
+        return Some(format!(
+            "protocol is {:?} on node {l} and {:?} on node {h}: make `net {{ protocol }}` the same, then connect",
+            low.protocol, high.protocol
+        ));
+    }
+    let numbers = |f: &Facts| f.volumes.iter().map(|v| v.number).collect::<Vec<_>>();
+    if numbers(low) != numbers(high) {
+        return Some(format!(
+            "node {l} has volumes {:?}, node {h} has {:?}: make the configuration the same",
+            numbers(low),
+            numbers(high)
+        ));
+    }
+    low.volumes.iter().zip(&high.volumes).find_map(|(x, y)| {
+        (has_disk(x) && has_disk(y) && x.size != y.size).then(|| {
+            format!(
+                "volume {} has {} bytes on node {l} and {} on node {h}: set `disk {{ size }}` to the smaller one on both, then create-md",
+                x.number, x.size, y.size
+            )
+        })
+    })
+}
+
+fn has_disk(v: &VolumeFacts) -> bool {
+    v.disk >= DiskState::Inconsistent
+}
+
+fn relate(a: &VolumeFacts, b: &VolumeFacts) -> Relation {
+    if !has_disk(a) || !has_disk(b) {
+        return Relation::Idle;
+    }
+    match (
+        a.disk > DiskState::Inconsistent,
+        b.disk > DiskState::Inconsistent,
+    ) {
+        (false, false) => Relation::Idle,
+        (true, false) => inconsistent_peer(a, b),
+        (false, true) => inconsistent_peer(b, a).mirror(),
+        (true, true) => compare(a, b),
+    }
+}
+
+/// `bad` can only be a target (RES-3). By bitmap if `good` has kept track of it.
+fn inconsistent_peer(good: &VolumeFacts, bad: &VolumeFacts) -> Relation {
+    let tracked = |g: Generation| g.is_real() && (g == bad.current || g == bad.sync_to);
+    if tracked(good.current) || tracked(good.bitmap) {
+        Relation::Ahead { full: false }
+    } else if !bad.current.is_real() || related(good, bad) {
+        Relation::Ahead { full: true }
+    } else {
+        Relation::Unrelated
+    }
+}
+
+fn compare(a: &VolumeFacts, b: &VolumeFacts) -> Relation {
+    if a.current == b.current {
+        return Relation::Same;
+    }
+    let tracks = |x: &VolumeFacts, y: &VolumeFacts| x.bitmap.is_real() && x.bitmap == y.current;
+    match (tracks(a, b), tracks(b, a)) {
+        (true, false) => return Relation::Ahead { full: false },
+        (false, true) => return Relation::Behind { full: false },
+        (true, true) => return Relation::Split { full: true },
+        (false, false) => {}
+    }
+    let knows =
+        |x: &VolumeFacts, y: &VolumeFacts| y.current.is_real() && x.history.contains(&y.current);
+    match (knows(a, b), knows(b, a)) {
+        (true, false) => Relation::Ahead { full: true },
+        (false, true) => Relation::Behind { full: true },
+        (true, true) => Relation::Split { full: true },
+        (false, false) if a.bitmap.is_real() && a.bitmap == b.bitmap => {
+            Relation::Split { full: false }
+        }
+        (false, false) if related(a, b) => Relation::Split { full: true },
+        (false, false) => Relation::Unrelated,
+    }
+}
+
+/// Is there any generation both have held?
+fn related(a: &VolumeFacts, b: &VolumeFacts) -> bool {
+    let all = |x: &VolumeFacts| {
+        let mut all: Vec<_> = [x.current, x.bitmap, x.sync_to].into();
+        all.extend_from_slice(&x.history);
+        all.retain(|g| g.is_real());
+        all
+    };
+    let of_b = all(b);
+    all(a).iter().any(|g| of_b.contains(g))
+}
+
+/// Equal generations everywhere: who is the source of what the bits say, `a`?
+fn equal_is_source(a: &Facts, b: &Facts) -> bool {
+    if (a.role == Role::Primary) != (b.role == Role::Primary) {
+        return a.role == Role::Primary;
+    }
+    let current = |f: &Facts| f.volumes.iter().all(|v| v.disk != DiskState::Outdated);
+    if current(a) != current(b) {
+        return current(a);
+    }
+    if a.crashed_primary != b.crashed_primary {
+        let (crashed, other) = if a.crashed_primary { (a, b) } else { (b, a) };
+        // A survivor that saw the crashed Primary's former life has every write it acknowledged under B and C; the
+        // crashed one may have lost some that were not flushed. Under A it is the other way round.
+        let survived = other.peer_incarnation != 0 && other.peer_incarnation != crashed.incarnation;
+        let other_is_source = survived && a.protocol != Protocol::A;
+        return other_is_source != core::ptr::eq(crashed, a);
+    }
+    let bits = |f: &Facts| f.volumes.iter().any(|v| v.bits > 0);
+    if bits(a) != bits(b) {
+        return bits(a);
+    }
+    a.node < b.node
+}
+
+/// Two Primaries, and a Primary with good data that would be a target.
+fn roles_forbid(a: &Facts, b: &Facts, relations: &[Relation], a_is_source: bool) -> Option<Agreed> {
+    let (source, target) = if a_is_source { (a, b) } else { (b, a) };
+    let step_down = |who: &Facts| {
+        if core::ptr::eq(who, a) {
+            Agreed::IStepDown
+        } else {
+            Agreed::YouStepDown
+        }
+    };
+    let copies = target.volumes.iter().zip(relations).any(|(v, r)| {
+        v.disk == DiskState::UpToDate && !matches!(r, Relation::Idle | Relation::Same)
+    });
+    if target.role == Role::Primary && (copies || source.role == Role::Primary) {
+        // ROLE-5: a Primary that slept and acknowledged nothing alone yields to the one that took over.
+        if target.was_paused {
+            return Some(step_down(target));
+        }
+        if source.role == Role::Primary && source.was_paused && !copies {
+            return Some(step_down(source));
+        }
+        let reason = if copies {
+            RefuseReason::SplitBrain
+        } else {
+            RefuseReason::TwoPrimaries
+        };
+        return Some(Agreed::Refuse(reason));
+    }
+    // A diskless Primary whose peer's data moved on without it has nothing to offer its clients any more.
+    for (who, other) in [(a, b), (b, a)] {
+        let lost = who.role == Role::Primary
+            && who.volumes.iter().zip(&other.volumes).any(|(v, o)| {
+                !has_disk(v)
+                    && has_disk(o)
+                    && v.current.is_real()
+                    && v.current != o.current
+                    && v.current != o.bitmap
+            });
+        if lost {
+            return Some(step_down(who));
+        }
+    }
+    None
+}

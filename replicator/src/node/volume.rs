@@ -1,0 +1,443 @@
+//! A volume's local disk as the node sees it: its state, its metadata and the one pipeline that makes metadata durable, its
+//! flushes, and which extents of the activity log may be forgotten.
+
+use super::types::{Action, DiskOp, DiskState, IoId, VolumeNumber};
+use super::waits::{Then, WaitId};
+use super::{Io, Node, Purpose};
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+use bitmap::{ByteRange, Generation, Geometry, MetaWrite, Metadata, Opening, Placement, Ticket};
+
+/// One volume.
+#[derive(Clone, Debug)]
+pub(super) struct Volume {
+    pub(super) number: VolumeNumber,
+    pub(super) placement: Placement,
+    pub(super) state: DiskState,
+    /// Present from the end of Attaching until the disk is let go.
+    pub(super) meta: Option<Metadata>,
+    /// After the disk was given up: what still has to be written to it.
+    pub(super) farewell: Option<Metadata>,
+    /// State at the end of Attaching.
+    pub(super) target_state: DiskState,
+    /// A forced promotion declares this disk good.
+    pub(super) forced: bool,
+    /// Operators who wait for the end of a detach.
+    pub(super) detaching: Vec<super::CommandId>,
+    /// While Attaching.
+    pub(super) opening: Option<Box<Attaching>>,
+    /// Operations outstanding on the disk; a disk is let go only at 0, so that no late write meets a later attach.
+    pub(super) outstanding: u32,
+    commit: Option<VecDeque<Vec<MetaWrite>>>,
+    tickets: BTreeMap<Ticket, Vec<WaitId>>,
+    flush: Flusher,
+    pub(super) extents: BTreeMap<u32, ExtentUse>,
+    /// Operations that wait for room in the activity log, first in first out.
+    pub(super) log_queue: VecDeque<u64>,
+    /// Last edit of a generation; nothing is acknowledged before it is durable (GI-2).
+    pub(super) generation_ticket: Option<Ticket>,
+    /// Size and current generation as clients were last shown them; survive the loss of the disk.
+    pub(super) size: u64,
+    pub(super) exposed: Generation,
+    pub(super) al_writes: u64,
+}
+
+/// An attach under way.
+#[derive(Clone, Debug)]
+pub(super) struct Attaching {
+    pub(super) opening: Opening,
+    pub(super) backing: super::Backing,
+    pub(super) command: super::CommandId,
+}
+
+/// What holds an extent in the activity log.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ExtentUse {
+    /// Operations in flight.
+    pub(super) refs: u32,
+    /// The last operation that ended here (`Node::finished`): the extent is clean when every sink is stable up to it.
+    pub(super) last: u64,
+    /// When that was.
+    pub(super) touched: super::Time,
+}
+
+/// Local flushes. One runs, one may be wanted after it; nobody joins one that runs already (DUR-1).
+#[derive(Clone, Debug, Default)]
+struct Flusher {
+    /// Writes were handed to us as completed since the last flush was submitted.
+    dirty: bool,
+    running: Option<Vec<WaitId>>,
+    /// What the running flush makes stable: operations that had ended when it was submitted.
+    covers: u64,
+    next: Vec<WaitId>,
+    /// Operations up to this one are stable on the local disk.
+    stable: u64,
+}
+
+impl Volume {
+    pub(super) fn new(number: VolumeNumber, placement: Placement) -> Self {
+        Self {
+            number,
+            placement,
+            state: DiskState::Diskless,
+            meta: None,
+            farewell: None,
+            target_state: DiskState::Diskless,
+            forced: false,
+            detaching: Vec::new(),
+            opening: None,
+            outstanding: 0,
+            commit: None,
+            tickets: BTreeMap::new(),
+            flush: Flusher::default(),
+            extents: BTreeMap::new(),
+            log_queue: VecDeque::new(),
+            generation_ticket: None,
+            size: 0,
+            exposed: Generation::NONE,
+            al_writes: 0,
+        }
+    }
+
+    /// Can data be read and written here at all?
+    pub(super) fn usable(&self) -> bool {
+        self.state >= DiskState::Inconsistent
+    }
+
+    pub(super) fn good(&self) -> bool {
+        self.state == DiskState::UpToDate
+    }
+
+    pub(super) fn geometry(&self) -> Option<&Geometry> {
+        self.meta.as_ref().map(Metadata::geometry)
+    }
+
+    /// The metadata, of a disk in use or of one being given up.
+    fn any_meta(&mut self) -> Option<&mut Metadata> {
+        self.meta.as_mut().or(self.farewell.as_mut())
+    }
+
+    /// A commit is under way.
+    pub(super) fn committing(&self) -> bool {
+        self.commit.is_some()
+    }
+
+    /// Extents in the activity log.
+    pub(super) fn active_extents(&self) -> u32 {
+        let count = self.meta.as_ref().map_or(0, |m| m.active_extents().count());
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
+    /// Is any extent active?
+    pub(super) fn log_in_use(&self) -> bool {
+        self.meta
+            .as_ref()
+            .is_some_and(|m| m.active_extents().next().is_some())
+    }
+
+    /// Nothing of it is in flight or waits to become durable.
+    pub(super) fn quiet(&self) -> bool {
+        self.commit.is_none() && self.meta.as_ref().is_none_or(|m| !m.needs_commit())
+    }
+
+    pub(super) fn durable(&self, ticket: Ticket) -> bool {
+        self.meta.as_ref().is_some_and(|m| m.durable() >= ticket)
+    }
+
+    /// Operations up to this one, of those that have `finished`, are stable here.
+    fn stable_up_to(&self, finished: u64) -> u64 {
+        if self.needs_flush() {
+            self.flush.stable
+        } else {
+            finished
+        }
+    }
+
+    /// Has anything completed that no flush covers?
+    pub(super) fn needs_flush(&self) -> bool {
+        self.flush.dirty || self.flush.running.is_some()
+    }
+
+    /// A fresh disk: whatever an earlier process left in the page cache is not known to be stable.
+    pub(super) fn begin(&mut self, meta: Metadata) {
+        self.size = meta.geometry().size;
+        self.exposed = meta.superblock().current;
+        self.meta = Some(meta);
+        self.flush = Flusher {
+            dirty: true,
+            ..Flusher::default()
+        };
+    }
+}
+
+impl Node {
+    /// Runs the continuation when `ticket` is durable. This is the mechanism behind "persist before tell".
+    pub(super) fn wait_ticket(&mut self, v: usize, ticket: Ticket, wait: WaitId) {
+        let volume = &mut self.volumes[v];
+        if volume.durable(ticket) {
+            self.count_down(wait, true);
+        } else {
+            volume.tickets.entry(ticket).or_default().push(wait);
+        }
+    }
+
+    /// Shorthand: one ticket, one continuation.
+    pub(super) fn after_durable(&mut self, v: usize, ticket: Ticket, then: Then) {
+        let wait = self.waits.open(then);
+        self.wait_ticket(v, ticket, wait);
+    }
+
+    /// Starts a commit of everything pending, if none is under way: group commit.
+    pub(super) fn kick_commit(&mut self, v: usize) {
+        let volume = &mut self.volumes[v];
+        if volume.commit.is_some() {
+            return;
+        }
+        let Some(meta) = volume.any_meta() else {
+            return;
+        };
+        let Some(commit) = meta.start_commit() else {
+            return;
+        };
+        volume.al_writes += 1;
+        volume.commit = Some(commit.stages.into());
+        self.next_stage(v);
+    }
+
+    /// Writes the next stage, or ends the commit and tells who waited.
+    fn next_stage(&mut self, v: usize) {
+        let volume = &mut self.volumes[v];
+        let stages = volume.commit.as_mut().expect("a commit is under way");
+        while let Some(stage) = stages.pop_front() {
+            if !stage.is_empty() {
+                self.disk(v, DiskOp::WriteMeta(stage), Purpose::Commit);
+                return;
+            }
+        }
+        volume.commit = None;
+        let durable = volume
+            .any_meta()
+            .expect("a commit belongs to metadata")
+            .finish_commit();
+        let mut done = Vec::new();
+        while let Some(first) = volume.tickets.first_entry() {
+            if *first.key() > durable {
+                break;
+            }
+            done.extend(first.remove());
+        }
+        for wait in done {
+            self.count_down(wait, true);
+        }
+        self.feed_log(v);
+    }
+
+    pub(super) fn commit_done(&mut self, v: usize, ok: bool) {
+        if ok {
+            self.next_stage(v);
+        } else {
+            // Nothing more can be written to it, not even a farewell.
+            self.volumes[v].commit = None;
+            self.disk_failed(v, "a metadata write failed");
+            self.volumes[v].farewell = None;
+        }
+    }
+
+    /// A data write was handed to us as completed.
+    pub(super) fn wrote(&mut self, v: usize) {
+        self.volumes[v].flush.dirty = true;
+    }
+
+    /// Counts `wait` down when every write completed so far is stable on the local disk.
+    pub(super) fn flush_local(&mut self, v: usize, wait: WaitId) {
+        let flush = &mut self.volumes[v].flush;
+        if !flush.dirty && flush.running.is_none() {
+            self.count_down(wait, true);
+            return;
+        }
+        flush.next.push(wait);
+        self.start_flush(v);
+    }
+
+    fn start_flush(&mut self, v: usize) {
+        let covers = self.finished;
+        let flush = &mut self.volumes[v].flush;
+        if flush.running.is_some() || flush.next.is_empty() {
+            return;
+        }
+        // A flush covers what was reaped before it is submitted: later completions make the disk dirty again.
+        flush.running = Some(core::mem::take(&mut flush.next));
+        flush.dirty = false;
+        flush.covers = covers;
+        self.disk(v, DiskOp::Flush, Purpose::Flush);
+    }
+
+    pub(super) fn flush_done(&mut self, v: usize, ok: bool) {
+        let flush = &mut self.volumes[v].flush;
+        let waiters = flush.running.take().expect("one flush runs");
+        if !ok {
+            // IO-4: a failed flush kills the disk for good; a later one that succeeds would prove nothing.
+            flush.next.splice(0..0, waiters);
+            self.disk_failed(v, "a flush failed");
+            return;
+        }
+        flush.stable = flush.covers;
+        for wait in waiters {
+            self.count_down(wait, true);
+        }
+        self.start_flush(v);
+        self.feed_log(v);
+    }
+
+    /// Everybody who waited for this disk is told that it is gone.
+    pub(super) fn abandon_waiters(&mut self, v: usize) {
+        let volume = &mut self.volumes[v];
+        let mut waiters: Vec<_> = core::mem::take(&mut volume.tickets)
+            .into_values()
+            .flatten()
+            .collect();
+        waiters.append(&mut volume.flush.next);
+        waiters.extend(volume.flush.running.take().unwrap_or_default());
+        for wait in waiters {
+            self.count_down(wait, false);
+        }
+    }
+
+    pub(super) fn disk(&mut self, v: usize, op: DiskOp, purpose: Purpose) {
+        self.ids.io += 1;
+        let io = IoId(self.ids.io);
+        self.volumes[v].outstanding += 1;
+        self.ios.insert(io, Io { volume: v, purpose });
+        let volume = self.volumes[v].number;
+        self.out.push(Action::Disk { io, volume, op });
+    }
+
+    // ---- activity log ----
+
+    /// Extents of a range in the volume's geometry.
+    pub(super) fn extents_of(&self, v: usize, range: ByteRange) -> core::ops::Range<u32> {
+        self.volumes[v]
+            .geometry()
+            .map_or(0..0, |g| g.extents_of(range))
+    }
+
+    pub(super) fn hold_extents(&mut self, v: usize, range: ByteRange) {
+        for extent in self.extents_of(v, range) {
+            let extent = self.volumes[v].extents.entry(extent).or_default();
+            extent.refs += 1;
+        }
+    }
+
+    /// The operation `finished` has ended: the extents stay in the log until all sinks are stable up to it (COV-4).
+    pub(super) fn drop_extents(&mut self, v: usize, range: ByteRange) {
+        let (finished, now) = (self.finished, self.now);
+        for extent in self.extents_of(v, range) {
+            if let Some(extent) = self.volumes[v].extents.get_mut(&extent) {
+                extent.refs = extent.refs.saturating_sub(1);
+                extent.last = finished;
+                extent.touched = now;
+            }
+        }
+        self.feed_log(v);
+    }
+
+    /// May this extent leave the log? COV-4: everything written to it is stable on the local disk, and stable on each
+    /// replicating peer or marked in its bitmap (`retire` makes the marks stable first).
+    fn clean_extent(&self, v: usize, extent: u32) -> bool {
+        let Some(extent) = self.volumes[v].extents.get(&extent) else {
+            return true;
+        };
+        extent.refs == 0 && extent.last <= self.stable_everywhere(v)
+    }
+
+    /// Operations up to this one are stable on every copy that has them.
+    fn stable_everywhere(&self, v: usize) -> u64 {
+        let finished = self.finished;
+        let peers = self.peers.iter().filter(|p| p.replicates(v));
+        let local = self.volumes[v].stable_up_to(finished);
+        peers
+            .map(|p| p.stable_up_to(finished))
+            .fold(local, u64::min)
+    }
+
+    /// Serves the operations that wait for room in the log.
+    pub(super) fn feed_log(&mut self, v: usize) {
+        if !self.volumes[v].log_queue.is_empty() {
+            self.work.push_back(super::Work::FeedLog(v));
+        }
+    }
+
+    /// Makes room for `missing` extents, or arranges that room will come.
+    pub(super) fn make_room(&mut self, v: usize, missing: u32) {
+        for _ in 0..missing {
+            let meta = self.volumes[v]
+                .meta
+                .as_ref()
+                .expect("only a disk has a log");
+            let Some(victim) = meta.oldest_active(|extent| self.clean_extent(v, extent)) else {
+                self.flush_everywhere();
+                return;
+            };
+            self.retire(v, victim);
+        }
+    }
+
+    fn retire(&mut self, v: usize, extent: u32) {
+        assert!(
+            self.clean_extent(v, extent),
+            "COV-4: only a clean extent leaves the log"
+        );
+        let volume = &mut self.volumes[v];
+        volume.extents.remove(&extent);
+        let ticket = volume
+            .meta
+            .as_mut()
+            .expect("only a disk has a log")
+            .retire(extent);
+        self.after_durable(v, ticket, Then::Nothing);
+        self.feed_log(v);
+    }
+
+    /// Flushes all disks and peers that hold un-flushed writes, in the background.
+    pub(super) fn flush_everywhere(&mut self) {
+        for v in 0..self.volumes.len() {
+            let volume = &self.volumes[v];
+            if volume.usable() && volume.flush.dirty && volume.flush.next.is_empty() {
+                let wait = self.waits.open(Then::Nothing);
+                self.flush_local(v, wait);
+            }
+        }
+        for p in 0..self.peers.len() {
+            if self.peers[p].wants_flush() {
+                self.flush_peer(p, false);
+            }
+        }
+    }
+
+    /// Every extent that is clean and was not used for a while leaves the log, each by itself.
+    pub(super) fn cool(&mut self, v: usize, idle_ms: u64) {
+        let Some(meta) = self.volumes[v].meta.as_ref() else {
+            return;
+        };
+        let cold: Vec<_> = meta
+            .active_extents()
+            .filter(|&extent| {
+                let touched = self.volumes[v]
+                    .extents
+                    .get(&extent)
+                    .map_or(super::Time(0), |e| e.touched);
+                self.now.ms_since(touched) >= idle_ms && self.clean_extent(v, extent)
+            })
+            .collect();
+        for extent in cold {
+            self.retire(v, extent);
+        }
+    }
+
+    /// Is the log empty, and stably so?
+    pub(super) fn log_empty(&self, v: usize) -> bool {
+        let volume = &self.volumes[v];
+        !volume.log_in_use() && volume.quiet()
+    }
+}

@@ -1,0 +1,204 @@
+//! Messages to frames, frames to messages: bytes in, messages out, no I/O.
+//!
+//! A frame is a header, a body (the message), and perhaps a payload. Both halves are total: the encoder takes every
+//! message within `limits`, the decoder answers any bytes with a message, a wish for more, or a typed error; after an
+//! error the stream means nothing any more and the decoder says the same again (NET-2).
+
+use super::error::WireError;
+use super::features::Integrity;
+use super::header::{FrameHeader, FrameType, HEADER_LEN};
+use super::limits::DIRECT_PAYLOAD;
+use super::message::Message;
+use super::{control, data};
+use alloc::vec::Vec;
+use zerocopy::little_endian::U32;
+
+/// Turns the messages of one direction of a link into bytes.
+#[derive(Debug)]
+pub struct Encoder {
+    integrity: Integrity,
+    sequence: u32,
+}
+
+impl Encoder {
+    /// For a fresh link.
+    pub fn new(integrity: Integrity) -> Self {
+        Self { integrity, sequence: 0 }
+    }
+
+    /// Appends header and body to `out`; the payload is to be sent right behind them, from where it lies.
+    ///
+    /// Panics if the message breaks a limit, or if it names a buffer and there is no payload of its length (or the
+    /// other way round): bugs of the caller.
+    pub fn encode(&mut self, message: &Message, payload: Option<&[u8]>, out: &mut Vec<u8>) {
+        assert!(payload.is_none_or(|bytes| !bytes.is_empty()), "a payload is not empty");
+        let head = out.len();
+        out.extend_from_slice(&[0; HEADER_LEN]);
+        let payload_len = payload.map(<[u8]>::len);
+        let kind = data::encode(message, payload_len, self.integrity, out).unwrap_or_else(|| {
+            assert!(payload.is_none(), "only the data path has payload");
+            control::encode(message, out)
+        });
+        let body = head + HEADER_LEN;
+        let mut header = FrameHeader::new(kind, self.sequence, &out[body..], payload);
+        header.payload_checksum = U32::new(payload.map_or(0, |bytes| self.integrity.of(bytes)));
+        out[head..body].copy_from_slice(&header.sealed());
+        self.sequence = self.sequence.wrapping_add(1);
+    }
+}
+
+/// What the decoder says about the bytes at hand.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Decoded<'a> {
+    /// Nothing was taken: so many bytes must be there, at once, before it goes on. At most `MAX_BODY` + `DIRECT_PAYLOAD`.
+    Need(usize),
+    /// A message, and its payload if that is shorter than `DIRECT_PAYLOAD`. A buffer in it is `UNNAMED`.
+    Message(Message, Option<&'a [u8]>),
+    /// A message whose payload of so many bytes comes next. The caller takes them off the stream itself, into a buffer
+    /// of its own, then calls `payload_received`.
+    Payload(usize),
+}
+
+/// Turns the bytes of one direction of a link into messages.
+#[derive(Debug)]
+pub struct Decoder {
+    integrity: Integrity,
+    sequence: u32,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// A header is due.
+    Header,
+    /// The rest of this frame, short payload included, is due.
+    Rest(FrameType, FrameHeader),
+    /// The payload of this message is being received by the caller.
+    Payload(FrameType, Message, FrameHeader),
+    /// So many bytes of a frame of unknown type are passed over.
+    Skip(usize),
+    /// Broken.
+    Failed(WireError),
+}
+
+impl Decoder {
+    /// For a fresh link.
+    pub fn new(integrity: Integrity) -> Self {
+        Self { integrity, sequence: 0, state: State::Header }
+    }
+
+    /// Decodes what stands first in `input`, and moves `input` past what was used.
+    pub fn decode<'a>(&mut self, input: &mut &'a [u8]) -> Result<Decoded<'a>, WireError> {
+        let result = self.advance(input);
+        if let Err(error) = result {
+            self.state = State::Failed(error);
+        }
+        result
+    }
+
+    /// The message that `Decoded::Payload` announced, now that all of its payload is here.
+    pub fn payload_received(&mut self, payload: &[u8]) -> Result<Message, WireError> {
+        let state = core::mem::replace(&mut self.state, State::Header);
+        let State::Payload(kind, message, header) = state else {
+            unreachable!("no payload was announced")
+        };
+        assert_eq!(payload.len(), header.payload_len.get() as usize, "all of the payload");
+        if let Err(error) = self.check_payload(kind, &header, payload) {
+            self.state = State::Failed(error);
+            return Err(error);
+        }
+        Ok(message)
+    }
+
+    /// Is the stream between two frames? If it ends elsewhere, something was cut.
+    pub fn at_boundary(&self) -> bool {
+        matches!(self.state, State::Header)
+    }
+
+    fn advance<'a>(&mut self, input: &mut &'a [u8]) -> Result<Decoded<'a>, WireError> {
+        loop {
+            match self.state {
+                State::Header => {
+                    let Some((bytes, rest)) = input.split_first_chunk::<HEADER_LEN>() else {
+                        return Ok(Decoded::Need(HEADER_LEN));
+                    };
+                    self.state = self.next_frame(bytes)?;
+                    *input = rest;
+                }
+                State::Rest(kind, header) => {
+                    let (body_len, payload_len) =
+                        (header.body_len.get() as usize, header.payload_len.get() as usize);
+                    let direct = payload_len >= DIRECT_PAYLOAD;
+                    let need = if direct { body_len } else { body_len + payload_len };
+                    let Some((frame, rest)) = input.split_at_checked(need) else {
+                        return Ok(Decoded::Need(need));
+                    };
+                    let (body, payload) = frame.split_at(body_len);
+                    let message = self.message(kind, &header, body)?;
+                    *input = rest;
+                    if direct {
+                        self.state = State::Payload(kind, message, header);
+                        return Ok(Decoded::Payload(payload_len));
+                    }
+                    self.check_payload(kind, &header, payload)?;
+                    self.state = State::Header;
+                    return Ok(Decoded::Message(message, (payload_len > 0).then_some(payload)));
+                }
+                State::Payload(..) => unreachable!("the caller owes the payload"),
+                State::Skip(left) => {
+                    let take = left.min(input.len());
+                    *input = &input[take..];
+                    self.state = if take == left { State::Header } else { State::Skip(left - take) };
+                    if take < left {
+                        return Ok(Decoded::Need(1));
+                    }
+                }
+                State::Failed(error) => return Err(error),
+            }
+        }
+    }
+
+    fn next_frame(&mut self, bytes: &[u8; HEADER_LEN]) -> Result<State, WireError> {
+        let header = FrameHeader::open(bytes, self.sequence)?;
+        self.sequence = self.sequence.wrapping_add(1);
+        let (body_len, payload_len) = (header.body_len.get(), header.payload_len.get());
+        let Some(kind) = header.frame_type()? else {
+            return Ok(State::Skip(body_len as usize + payload_len as usize));
+        };
+        let frame = header.kind.get();
+        if data::body_len(kind).is_some_and(|fixed| body_len as usize != fixed) {
+            return Err(WireError::Length { frame, what: "body", bytes: body_len });
+        }
+        if payload_len > 0 && !data::carries_payload(kind) {
+            return Err(WireError::Length { frame, what: "payload", bytes: payload_len });
+        }
+        Ok(State::Rest(kind, header))
+    }
+
+    fn message(
+        &self,
+        kind: FrameType,
+        header: &FrameHeader,
+        body: &[u8],
+    ) -> Result<Message, WireError> {
+        if crc32fast::hash(body) != header.body_checksum.get() {
+            return Err(WireError::BodyChecksum(kind));
+        }
+        match data::body_len(kind) {
+            Some(_) => data::decode(kind, body, header.payload_len.get() as usize, self.integrity),
+            None => control::decode(kind, body),
+        }
+    }
+
+    fn check_payload(
+        &self,
+        kind: FrameType,
+        header: &FrameHeader,
+        payload: &[u8],
+    ) -> Result<(), WireError> {
+        if !payload.is_empty() && self.integrity.of(payload) != header.payload_checksum.get() {
+            return Err(WireError::PayloadChecksum(kind));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,325 @@
+//! The pair of nodes as the promise sees it: who counted for what, what each copy must hold, who was alone.
+//!
+//! It is told what happens (`invoke`, `answered`, `killed`, `observe`, ...) and answers with a violation or not. The
+//! checks themselves are in the files of their families; this one only keeps the facts they need.
+
+use super::replica::Depth;
+use super::{Check, Copies, History, Kind, OpId, Outcome, Replica, StableFacts, Violation};
+use super::{Token, View};
+use replicator::node::{DiskState, Protocol, Role};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// An operator's word that allows what is otherwise forbidden.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// This node's data may be thrown away.
+    Discard,
+    /// This node's data counts, whatever it is.
+    Force,
+}
+
+/// Everything the checkers know.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// What clients did.
+    pub history: History,
+    pub(super) protocol: Protocol,
+    pub(super) flush_peer: bool,
+    pub(super) replicas: [Replica; 2],
+    /// Newest acknowledged write a Primary must serve.
+    pub(super) service: [Vec<OpId>; 2],
+    /// What reads of a Primary have shown: writer, and the stamps between which it was seen.
+    pub(super) seen: [BTreeMap<u32, (Token, u64, u64)>; 2],
+    pub(super) views: [View; 2],
+    /// Stamps since when a node counts on its own copy, and on its peer's.
+    pub(super) own_good: [Option<u64>; 2],
+    pub(super) peer_good: [Option<u64>; 2],
+    /// Both say that both are good, over one link; since which stamp.
+    pub(super) together: Option<u64>,
+    /// Since the two were last together: has this node accepted anything that may not be on the other?
+    pub(super) touched: [bool; 2],
+    /// Acknowledged anything alone, and still has it for certain?
+    pub(super) alone: [bool; 2],
+    pub(super) alone_stable: [bool; 2],
+    pub(super) kept_running: [bool; 2],
+    pub(super) lost_power: [bool; 2],
+    pub(super) discard: [bool; 2],
+    pub(super) forced: [bool; 2],
+    /// What a source had promised when it called its target up to date.
+    pub(super) grant: [Option<Box<Replica>>; 2],
+    pub(super) generations: [BTreeSet<u64>; 2],
+}
+
+impl Cluster {
+    /// Two nodes that never held anything.
+    pub fn new(sectors: u32, protocol: Protocol, flush_peer: bool) -> Self {
+        let none = || vec![0; sectors as usize];
+        Self {
+            history: History::default(),
+            protocol,
+            flush_peer,
+            replicas: [Replica::new(sectors), Replica::new(sectors)],
+            service: [none(), none()],
+            seen: Default::default(),
+            views: Default::default(),
+            own_good: [None; 2],
+            peer_good: [None; 2],
+            together: None,
+            touched: [false; 2],
+            alone: [false; 2],
+            alone_stable: [false; 2],
+            kept_running: [true; 2],
+            lost_power: [false; 2],
+            discard: [false; 2],
+            forced: [false; 2],
+            grant: [None, None],
+            generations: Default::default(),
+        }
+    }
+
+    /// What a node last said of itself.
+    pub fn view(&self, node: usize) -> &View {
+        &self.views[node]
+    }
+
+    /// What a copy must hold.
+    pub fn replica(&self, node: usize) -> &Replica {
+        &self.replicas[node]
+    }
+
+    /// Both copies are good, and both nodes say so.
+    pub fn together(&self) -> bool {
+        self.together.is_some()
+    }
+
+    /// Whether both nodes accepted something the other may lack, so that a split brain may be declared.
+    pub fn may_be_split(&self) -> bool {
+        self.touched == [true; 2] || self.forced != [false; 2]
+    }
+
+    /// Whether an operator's order is pending that allows newer data to be overwritten.
+    pub fn ordered(&self) -> bool {
+        self.discard != [false; 2] || self.forced != [false; 2]
+    }
+
+    /// The operator gives an order.
+    pub fn order(&mut self, node: usize, order: Order) {
+        match order {
+            Order::Discard => self.discard[node] = true,
+            Order::Force => self.forced[node] = true,
+        }
+    }
+
+    /// A client sends an operation to a node.
+    pub fn invoke(&mut self, node: usize, kind: Kind, start: u32, len: u32, fua: bool) -> OpId {
+        if kind != Kind::Read && !self.views[node].peer_good() {
+            self.touched[node] = true;
+        }
+        self.history.invoke(node, kind, start, len, fua)
+    }
+
+    /// A client is answered. `facts` reads a node's metadata as it would be after a power cut now.
+    pub fn answered(
+        &mut self,
+        id: OpId,
+        ok: bool,
+        copies: &impl Copies,
+        facts: &mut dyn FnMut(usize) -> Option<StableFacts>,
+    ) -> Check {
+        let op = *self.history.op(id);
+        self.history.end(id, if ok { Outcome::Ok } else { Outcome::Failed });
+        if !ok || op.kind == Kind::Read {
+            return Ok(());
+        }
+        let (n, peer) = (op.node, 1 - op.node);
+        self.acknowledging_role(n)?;
+        self.acknowledging_generation(id, facts)?;
+        let own = self.own_good[n].is_some_and(|since| since <= op.invoked);
+        let both = self.peer_good[n].is_some_and(|since| since <= op.invoked);
+        let depth = if op.fua { Depth::Stable } else { Depth::Cache };
+        let synchronous = self.protocol == Protocol::C;
+        if !self.views[n].peer_good() {
+            self.alone[n] = true;
+            self.alone_stable[n] |= op.fua || op.kind == Kind::Flush;
+        }
+        if op.writes() {
+            for s in op.sectors() {
+                let s = s as usize;
+                self.service[n][s] = self.history.newer_of(self.service[n][s], id);
+            }
+            if own {
+                self.replicas[n].acknowledged(&self.history, id, depth);
+            }
+            if both {
+                match self.protocol {
+                    Protocol::A => {}
+                    Protocol::B => {
+                        self.replicas[peer].acknowledged(&self.history, id, Depth::Memory);
+                    }
+                    Protocol::C => self.replicas[peer].acknowledged(&self.history, id, depth),
+                }
+            }
+            if op.fua && own {
+                self.must_be_stable(n, id, copies, if both { "DUR-1" } else { "DUR-4" })?;
+            }
+            if op.fua && both && synchronous {
+                self.must_be_stable(peer, id, copies, "DUR-1")?;
+            }
+        }
+        if op.kind == Kind::Flush {
+            if own {
+                for w in self.replicas[n].flushed(&self.history, op.invoked) {
+                    self.must_be_stable(n, w, copies, if both { "DUR-1" } else { "DUR-4" })?;
+                }
+            }
+            if both && synchronous && self.flush_peer {
+                for w in self.replicas[peer].flushed(&self.history, op.invoked) {
+                    self.must_be_stable(peer, w, copies, "DUR-1")?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A process started on this node.
+    pub fn started(&mut self, node: usize) {
+        self.set_view(node, View::default());
+    }
+
+    /// The process of a node died.
+    pub fn killed(&mut self, node: usize) {
+        let lost: Vec<OpId> =
+            self.history.open().filter(|(_, op)| op.node == node).map(|(id, _)| id).collect();
+        for id in lost {
+            self.touched[node] |= self.history.op(id).kind != Kind::Read;
+            self.history.end(id, Outcome::Lost);
+        }
+        self.replicas[node].killed();
+        self.kept_running[node] = false;
+        self.set_view(node, View::default());
+        self.seen[node].clear();
+        self.grant = [None, None];
+    }
+
+    /// The power of a node failed (its process is dead already).
+    pub fn power_cut(&mut self, node: usize) {
+        self.replicas[node].power_cut();
+        self.lost_power[node] = true;
+        self.alone[node] = self.alone_stable[node];
+    }
+
+    /// A node's disk gave an error for a write or a flush: nothing is promised of that copy.
+    pub fn disk_failed(&mut self, node: usize) {
+        self.replicas[node].void();
+    }
+
+    /// A node got another disk.
+    pub fn disk_replaced(&mut self, node: usize) {
+        self.replicas[node].void();
+        self.alone[node] = false;
+        self.alone_stable[node] = false;
+    }
+
+    /// A source tells its target that it is up to date.
+    pub fn granted(&mut self, source: usize) {
+        self.grant[source] = Some(Box::new(self.replicas[source].clone()));
+    }
+
+    fn set_view(&mut self, n: usize, view: View) {
+        let stamp = self.history.stamp();
+        let since = |was: Option<u64>, now: bool| if now { was.or(Some(stamp)) } else { None };
+        self.own_good[n] = since(self.own_good[n], view.own_good());
+        if self.peer_good[n].is_some() && !view.peer_good() {
+            self.touched[n] |=
+                self.history.open().any(|(_, op)| op.node == n && op.kind != Kind::Read);
+        }
+        self.peer_good[n] = since(self.peer_good[n], view.peer_good());
+        self.views[n] = view;
+        if !view.connected() {
+            self.grant[n] = None;
+        }
+        if !self.views[0].mirrored() || !self.views[1].mirrored() {
+            self.together = None;
+        }
+    }
+
+    /// A node says what it is now. `linked`: both ends of one live link know it.
+    pub fn observe(
+        &mut self,
+        n: usize,
+        view: View,
+        linked: bool,
+        copies: &impl Copies,
+        facts: &mut dyn FnMut(usize) -> Option<StableFacts>,
+    ) -> Check {
+        let old = self.views[n];
+        let peer = 1 - n;
+        self.set_view(n, view);
+        self.generation_changed(n, old.current, view)?;
+        if view.target() && !old.target() {
+            self.newer_overwritten(n, copies)?;
+        }
+        if view.disk == DiskState::Inconsistent && old.disk != DiskState::Inconsistent {
+            self.replicas[n].void();
+        }
+        if view.own_good() && !old.own_good() && old.disk == DiskState::Inconsistent {
+            if let Some(promised) = self.grant[peer].take() {
+                self.finished(n, &promised, copies, facts)?;
+                self.replicas[n].assign(&promised);
+            }
+        }
+        if view.role == Role::Primary && old.role != Role::Primary {
+            self.promoted(n, copies)?;
+        }
+        self.two_primaries(linked)?;
+        let mirrored = self.views[0].mirrored() && self.views[1].mirrored();
+        if self.together.is_none() && mirrored && linked {
+            self.became_together()?;
+        }
+        Ok(())
+    }
+
+    fn became_together(&mut self) -> Check {
+        self.unnoticed_split()?;
+        self.together = Some(self.history.stamp());
+        let [a, b] = &mut self.replicas;
+        a.join(b, &self.history);
+        b.join(a, &self.history);
+        self.touched = [false; 2];
+        self.alone = [false; 2];
+        self.alone_stable = [false; 2];
+        self.kept_running = [true; 2];
+        self.lost_power = [false; 2];
+        self.discard = [false; 2];
+        self.forced = [false; 2];
+        self.grant = [None, None];
+        // A running Primary's unanswered operations are on their way to both from here on.
+        Ok(())
+    }
+
+    fn promoted(&mut self, n: usize, copies: &impl Copies) -> Check {
+        let peer = 1 - n;
+        self.seen[n].clear();
+        if self.views[n].own_good() && !self.forced[n] {
+            self.holds_promises(n, copies)?;
+        }
+        let sectors = self.service[n].len();
+        self.service[n] = if self.forced[n] {
+            vec![0; sectors]
+        } else if self.views[n].own_good() {
+            self.replicas[n].memory.clone()
+        } else if self.views[n].peer_good() {
+            self.replicas[peer].memory.clone()
+        } else {
+            return Err(Violation::new(
+                "ROLE-2",
+                format!("node {n} became Primary without access to UpToDate data: {:?}", self.views[n]),
+            ));
+        };
+        if self.forced[n] {
+            self.replicas[n].void();
+            self.touched[n] = true;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,44 @@
+//! RES: a target is marked as a mixture before it becomes one, and loses the mark only when it is none.
+
+use super::{Check, Cluster, Copies, Replica, StableFacts, Violation};
+
+impl Cluster {
+    /// RES-1: resync data is about to be written to this node's disk.
+    pub fn resync_write(
+        &self,
+        target: usize,
+        facts: &mut dyn FnMut(usize) -> Option<StableFacts>,
+    ) -> Check {
+        if facts(target).is_some_and(|f| f.consistent()) {
+            let story = format!("node {target} writes resync data, and its medium says Consistent");
+            return Err(Violation::new("RES-1", story));
+        }
+        Ok(())
+    }
+
+    /// RES-2: a target says UpToDate: its medium says so too, and holds all that its source had promised then.
+    pub(super) fn finished(
+        &self,
+        target: usize,
+        promised: &Replica,
+        copies: &impl Copies,
+        facts: &mut dyn FnMut(usize) -> Option<StableFacts>,
+    ) -> Check {
+        if facts(target).is_some_and(|f| !f.consistent()) {
+            let story = format!("node {target} says UpToDate, and its medium says Inconsistent");
+            return Err(Violation::new("RES-2", story));
+        }
+        for s in 0..copies.sectors() {
+            if copies.in_flight(target, s) {
+                continue;
+            }
+            if let Err(why) =
+                self.history.judge(s, copies.stable(target, s), promised.cache[s as usize])
+            {
+                let story = format!("node {target} says UpToDate, but on its medium {why}");
+                return Err(Violation::new("RES-2", story));
+            }
+        }
+        Ok(())
+    }
+}

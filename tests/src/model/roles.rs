@@ -1,0 +1,34 @@
+//! ROLE: who may serve, and when it may stop.
+
+use super::{Check, Cluster, Violation};
+use replicator::node::Role;
+
+impl Cluster {
+    /// ROLE-1: two nodes that know each other are not both Primary.
+    pub(super) fn two_primaries(&self, linked: bool) -> Check {
+        let both = |f: fn(&super::View) -> bool| self.views.iter().all(f);
+        if linked && both(|v| v.connected()) && both(|v| v.role == Role::Primary) {
+            return Err(Violation::new("ROLE-1", "both nodes are connected and Primary"));
+        }
+        Ok(())
+    }
+
+    /// ROLE-5: only a Primary acknowledges.
+    pub(super) fn acknowledging_role(&self, node: usize) -> Check {
+        if self.views[node].role != Role::Primary {
+            let story = format!("node {node} acknowledged and is {:?}", self.views[node].role);
+            return Err(Violation::new("ROLE-5", story));
+        }
+        Ok(())
+    }
+
+    /// ROLE-3: a node says that it was demoted.
+    pub fn demoted(&self, node: usize) -> Check {
+        let open = self.history.open().find(|(_, op)| op.node == node);
+        if let Some((id, op)) = open {
+            let story = format!("node {node} says it is Secondary, and #{id} {op:?} is not answered");
+            return Err(Violation::new("ROLE-3", story));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,35 @@
+//! SB: a split brain is declared where there is one, and only there.
+
+use super::{Check, Cluster, Violation};
+
+impl Cluster {
+    /// SB-4: a node declares a split brain.
+    pub fn split_brain_declared(&self) -> Check {
+        if self.may_be_split() {
+            return Ok(());
+        }
+        let story = format!(
+            "a split brain was declared, but since the nodes were the same only {} accepted anything",
+            match self.touched {
+                [true, false] => "node 0",
+                [false, true] => "node 1",
+                _ => "neither",
+            }
+        );
+        Err(Violation::new("SB-4", story))
+    }
+
+    /// SB-1: the nodes agreed that they are the same.
+    pub(super) fn unnoticed_split(&self) -> Check {
+        if self.alone == [true; 2] && !self.ordered() {
+            let story = "both nodes acknowledged alone, and no split brain was declared";
+            return Err(Violation::new("SB-1", story));
+        }
+        Ok(())
+    }
+
+    /// SB-1: data moves between the nodes.
+    pub fn data_moves(&self) -> Check {
+        self.unnoticed_split()
+    }
+}

@@ -1,0 +1,144 @@
+//! Tokens to a tree: every statement of drbd.conf is some words and then `;` or `{ statements }`.
+//! Knows nothing of what the words mean, except `skip`, which drops the statement behind it.
+
+use super::place::{ConfigError, Place};
+use super::token::{Token, Tokens};
+
+/// Deepest nesting of `{`; the grammar needs four.
+const NESTING_MAX: usize = 8;
+
+/// One statement as it was written: at least one word.
+#[derive(Clone, Debug)]
+pub(super) struct Statement {
+    /// The line of the first word.
+    pub(super) place: Place,
+    words: Vec<String>,
+    /// What stands between `{` and `}`; `None` for a statement that ends with `;`.
+    pub(super) body: Option<Vec<Self>>,
+}
+
+impl Statement {
+    /// The first word.
+    pub(super) fn name(&self) -> &str {
+        &self.words[0]
+    }
+
+    /// The words behind the first.
+    pub(super) fn values(&self) -> &[String] {
+        &self.words[1..]
+    }
+
+    pub(super) fn error(&self, message: impl Into<String>) -> ConfigError {
+        self.place.error(message)
+    }
+
+    /// The statements of a section; an error if this is none.
+    pub(super) fn section(&self) -> Result<&[Self], ConfigError> {
+        self.body.as_deref().ok_or_else(|| {
+            let words = self.words.join(" ");
+            self.error(format!(
+                "`{words};` is a section: write `{words} {{ ... }}`"
+            ))
+        })
+    }
+
+    /// The statements of a section that has no name of its own, such as `net`.
+    pub(super) fn plain_section(&self) -> Result<&[Self], ConfigError> {
+        if !self.values().is_empty() {
+            let (name, found) = (self.name(), self.values().join(" "));
+            return Err(self.error(format!(
+                "found `{found}` behind `{name}`: write `{name} {{ ... }}` (is a `;` missing?)"
+            )));
+        }
+        self.section()
+    }
+
+    /// The values of a statement that is no section.
+    pub(super) fn plain_values(&self) -> Result<&[String], ConfigError> {
+        match self.body {
+            None => Ok(self.values()),
+            Some(_) => Err(self.error(format!(
+                "`{0}` is no section here: write `{0} VALUE;` (is a `;` missing?)",
+                self.name()
+            ))),
+        }
+    }
+
+    /// The only value; `example` is what to type instead.
+    pub(super) fn value(&self, example: &str) -> Result<&str, ConfigError> {
+        match self.plain_values()? {
+            [value] => Ok(value),
+            [] => Err(self.error(format!("`{}` needs a value: write `{example}`", self.name()))),
+            values => Err(self.error(format!(
+                "`{}` takes one value, found `{}`: write `{example}` (is a `;` missing, or the quotes \
+                 of a value with `:`?)",
+                self.name(),
+                values.join(" ")
+            ))),
+        }
+    }
+}
+
+/// Parses one file. Bounded by the size of the file and `NESTING_MAX`.
+pub(super) fn parse(bytes: &[u8], start: Place) -> Result<Vec<Statement>, ConfigError> {
+    block(&mut Tokens::new(bytes, start), None, 0)
+}
+
+/// The statements up to the `}` that answers `opened`, or to the end of the file.
+fn block(
+    tokens: &mut Tokens<'_>,
+    opened: Option<&Place>,
+    depth: usize,
+) -> Result<Vec<Statement>, ConfigError> {
+    let mut statements = Vec::new();
+    loop {
+        let mut words = Vec::new();
+        match (tokens.next()?, opened) {
+            (Token::Word(word), _) => words.push(word),
+            (Token::End, None) | (Token::Close, Some(_)) => return Ok(statements),
+            (Token::End, Some(opened)) => {
+                return Err(opened.error("this `{` is never closed: add a `}`"));
+            }
+            (Token::Close, None) => {
+                return Err(tokens
+                    .place()
+                    .error("found `}` where nothing is open: delete it"));
+            }
+            (Token::Semicolon, _) => {
+                return Err(tokens
+                    .place()
+                    .error("found `;` with no word before it: delete it"));
+            }
+            (Token::Open, _) => {
+                return Err(tokens.place().error(
+                    "found `{` with no word before it: name the section, as in `net { ... }`",
+                ));
+            }
+        }
+        let place = tokens.place().clone();
+        let body = loop {
+            match tokens.next()? {
+                Token::Word(word) => words.push(word),
+                Token::Semicolon => break None,
+                Token::Open if depth == NESTING_MAX => {
+                    return Err(tokens.place().error(format!(
+                        "sections nest deeper than {NESTING_MAX}: close some"
+                    )));
+                }
+                Token::Open => {
+                    let opened = tokens.place().clone();
+                    break Some(block(tokens, Some(&opened), depth + 1)?);
+                }
+                Token::Close | Token::End => {
+                    return Err(place.error(format!(
+                        "`{}` ends without `;`: write `{0};`",
+                        words.join(" ")
+                    )));
+                }
+            }
+        };
+        if words[0] != "skip" {
+            statements.push(Statement { place, words, body });
+        }
+    }
+}
