@@ -112,10 +112,7 @@ impl ActivityLog {
     /// Gives every extent a slot; returns the weakest phase among them.
     pub(crate) fn activate(&mut self, extents: Range<u32>) -> Result<Phase, Missing> {
         let asked = u32::try_from(extents.len()).expect("extents are counted in 32 bits");
-        let held = extents
-            .clone()
-            .filter(|extent| self.entries.contains_key(extent))
-            .count();
+        let held = extents.clone().filter(|extent| self.entries.contains_key(extent)).count();
         let kept = self.retiring.range(extents.clone()).count();
         let missing = (asked as usize) - held;
         let room = self.free() as usize - kept;
@@ -166,10 +163,7 @@ impl ActivityLog {
 
     /// Stable extents that stay, in order.
     pub(crate) fn active(&self) -> impl Iterator<Item = u32> + '_ {
-        self.entries
-            .keys()
-            .copied()
-            .filter(|&extent| self.is_active(extent))
+        self.entries.keys().copied().filter(|&extent| self.is_active(extent))
     }
 
     /// Extents that fit before another must be retired. A slot whose extent is being retired
@@ -219,10 +213,7 @@ impl ActivityLog {
                 self.sent.push(extent);
             }
         }
-        LogChange {
-            leaving: core::mem::take(&mut self.leaving),
-            updates,
-        }
+        LogChange { leaving: core::mem::take(&mut self.leaving), updates }
     }
 
     /// The commit is durable.
@@ -251,10 +242,7 @@ impl ActivityLog {
 
     /// Takes an extent out; its bits must be written before its slot is.
     fn leave(&mut self, extent: u32) -> u16 {
-        let entry = self
-            .entries
-            .remove(&extent)
-            .expect("a retiring extent has an entry");
+        let entry = self.entries.remove(&extent).expect("a retiring extent has an entry");
         self.leaving.insert(extent);
         entry.slot
     }

@@ -33,26 +33,14 @@ impl Field {
 
     /// Element `index` of an array whose elements have `size` bytes.
     pub(crate) fn element(&self, index: usize, size: usize) -> Self {
-        assert!(
-            (index + 1) * size <= self.size,
-            "element {index} is outside of {}",
-            self.name
-        );
-        Self {
-            name: self.name,
-            offset: self.offset + index * size,
-            size,
-        }
+        assert!((index + 1) * size <= self.size, "element {index} is outside of {}", self.name);
+        Self { name: self.name, offset: self.offset + index * size, size }
     }
 
     /// Writes an integer.
     pub(crate) fn put(&self, record: &mut [u8], value: impl Into<u64>) {
         let bytes = value.into().to_le_bytes();
-        assert!(
-            bytes[self.size..].iter().all(|&byte| byte == 0),
-            "{} overflows",
-            self.name
-        );
+        assert!(bytes[self.size..].iter().all(|&byte| byte == 0), "{} overflows", self.name);
         record[self.range()].copy_from_slice(&bytes[..self.size]);
     }
 

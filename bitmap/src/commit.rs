@@ -57,19 +57,13 @@ pub(crate) fn join(mut sectors: Vec<(u64, Sector)>) -> Vec<MetaWrite> {
     sectors.sort_unstable_by_key(|&(offset, _)| offset);
     let mut writes: Vec<MetaWrite> = Vec::new();
     for (offset, sector) in sectors {
-        if let Some(MetaWrite {
-            offset: start,
-            bytes: Bytes::Data(data),
-        }) = writes.last_mut()
+        if let Some(MetaWrite { offset: start, bytes: Bytes::Data(data) }) = writes.last_mut()
             && *start + data.len() as u64 == offset
             && data.len() + SECTOR <= LONGEST
         {
             data.extend_from_slice(&sector);
         } else {
-            writes.push(MetaWrite {
-                offset,
-                bytes: Bytes::Data(sector.to_vec()),
-            });
+            writes.push(MetaWrite { offset, bytes: Bytes::Data(sector.to_vec()) });
         }
     }
     writes

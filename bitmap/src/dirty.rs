@@ -44,16 +44,8 @@ struct Mixed {
 impl DirtyBitmap {
     /// `bits` bits, all clear.
     pub fn new(bits: u64) -> Self {
-        assert!(
-            bits.div_ceil(LEAF_BITS) <= u64::from(u32::MAX),
-            "leaves are counted in 32 bits"
-        );
-        Self {
-            len: bits,
-            ones: 0,
-            default: false,
-            leaves: BTreeMap::new(),
-        }
+        assert!(bits.div_ceil(LEAF_BITS) <= u64::from(u32::MAX), "leaves are counted in 32 bits");
+        Self { len: bits, ones: 0, default: false, leaves: BTreeMap::new() }
     }
 
     /// Sets a range; returns how many of its bits were clear.
@@ -239,10 +231,7 @@ impl DirtyBitmap {
             return 0;
         }
         if let Some(value) = uniform {
-            let mixed = Mixed {
-                ones: self.leaf_ones(leaf),
-                bits: self.uniform(leaf, value),
-            };
+            let mixed = Mixed { ones: self.leaf_ones(leaf), bits: self.uniform(leaf, value) };
             self.leaves.insert(leaf, Leaf::Mixed(Arc::new(mixed)));
         }
         let size = self.leaf_len(leaf);
@@ -253,11 +242,7 @@ impl DirtyBitmap {
         let before = mixed.bits[part.clone()].count_ones();
         mixed.bits[part.clone()].fill(value);
         let changed = if value { part.len() - before } else { before } as u64;
-        mixed.ones = if value {
-            mixed.ones + changed
-        } else {
-            mixed.ones - changed
-        };
+        mixed.ones = if value { mixed.ones + changed } else { mixed.ones - changed };
         if mixed.ones == 0 || mixed.ones == size {
             self.keep_uniform(leaf, value);
         }
@@ -286,11 +271,7 @@ impl DirtyBitmap {
                 Leaf::Mixed(mixed) => {
                     let part = &mixed.bits
                         [(at - bounds.start) as usize..(bounds.end - bounds.start) as usize];
-                    let first = if value {
-                        part.first_one()
-                    } else {
-                        part.first_zero()
-                    };
+                    let first = if value { part.first_one() } else { part.first_zero() };
                     first.map(|index| at + index as u64)
                 }
             };

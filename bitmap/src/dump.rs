@@ -33,15 +33,7 @@ fn write_dump(metadata: &Metadata, out: &mut String) -> fmt::Result {
     for extent in active.iter().take(EXTENTS_SHOWN) {
         write!(out, " {extent}")?;
     }
-    writeln!(
-        out,
-        "{}",
-        if active.len() > EXTENTS_SHOWN {
-            " .."
-        } else {
-            ""
-        }
-    )?;
+    writeln!(out, "{}", if active.len() > EXTENTS_SHOWN { " .." } else { "" })?;
     for (index, slot) in superblock.slots.iter().enumerate() {
         write_slot(index, slot, out)?;
         let bits = metadata.bits(index);
@@ -69,11 +61,7 @@ fn write_superblock(superblock: &Superblock, out: &mut String) -> fmt::Result {
     writeln!(out, "sequence         {}", superblock.sequence)?;
     writeln!(out, "placement        {placement}")?;
     writeln!(out, "device-size      {}", superblock.device_size)?;
-    writeln!(
-        out,
-        "data-size        {} of {}",
-        geometry.size, superblock.data_size
-    )?;
+    writeln!(out, "data-size        {} of {}", geometry.size, superblock.data_size)?;
     writeln!(out, "bytes-per-bit    {}", geometry.block_size)?;
     writeln!(out, "extent-size      {}", geometry.extent_size)?;
     writeln!(out, "logical-block    {}", geometry.logical_block_size)?;
@@ -81,19 +69,12 @@ fn write_superblock(superblock: &Superblock, out: &mut String) -> fmt::Result {
     writeln!(out, "al-slots         {}", superblock.al_slots)?;
     writeln!(out, "al-sectors       {}", superblock.al_sectors)?;
     writeln!(out, "log-floor        {}", superblock.log_floor)?;
-    writeln!(
-        out,
-        "flags           {}",
-        Flags(&device_flags(&superblock.flags))
-    )?;
+    writeln!(out, "flags           {}", Flags(&device_flags(&superblock.flags)))?;
     writeln!(out, "members          {:#010x}", superblock.members)?;
     writeln!(out, "exposed-dagtag   {:016X}", superblock.exposed_dagtag)?;
     writeln!(out, "current          {}", superblock.current)?;
     writeln!(out, "sync-to          {}", superblock.sync_to)?;
-    let known = superblock
-        .history
-        .iter()
-        .filter(|&&generation| generation != Generation::NONE);
+    let known = superblock.history.iter().filter(|&&generation| generation != Generation::NONE);
     for generation in known {
         writeln!(out, "history          {generation}")?;
     }
@@ -141,9 +122,6 @@ struct Flags<'a>(&'a [(&'static str, bool)]);
 
 impl fmt::Display for Flags<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0
-            .iter()
-            .filter(|(_, set)| *set)
-            .try_for_each(|(name, _)| write!(f, " {name}"))
+        self.0.iter().filter(|(_, set)| *set).try_for_each(|(name, _)| write!(f, " {name}"))
     }
 }

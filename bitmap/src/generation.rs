@@ -37,9 +37,7 @@ impl fmt::Debug for Generation {
 impl Superblock {
     /// The slot of a peer.
     pub fn slot_of(&self, node: NodeId) -> Option<usize> {
-        self.slots
-            .iter()
-            .position(|slot| slot.kind == SlotKind::Peer && slot.node == node)
+        self.slots.iter().position(|slot| slot.kind == SlotKind::Peer && slot.node == node)
     }
 
     /// Starts the generation `new`. Every peer that `lacks` says may miss what follows keeps the
@@ -48,11 +46,7 @@ impl Superblock {
     /// written is marked with `JUST_CREATED`, so that its slot is not taken for "in sync" (GI-2).
     pub fn mint(&mut self, new: Generation, lacks: impl Fn(NodeId) -> bool) {
         let old = self.current;
-        let mark = if old.is_real() {
-            old
-        } else {
-            Generation::JUST_CREATED
-        };
+        let mark = if old.is_real() { old } else { Generation::JUST_CREATED };
         for slot in &mut self.slots {
             let empty = slot.kind == SlotKind::Peer && slot.bitmap_uuid == Generation::NONE;
             if empty && lacks(slot.node) {

@@ -16,9 +16,7 @@ impl ByteRange {
     /// The `len` bytes from `start`. Panics if the end does not fit a `u64`: ranges from
     /// outside are checked against the device size before they get here.
     pub fn new(start: u64, len: u64) -> Self {
-        let end = start
-            .checked_add(len)
-            .expect("a byte range ends below 2^64");
+        let end = start.checked_add(len).expect("a byte range ends below 2^64");
         Self { start, end }
     }
 
@@ -44,10 +42,7 @@ impl ByteRange {
 
     /// The shared bytes, if there are any.
     pub fn intersect(&self, other: Self) -> Option<Self> {
-        let shared = Self {
-            start: self.start.max(other.start),
-            end: self.end.min(other.end),
-        };
+        let shared = Self { start: self.start.max(other.start), end: self.end.min(other.end) };
         (!shared.is_empty()).then_some(shared)
     }
 
@@ -57,21 +52,14 @@ impl ByteRange {
         if self.is_empty() {
             return Self { start, end: start };
         }
-        let end = self
-            .end
-            .div_ceil(unit)
-            .checked_mul(unit)
-            .expect("aligned end below 2^64");
+        let end = self.end.div_ceil(unit).checked_mul(unit).expect("aligned end below 2^64");
         Self { start, end }
     }
 
     /// The largest range of whole `unit`s inside this one, if it holds one.
     pub fn align_in(&self, unit: u64) -> Option<Self> {
         let start = self.start.div_ceil(unit).checked_mul(unit)?;
-        let inner = Self {
-            start,
-            end: self.end / unit * unit,
-        };
+        let inner = Self { start, end: self.end / unit * unit };
         (!inner.is_empty()).then_some(inner)
     }
 }
@@ -116,11 +104,7 @@ impl Geometry {
     pub fn blocks_in(&self, range: ByteRange) -> Range<u64> {
         let block = u64::from(self.block_size);
         let start = range.start.div_ceil(block);
-        let end = if range.end >= self.size {
-            self.blocks()
-        } else {
-            range.end / block
-        };
+        let end = if range.end >= self.size { self.blocks() } else { range.end / block };
         if start >= end { 0..0 } else { start..end }
     }
 
@@ -153,10 +137,7 @@ impl Geometry {
     pub fn extent_bytes(&self, extent: u32) -> ByteRange {
         let size = u64::from(self.extent_size);
         let start = (u64::from(extent) * size).min(self.size);
-        ByteRange {
-            start,
-            end: (start + size).min(self.size),
-        }
+        ByteRange { start, end: (start + size).min(self.size) }
     }
 }
 

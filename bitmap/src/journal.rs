@@ -129,9 +129,7 @@ impl Ring {
             if index == 0 {
                 CONTEXT_START.put(&mut sector, slot);
             }
-            CONTEXT_F
-                .element(index, 4)
-                .put(&mut sector, table[usize::from(slot)]);
+            CONTEXT_F.element(index, 4).put(&mut sector, table[usize::from(slot)]);
         }
         seal(&mut sector, CRC);
         sector
@@ -167,15 +165,8 @@ impl Ring {
             core::array::from_fn(|index| CONTEXT_F.element(index, 4).u32(sector));
         let known = |&extent: &u32| extent == NO_EXTENT || extent < self.extents;
         let legal = context.iter().all(known)
-            && updates
-                .iter()
-                .all(|(slot, extent)| u32::from(*slot) < self.slots && known(extent));
-        legal.then_some(LogSector {
-            sequence,
-            batch_start,
-            updates,
-            context,
-        })
+            && updates.iter().all(|(slot, extent)| u32::from(*slot) < self.slots && known(extent));
+        legal.then_some(LogSector { sequence, batch_start, updates, context })
     }
 }
 
@@ -218,14 +209,7 @@ impl Journal {
         let sequences = 1..=u64::from(ring.sectors);
         let sectors = sequences.map(|n| (ring.position(n), ring.encode(n, n, &[], &table)));
         let next = u64::from(ring.sectors) + 1;
-        (
-            Self {
-                ring,
-                next,
-                repair: Repair::Nothing,
-            },
-            sectors.collect(),
-        )
+        (Self { ring, next, repair: Repair::Nothing }, sectors.collect())
     }
 
     /// Reads the ring. `sectors` are the decoded sectors by position, `None` where the sector is
@@ -234,19 +218,10 @@ impl Journal {
         assert_eq!(sectors.len(), ring.sectors as usize, "the whole ring");
         let at = |sequence: u64| sectors[ring.position(sequence) as usize].as_ref();
         // The newest by sequence number: positions say nothing about age.
-        let newest = sectors
-            .iter()
-            .flatten()
-            .max_by_key(|sector| sector.sequence);
-        let reached = newest
-            .map_or(0, |sector| sector.sequence)
-            .max(floor.saturating_sub(1));
+        let newest = sectors.iter().flatten().max_by_key(|sector| sector.sequence);
+        let reached = newest.map_or(0, |sector| sector.sequence).max(floor.saturating_sub(1));
         let lost = Recovered {
-            journal: Self {
-                ring,
-                next: reached + 1,
-                repair: Repair::Reset,
-            },
+            journal: Self { ring, next: reached + 1, repair: Repair::Reset },
             table: vec![NO_EXTENT; ring.slots as usize],
             lost: true,
         };
@@ -286,25 +261,9 @@ impl Journal {
         }
         // Rot elsewhere hides nothing today; left alone, it would once the ring has come round.
         let behind = (last + 1).saturating_sub(u64::from(ring.sectors));
-        refill.extend(
-            (behind..window_start)
-                .filter(|&n| at(n).is_none())
-                .map(|n| (n, n)),
-        );
-        let repair = if refill.is_empty() {
-            Repair::Nothing
-        } else {
-            Repair::Refill(refill)
-        };
-        Recovered {
-            journal: Self {
-                ring,
-                next: last + 1,
-                repair,
-            },
-            table,
-            lost: false,
-        }
+        refill.extend((behind..window_start).filter(|&n| at(n).is_none()).map(|n| (n, n)));
+        let repair = if refill.is_empty() { Repair::Nothing } else { Repair::Refill(refill) };
+        Recovered { journal: Self { ring, next: last + 1, repair }, table, lost: false }
     }
 
     /// Whether the next commit must repair the ring.
@@ -343,16 +302,10 @@ impl Journal {
         let empty: &[(u16, u32)] = &[];
         let forced = (repair == Repair::Reset && updates.is_empty()).then_some(empty);
         for chunk in updates.chunks(UPDATES).chain(forced) {
-            batch.push((
-                ring.position(self.next),
-                ring.encode(self.next, start, chunk, table),
-            ));
+            batch.push((ring.position(self.next), ring.encode(self.next, start, chunk, table)));
             self.next += 1;
         }
-        assert!(
-            batch.len() as u64 <= longest_batch(ring.slots),
-            "a slot changes once in a batch"
-        );
+        assert!(batch.len() as u64 <= longest_batch(ring.slots), "a slot changes once in a batch");
         stages.push(batch);
         stages
     }

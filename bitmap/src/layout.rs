@@ -85,9 +85,7 @@ impl Layout {
             ));
         }
         if !block_size.is_power_of_two() || !(4096..=1 << 20).contains(&block_size) {
-            return Err(Parameter(
-                "a bit stands for a power of two from 4 KiB to 1 MiB",
-            ));
+            return Err(Parameter("a bit stands for a power of two from 4 KiB to 1 MiB"));
         }
         // Internal metadata has bits for its own area too: that costs a 30000th of itself, and
         // spares a sum that chases its own tail.
@@ -95,9 +93,7 @@ impl Layout {
             (Placement::Internal, None) => device_size,
             (Placement::External, Some(size)) => size,
             _ => {
-                return Err(Parameter(
-                    "the data size is given for external metadata only",
-                ));
+                return Err(Parameter("the data size is given for external metadata only"));
             }
         };
         let units = covered.div_ceil(u64::from(block_size)).div_ceil(LEAF_BITS);
@@ -110,17 +106,9 @@ impl Layout {
         let superblocks_bytes = COPY_DISTANCE + SUPERBLOCK_SIZE as u64;
         let needed = superblocks_bytes + log_bytes + u64::from(slots) * slot_stride;
 
-        let least = needed
-            + if placement == Placement::Internal {
-                AREA_ALIGN
-            } else {
-                0
-            };
+        let least = needed + if placement == Placement::Internal { AREA_ALIGN } else { 0 };
         let usable = device_size / AREA_ALIGN * AREA_ALIGN;
-        let too_small = LayoutError::TooSmall {
-            needed: least,
-            found: device_size,
-        };
+        let too_small = LayoutError::TooSmall { needed: least, found: device_size };
         let superblocks = Self::superblock_offsets(device_size, placement).ok_or(too_small)?;
         if usable < least {
             return Err(too_small);
@@ -129,42 +117,18 @@ impl Layout {
             Placement::Internal => {
                 let log = superblocks[1] - log_bytes;
                 let start = usable - needed;
-                (
-                    log,
-                    start,
-                    start,
-                    ByteRange {
-                        start,
-                        end: device_size,
-                    },
-                )
+                (log, start, start, ByteRange { start, end: device_size })
             }
             Placement::External => {
                 let log = superblocks_bytes;
                 let data = covered / AREA_ALIGN * AREA_ALIGN;
-                (
-                    log,
-                    log + log_bytes,
-                    data,
-                    ByteRange {
-                        start: 0,
-                        end: needed,
-                    },
-                )
+                (log, log + log_bytes, data, ByteRange { start: 0, end: needed })
             }
         };
         if data_size == 0 {
             return Err(Parameter("the data area is smaller than 4096 bytes"));
         }
-        Ok(Self {
-            superblocks,
-            log,
-            slots: slots_at,
-            slot_stride,
-            summary_bytes,
-            data_size,
-            area,
-        })
+        Ok(Self { superblocks, log, slots: slots_at, slot_stride, summary_bytes, data_size, area })
     }
 
     /// Bytes there are for data; a multiple of 4096.
@@ -221,29 +185,18 @@ impl Layout {
 /// Whether the shape of a data area is legal.
 pub(crate) fn check_geometry(geometry: &Geometry) -> Result<(), LayoutError> {
     use LayoutError::Parameter;
-    let Geometry {
-        size,
-        block_size,
-        extent_size,
-        logical_block_size,
-    } = *geometry;
+    let Geometry { size, block_size, extent_size, logical_block_size } = *geometry;
     if size == 0 || !size.is_multiple_of(AREA_ALIGN) {
-        return Err(Parameter(
-            "the data area is a positive multiple of 4096 bytes",
-        ));
+        return Err(Parameter("the data area is a positive multiple of 4096 bytes"));
     }
     if !extent_size.is_power_of_two() || extent_size < block_size || extent_size > 1 << 30 {
-        return Err(Parameter(
-            "an extent is a power of two from a block to 1 GiB",
-        ));
+        return Err(Parameter("an extent is a power of two from a block to 1 GiB"));
     }
     if size.div_ceil(u64::from(extent_size)) >= u64::from(u32::MAX) {
         return Err(Parameter("the device is too large for this extent size"));
     }
     if !logical_block_size.is_power_of_two() || !(512..=4096).contains(&logical_block_size) {
-        return Err(Parameter(
-            "a logical block is a power of two from 512 to 4096 bytes",
-        ));
+        return Err(Parameter("a logical block is a power of two from 512 to 4096 bytes"));
     }
     Ok(())
 }

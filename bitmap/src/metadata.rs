@@ -139,19 +139,10 @@ impl Metadata {
         let mut metadata = Self::assemble(superblock, layout, bitmaps, log, journal);
 
         let copies = layout.superblocks();
-        let zeros = |offset, len| MetaWrite {
-            offset,
-            bytes: Bytes::Zeros(len),
-        };
-        let wipe = copies
-            .map(|offset| zeros(offset, SUPERBLOCK_SIZE as u64))
-            .to_vec();
+        let zeros = |offset, len| MetaWrite { offset, bytes: Bytes::Zeros(len) };
+        let wipe = copies.map(|offset| zeros(offset, SUPERBLOCK_SIZE as u64)).to_vec();
         let area = layout.slots_area(metadata.slots.len());
-        let clean = if area.is_empty() {
-            vec![]
-        } else {
-            vec![zeros(area.start, area.len())]
-        };
+        let clean = if area.is_empty() { vec![] } else { vec![zeros(area.start, area.len())] };
         let place = |(position, sector)| (layout.log_sector(position), sector);
         let mut sectors: Vec<_> = ring.into_iter().map(place).collect();
         for slot in &mut metadata.slots {
@@ -240,34 +231,15 @@ impl Metadata {
     /// default of a slot, are not the caller's to change (asserted).
     pub fn edit(&mut self, f: impl FnOnce(&mut Superblock)) -> Ticket {
         let fixed = |superblock: &Superblock| {
-            let epochs = superblock
-                .slots
-                .iter()
-                .map(|slot| (slot.epoch, slot.default_set));
-            let place = (
-                superblock.placement,
-                superblock.device_size,
-                superblock.data_size,
-            );
-            let log = (
-                superblock.al_slots,
-                superblock.al_sectors,
-                superblock.log_floor,
-            );
-            let identity = (
-                superblock.device_uuid,
-                superblock.sequence,
-                superblock.geometry,
-            );
+            let epochs = superblock.slots.iter().map(|slot| (slot.epoch, slot.default_set));
+            let place = (superblock.placement, superblock.device_size, superblock.data_size);
+            let log = (superblock.al_slots, superblock.al_sectors, superblock.log_floor);
+            let identity = (superblock.device_uuid, superblock.sequence, superblock.geometry);
             (identity, place, log, epochs.collect::<Vec<_>>())
         };
         let before = fixed(&self.superblock);
         f(&mut self.superblock);
-        assert_eq!(
-            before,
-            fixed(&self.superblock),
-            "an edit changed the layout"
-        );
+        assert_eq!(before, fixed(&self.superblock), "an edit changed the layout");
         self.superblock_changed = true;
         self.next_ticket()
     }
@@ -321,10 +293,7 @@ impl Metadata {
     /// Asks for all `extents` to be in the log, and makes them the most recently used. An extent
     /// being retired is kept if its place is still its own.
     pub fn activate(&mut self, extents: Range<u32>) -> Activation {
-        assert!(
-            extents.end <= self.geometry().extents(),
-            "extents {extents:?} exist"
-        );
+        assert!(extents.end <= self.geometry().extents(), "extents {extents:?} exist");
         match self.log.activate(extents) {
             // COV-1: only an extent whose log sector is durable is active.
             Ok(Phase::Stable) => Activation::Active,
@@ -339,11 +308,7 @@ impl Metadata {
     /// stable on both nodes or has its bit set (COV-4). For an extent that is not in the log the
     /// ticket is that of the commit in flight, or durable already.
     pub fn retire(&mut self, extent: u32) -> Ticket {
-        if self.log.retire(extent) {
-            self.next_ticket()
-        } else {
-            Ticket(self.started)
-        }
+        if self.log.retire(extent) { self.next_ticket() } else { Ticket(self.started) }
     }
 
     /// Whether an extent is in the stable log and not being retired.
@@ -395,9 +360,7 @@ impl Metadata {
         let layout = self.layout;
         let log = self.journal.append(&change.updates, self.log.table());
         let place = |(position, sector)| (layout.log_sector(position), sector);
-        let log = log
-            .into_iter()
-            .map(|sectors| sectors.into_iter().map(place).collect());
+        let log = log.into_iter().map(|sectors| sectors.into_iter().map(place).collect());
 
         // Bits that turned out to be on disk already leave nothing to write. The superblock is
         // written instead, so that a commit always ends with an event.
@@ -413,12 +376,7 @@ impl Metadata {
             stages.push(vec![self.superblock_write(copies[first])]);
             stages.push(vec![self.superblock_write(copies[1 - first])]);
         }
-        stages.extend(
-            sectors
-                .into_iter()
-                .map(join)
-                .filter(|stage| !stage.is_empty()),
-        );
+        stages.extend(sectors.into_iter().map(join).filter(|stage| !stage.is_empty()));
         Some(Commit { stages })
     }
 
@@ -440,10 +398,7 @@ impl Metadata {
     }
 
     fn superblock_write(&self, offset: u64) -> MetaWrite {
-        MetaWrite {
-            offset,
-            bytes: Bytes::Data(self.superblock.encode(offset)),
-        }
+        MetaWrite { offset, bytes: Bytes::Data(self.superblock.encode(offset)) }
     }
 
     /// The sectors of units and of summaries that go into a commit: all that changed if a sync
@@ -462,12 +417,7 @@ impl Metadata {
                 blocks.flat_map(|blocks| slot.changed_in(blocks)).collect()
             };
             let record = &self.superblock.slots[index];
-            let identity = |level: Level, n| Identity {
-                device_uuid,
-                slot: index,
-                level,
-                index: n,
-            };
+            let identity = |level: Level, n| Identity { device_uuid, slot: index, level, index: n };
             let sectors = slot.write(wanted, record, identity, sequence);
             let place_unit = |(n, sector)| (layout.unit(index, n), sector);
             units.extend(sectors.units.into_iter().map(place_unit));
@@ -494,9 +444,5 @@ pub(crate) fn ring_of(superblock: &Superblock) -> Ring {
 /// The bitmaps a superblock describes, before a unit is read.
 pub(crate) fn fresh_slots(superblock: &Superblock) -> Vec<SlotBits> {
     let blocks = superblock.geometry.blocks();
-    superblock
-        .slots
-        .iter()
-        .map(|slot| SlotBits::new(blocks, slot.default_set))
-        .collect()
+    superblock.slots.iter().map(|slot| SlotBits::new(blocks, slot.default_set)).collect()
 }

@@ -133,12 +133,7 @@ impl Opening {
     /// Starts to open the metadata of a device or file of `device_size` bytes. Call
     /// [`Self::step`] with no results first.
     pub fn new(placement: Placement, device_size: u64) -> Self {
-        Self {
-            placement,
-            device_size,
-            fetch: Fetch::default(),
-            state: State::Start,
-        }
+        Self { placement, device_size, fetch: Fetch::default(), state: State::Start }
     }
 
     /// Takes the results of the reads last asked for, in order, and says what is next. Panics
@@ -170,9 +165,7 @@ impl Opening {
             return OpenStep::Refused(OpenError::NoMetadata);
         };
         self.state = State::Superblocks;
-        let reads = offsets
-            .map(|offset| (offset, SUPERBLOCK_SIZE as u32))
-            .to_vec();
+        let reads = offsets.map(|offset| (offset, SUPERBLOCK_SIZE as u32)).to_vec();
         OpenStep::Read(self.fetch.ask(reads))
     }
 
@@ -192,15 +185,9 @@ impl Opening {
                 Err(Bad::Unusable(Unusable::Version(version))) => {
                     return Err(OpenError::UnknownVersion { version: *version });
                 }
-                Err(Bad::Unusable(Unusable::Feature {
-                    incompat,
-                    ro_compat,
-                })) => {
+                Err(Bad::Unusable(Unusable::Feature { incompat, ro_compat })) => {
                     let (incompat, ro_compat) = (*incompat, *ro_compat);
-                    return Err(OpenError::UnknownFeature {
-                        incompat,
-                        ro_compat,
-                    });
+                    return Err(OpenError::UnknownFeature { incompat, ro_compat });
                 }
                 _ => {}
             }
@@ -209,9 +196,7 @@ impl Opening {
             [Ok(first), Ok(second)] if first == second => (first, None),
             [Ok(first), Ok(second)] => {
                 if first.device_uuid != second.device_uuid {
-                    return Err(OpenError::Corrupt {
-                        why: "the two copies are of two devices",
-                    });
+                    return Err(OpenError::Corrupt { why: "the two copies are of two devices" });
                 }
                 match first.sequence.cmp(&second.sequence) {
                     core::cmp::Ordering::Greater => (first, Some(1)),
@@ -232,9 +217,7 @@ impl Opening {
             superblock.sequence += 1;
         }
         if superblock.placement != self.placement {
-            return Err(OpenError::Corrupt {
-                why: "it was made for the other kind of placement",
-            });
+            return Err(OpenError::Corrupt { why: "it was made for the other kind of placement" });
         }
         let layout = superblock.layout().expect("checked when it was decoded");
         let same_size = match self.placement {
@@ -243,10 +226,7 @@ impl Opening {
         };
         if !same_size {
             let recorded = superblock.device_size;
-            return Err(OpenError::SizeChanged {
-                recorded,
-                found: self.device_size,
-            });
+            return Err(OpenError::SizeChanged { recorded, found: self.device_size });
         }
         let slots = fresh_slots(&superblock);
         Ok(Found {
@@ -273,9 +253,7 @@ impl Opening {
     fn read_areas(&self, found: &mut Found) -> Recovered {
         let ring = ring_of(&found.superblock);
         let sector = |position| {
-            let bytes = self
-                .fetch
-                .bytes(found.layout.log_sector(position), SECTOR)?;
+            let bytes = self.fetch.bytes(found.layout.log_sector(position), SECTOR)?;
             ring.decode(bytes, position)
         };
         let sectors: Vec<_> = (0..ring.sectors).map(sector).collect();
@@ -304,10 +282,7 @@ impl Opening {
                 continue;
             };
             found.cursor.1 = units.end;
-            reads.extend(pieces(
-                found.layout.unit(slot, units.start),
-                units.len() as u32,
-            ));
+            reads.extend(pieces(found.layout.unit(slot, units.start), units.len() as u32));
             found.asked.extend(units.map(|unit| (slot, unit)));
         }
         if reads.is_empty() {
@@ -337,12 +312,7 @@ impl Opening {
         offset: u64,
     ) -> Option<Unit> {
         let device_uuid = found.superblock.device_uuid;
-        let identity = Identity {
-            device_uuid,
-            slot,
-            level,
-            index,
-        };
+        let identity = Identity { device_uuid, slot, level, index };
         Unit::decode(self.fetch.bytes(offset, SECTOR)?, identity)
     }
 }
@@ -375,26 +345,13 @@ fn refusal(first: Bad, second: Bad, offsets: [u64; 2]) -> OpenError {
 }
 
 fn finish(found: Found, log: Recovered) -> Opened {
-    let Found {
-        superblock,
-        layout,
-        stale_copy,
-        slots,
-        bad_units,
-        ..
-    } = found;
+    let Found { superblock, layout, stale_copy, slots, bad_units, .. } = found;
     let log_lost = log.lost;
     let log_bad = log.journal.needs_repair();
     let metadata = Metadata::recovered(superblock, layout, slots, log, stale_copy, bad_units);
     let recovered_extents = metadata.active_extents().collect();
     let repaired = stale_copy.is_some() || log_bad || bad_units > 0;
-    Opened {
-        metadata,
-        repaired,
-        recovered_extents,
-        log_lost,
-        bad_units,
-    }
+    Opened { metadata, repaired, recovered_extents, log_lost, bad_units }
 }
 
 /// The reads of one step, and what came of them.

@@ -42,12 +42,7 @@ impl SlotBits {
             bits.fill();
         }
         let written = DirtyBitmap::new(u64::from(bits.leaf_count()));
-        Self {
-            bits,
-            changed: BTreeSet::new(),
-            written,
-            summary_changed: BTreeSet::new(),
-        }
+        Self { bits, changed: BTreeSet::new(), written, summary_changed: BTreeSet::new() }
     }
 
     pub(crate) fn bits(&self) -> &DirtyBitmap {
@@ -63,11 +58,7 @@ impl SlotBits {
             let end = blocks.end.min(self.bits.leaf_range(unit).end);
             assert!(at < end, "blocks {blocks:?} of {}", self.bits.len());
             let part = at..end;
-            let changed = if value {
-                self.bits.set(part)
-            } else {
-                self.bits.clear(part)
-            };
+            let changed = if value { self.bits.set(part) } else { self.bits.clear(part) };
             if changed > 0 {
                 self.changed.insert(unit);
             }
@@ -108,23 +99,15 @@ impl SlotBits {
     ) -> SlotSectors {
         let mut sectors = SlotSectors::default();
         let encode = |level, index, bits| {
-            Unit {
-                epoch: slot.epoch,
-                sequence,
-                bits,
-            }
-            .encode(identity(level, index))
+            Unit { epoch: slot.epoch, sequence, bits }.encode(identity(level, index))
         };
         for unit in units {
             self.changed.remove(&unit);
             let range = self.bits.leaf_range(unit);
             let summary_bit = u64::from(unit)..u64::from(unit) + 1;
             let written = self.written.any(summary_bit.clone());
-            let is_default = if slot.default_set {
-                self.bits.all(range)
-            } else {
-                !self.bits.any(range)
-            };
+            let is_default =
+                if slot.default_set { self.bits.all(range) } else { !self.bits.any(range) };
             if is_default && !written {
                 continue;
             }
@@ -136,9 +119,7 @@ impl SlotBits {
                 self.summary_changed.insert(unit_of(u64::from(unit)));
                 continue;
             }
-            sectors
-                .units
-                .push((unit, encode(Level::Unit, unit, self.bits.leaf_bytes(unit))));
+            sectors.units.push((unit, encode(Level::Unit, unit, self.bits.leaf_bytes(unit))));
             if !written {
                 self.written.set(summary_bit);
                 self.summary_changed.insert(unit_of(u64::from(unit)));
@@ -146,9 +127,7 @@ impl SlotBits {
         }
         for index in core::mem::take(&mut self.summary_changed) {
             let bits = self.written.leaf_bytes(index);
-            sectors
-                .summary
-                .push((index, encode(Level::Summary, index, bits)));
+            sectors.summary.push((index, encode(Level::Summary, index, bits)));
         }
         sectors
     }

@@ -329,15 +329,10 @@ impl Superblock {
         let ro_compat = RO_COMPAT.u32(record) & !KNOWN_RO_COMPAT;
         if (incompat | ro_compat) != 0 {
             // Also the read-only ones: metadata is opened to be written.
-            return Err(Unusable::Feature {
-                incompat,
-                ro_compat,
-            });
+            return Err(Unusable::Feature { incompat, ro_compat });
         }
         if OFFSET.u64(record) != offset {
-            return Err(Unusable::WrongPlace {
-                recorded: OFFSET.u64(record),
-            });
+            return Err(Unusable::WrongPlace { recorded: OFFSET.u64(record) });
         }
         let slot_count = SLOT_COUNT.u64(record) as usize;
         if slot_count > MAX_SLOTS {
@@ -376,18 +371,15 @@ impl Superblock {
             ro_compat: RO_COMPAT.u32(record),
             incompat: INCOMPAT.u32(record),
         };
-        let layout = superblock
-            .layout()
-            .map_err(|_| Malformed("an impossible layout"))?;
+        if superblock.sequence.max(superblock.log_floor) > SEQUENCE_LIMIT {
+            return Err(Malformed("an impossible sequence number"));
+        }
+        let layout = superblock.layout().map_err(|_| Malformed("an impossible layout"))?;
         let fits = check_geometry(&superblock.geometry).is_ok()
             && superblock.geometry.block_size <= superblock.geometry.extent_size
             && superblock.geometry.size <= superblock.data_size
             && superblock.data_size == layout.data_size();
-        if fits {
-            Ok(superblock)
-        } else {
-            Err(Malformed("an impossible data area"))
-        }
+        if fits { Ok(superblock) } else { Err(Malformed("an impossible data area")) }
     }
 }
 
@@ -492,22 +484,8 @@ impl SlotFlags {
     }
 
     fn from_bits(bits: [bool; 6]) -> Self {
-        let [
-            no_bitmap,
-            outdated,
-            fencing,
-            full_sync,
-            device_seen,
-            lost_member,
-        ] = bits;
-        Self {
-            no_bitmap,
-            outdated,
-            fencing,
-            full_sync,
-            device_seen,
-            lost_member,
-        }
+        let [no_bitmap, outdated, fencing, full_sync, device_seen, lost_member] = bits;
+        Self { no_bitmap, outdated, fencing, full_sync, device_seen, lost_member }
     }
 }
 
@@ -519,10 +497,7 @@ fn node(id: u8) -> Result<NodeId, Unusable> {
 }
 
 fn pack<const N: usize>(flags: [bool; N]) -> u64 {
-    flags
-        .iter()
-        .rev()
-        .fold(0, |word, &flag| word << 1 | u64::from(flag))
+    flags.iter().rev().fold(0, |word, &flag| word << 1 | u64::from(flag))
 }
 
 /// A flag this program does not know comes with a feature bit, so here it is damage.

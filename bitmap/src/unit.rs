@@ -19,9 +19,8 @@ const SEQUENCE: Field = Field::new("sequence", 28, 4);
 const PAYLOAD: Field = Field::new("payload", 32, LEAF_BYTES);
 
 /// The fields of a unit.
-pub(crate) const FIELDS: &[Field] = &[
-    MAGIC_F, CRC, DEVICE, SLOT, LEVEL, RESERVED, INDEX, EPOCH, SEQUENCE, PAYLOAD,
-];
+pub(crate) const FIELDS: &[Field] =
+    &[MAGIC_F, CRC, DEVICE, SLOT, LEVEL, RESERVED, INDEX, EPOCH, SEQUENCE, PAYLOAD];
 
 /// What the bits of a sector stand for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,9 +78,7 @@ impl Unit {
         believed.then(|| Self {
             epoch: EPOCH.u32(sector),
             sequence: SEQUENCE.u32(sector),
-            bits: sector[PAYLOAD.range()]
-                .try_into()
-                .expect("the payload has its size"),
+            bits: sector[PAYLOAD.range()].try_into().expect("the payload has its size"),
         })
     }
 }

@@ -31,8 +31,8 @@ pub trait BlockDevice: 'static {
     fn geometry(&self) -> Geometry;
 
     /// Memory for a payload of `length` bytes (at most [`Geometry::maximum`]), aligned as the
-    /// device likes it. The contents are arbitrary, but must not be another client's data: the
-    /// server overwrites all of it before it submits it. The server bounds how much is alive.
+    /// device likes it. The contents are arbitrary: the server overwrites all of it before it
+    /// submits it. The server bounds how much of it is alive.
     fn allocate(&self, length: u32) -> Self::Buffer;
 
     /// Takes every request out of `batch`. Ranges lie within the device, lengths are not zero

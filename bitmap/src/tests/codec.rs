@@ -26,18 +26,8 @@ fn flags() -> impl Strategy<Value = DeviceFlags> {
 }
 
 fn slot() -> impl Strategy<Value = Slot> {
-    let kind = prop_oneof![
-        Just(SlotKind::Free),
-        Just(SlotKind::Peer),
-        Just(SlotKind::Named)
-    ];
-    let numbers = (
-        0..=31_u8,
-        any::<u64>(),
-        any::<u64>(),
-        any::<u32>(),
-        any::<bool>(),
-    );
+    let kind = prop_oneof![Just(SlotKind::Free), Just(SlotKind::Peer), Just(SlotKind::Named)];
+    let numbers = (0..=31_u8, any::<u64>(), any::<u64>(), any::<u32>(), any::<bool>());
     (kind, numbers, any::<[bool; 6]>()).prop_map(
         |(kind, (node, uuid, dagtag, epoch, default_set), [a, b, c, d, e, f])| Slot {
             kind,
@@ -60,20 +50,9 @@ fn slot() -> impl Strategy<Value = Slot> {
 
 fn geometry() -> impl Strategy<Value = (Geometry, u64, Placement)> {
     // Pages of device and of data, and the powers of two of the sizes.
-    (
-        100_u64..1 << 16,
-        1_u64..1 << 24,
-        12_u32..=20,
-        0_u32..=4,
-        9_u32..=12,
-        any::<bool>(),
-    )
-        .prop_map(|(device, data, block, extent, logical, internal)| {
-            let placement = if internal {
-                Placement::Internal
-            } else {
-                Placement::External
-            };
+    (100_u64..1 << 16, 1_u64..1 << 24, 12_u32..=20, 0_u32..=4, 9_u32..=12, any::<bool>()).prop_map(
+        |(device, data, block, extent, logical, internal)| {
+            let placement = if internal { Placement::Internal } else { Placement::External };
             let geometry = Geometry {
                 size: data * 4096,
                 block_size: 1 << block,
@@ -81,7 +60,8 @@ fn geometry() -> impl Strategy<Value = (Geometry, u64, Placement)> {
                 logical_block_size: 1 << logical,
             };
             (geometry, (device << 24) + 513, placement)
-        })
+        },
+    )
 }
 
 prop_compose! {
@@ -120,9 +100,7 @@ prop_compose! {
 /// One superblock to break.
 fn example() -> Superblock {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
-    let tree = superblock()
-        .new_tree(&mut runner)
-        .expect("the strategy rejects nothing");
+    let tree = superblock().new_tree(&mut runner).expect("the strategy rejects nothing");
     proptest::strategy::ValueTree::current(&tree)
 }
 
@@ -201,48 +179,29 @@ proptest! {
 
 fn ring(slots: u32, spare: u32) -> Ring {
     let sectors = crate::journal::least_sectors(slots) + spare;
-    Ring {
-        device_uuid: 7,
-        sectors,
-        slots,
-        extents: 64,
-    }
+    Ring { device_uuid: 7, sectors, slots, extents: 64 }
 }
 
 #[test]
 fn every_flip_of_a_superblock_is_rejected() {
     let superblock = example();
-    each_flip(&superblock.encode(8192), |record| {
-        Superblock::decode(record, 8192).is_ok()
-    });
+    each_flip(&superblock.encode(8192), |record| Superblock::decode(record, 8192).is_ok());
 }
 
 #[test]
 fn every_flip_of_a_unit_and_of_a_summary_is_rejected() {
     for level in [Level::Unit, Level::Summary] {
-        let identity = Identity {
-            device_uuid: 9,
-            slot: 3,
-            level,
-            index: 77,
-        };
-        let unit = Unit {
-            epoch: 5,
-            sequence: 6,
-            bits: core::array::from_fn(|n| n as u8),
-        };
-        each_flip(&unit.encode(identity), |record| {
-            Unit::decode(record, identity).is_some()
-        });
+        let identity = Identity { device_uuid: 9, slot: 3, level, index: 77 };
+        let unit = Unit { epoch: 5, sequence: 6, bits: core::array::from_fn(|n| n as u8) };
+        each_flip(&unit.encode(identity), |record| Unit::decode(record, identity).is_some());
     }
 }
 
 #[test]
 fn every_flip_of_a_log_sector_is_rejected() {
     let ring = ring(100, 0);
-    let table: Vec<u32> = (0..100)
-        .map(|slot| if slot % 3 == 0 { NO_EXTENT } else { slot % 64 })
-        .collect();
+    let table: Vec<u32> =
+        (0..100).map(|slot| if slot % 3 == 0 { NO_EXTENT } else { slot % 64 }).collect();
     let sector = ring.encode(1234, 1230, &[(5, 6), (7, NO_EXTENT)], &table);
     let position = ring.position(1234);
     each_flip(&sector, |record| ring.decode(record, position).is_some());
@@ -254,51 +213,23 @@ fn a_record_of_another_place_is_rejected() {
     let moved = Superblock::decode(&superblock.encode(0), 65536);
     assert_eq!(moved, Err(Unusable::WrongPlace { recorded: 0 }));
 
-    let identity = Identity {
-        device_uuid: 9,
-        slot: 3,
-        level: Level::Unit,
-        index: 77,
-    };
-    let sector = Unit {
-        epoch: 5,
-        sequence: 6,
-        bits: [0; 480],
-    }
-    .encode(identity);
+    let identity = Identity { device_uuid: 9, slot: 3, level: Level::Unit, index: 77 };
+    let sector = Unit { epoch: 5, sequence: 6, bits: [0; 480] }.encode(identity);
     for other in [
-        Identity {
-            device_uuid: 8,
-            ..identity
-        },
-        Identity {
-            slot: 2,
-            ..identity
-        },
-        Identity {
-            level: Level::Summary,
-            ..identity
-        },
-        Identity {
-            index: 78,
-            ..identity
-        },
+        Identity { device_uuid: 8, ..identity },
+        Identity { slot: 2, ..identity },
+        Identity { level: Level::Summary, ..identity },
+        Identity { index: 78, ..identity },
     ] {
         assert_eq!(Unit::decode(&sector, other), None, "{other:?}");
     }
 
     let ours = ring(10, 5);
     let sector = ours.encode(40, 40, &[], &[0; 10]);
-    let other = Ring {
-        device_uuid: 8,
-        ..ours
-    };
+    let other = Ring { device_uuid: 8, ..ours };
     assert_eq!(other.decode(&sector, ours.position(40)), None);
     // A ring of another length puts the same sector at another place.
-    let shorter = Ring {
-        sectors: ours.sectors - 1,
-        ..ours
-    };
+    let shorter = Ring { sectors: ours.sectors - 1, ..ours };
     assert_eq!(shorter.decode(&sector, ours.position(40)), None);
 }
 
@@ -315,15 +246,9 @@ fn unknown_versions_and_features_are_refused() {
     assert_eq!(with(8, 0), Err(Unusable::Version(0)));
     for bit in 0..32 {
         let feature = 1_u32 << bit;
-        let incompat = Unusable::Feature {
-            incompat: feature,
-            ro_compat: 0,
-        };
+        let incompat = Unusable::Feature { incompat: feature, ro_compat: 0 };
         assert_eq!(with(48, feature), Err(incompat));
-        let ro_compat = Unusable::Feature {
-            incompat: 0,
-            ro_compat: feature,
-        };
+        let ro_compat = Unusable::Feature { incompat: 0, ro_compat: feature };
         assert_eq!(with(44, feature), Err(ro_compat));
         // A compatible one is lost by rewriting, so it is not claimed any more.
         assert_eq!(with(40, feature), Ok(superblock.clone()));
@@ -337,12 +262,7 @@ fn no_record_is_all_zeros_or_all_ones() {
         assert!(Superblock::decode(&record, 0).is_err());
         let sector = [fill; SECTOR];
         assert_eq!(ring(10, 0).decode(&sector, 0), None);
-        let identity = Identity {
-            device_uuid: 0,
-            slot: 0,
-            level: Level::Unit,
-            index: 0,
-        };
+        let identity = Identity { device_uuid: 0, slot: 0, level: Level::Unit, index: 0 };
         assert_eq!(Unit::decode(&sector, identity), None);
     }
 }

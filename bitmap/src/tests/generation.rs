@@ -26,25 +26,15 @@ fn fresh() -> Superblock {
         extent_size: 1 << 16,
         logical_block_size: 512,
     };
-    Metadata::format(params)
-        .expect("it fits")
-        .0
-        .superblock()
-        .clone()
+    Metadata::format(params).expect("it fits").0.superblock().clone()
 }
 
 fn real() -> Superblock {
-    Superblock {
-        current: A,
-        ..fresh()
-    }
+    Superblock { current: A, ..fresh() }
 }
 
 fn uuids(superblock: &Superblock) -> [Generation; 2] {
-    [
-        superblock.slots[0].bitmap_uuid,
-        superblock.slots[1].bitmap_uuid,
-    ]
+    [superblock.slots[0].bitmap_uuid, superblock.slots[1].bitmap_uuid]
 }
 
 #[test]
@@ -104,13 +94,7 @@ fn adopting_puts_the_new_line_before_the_old_one() {
     superblock.slots[1].bitmap_uuid = C;
     superblock.adopt(B, &[Generation(0x30), Generation(0x20), B, NONE]);
     assert_eq!((superblock.current, uuids(&superblock)), (B, [NONE, C]));
-    let expected = [
-        A,
-        Generation(0x30),
-        Generation(0x20),
-        Generation(0x10),
-        NONE,
-    ];
+    let expected = [A, Generation(0x30), Generation(0x20), Generation(0x10), NONE];
     assert_eq!(superblock.history[..5], expected);
 }
 

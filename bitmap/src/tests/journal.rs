@@ -21,12 +21,7 @@ struct Disk {
 impl Disk {
     fn new(slots: u32, spare: u32) -> Self {
         let sectors = least_sectors(slots) + spare;
-        let ring = Ring {
-            device_uuid: 3,
-            sectors,
-            slots,
-            extents: 1 << 20,
-        };
+        let ring = Ring { device_uuid: 3, sectors, slots, extents: 1 << 20 };
         let (journal, written) = Journal::format(ring);
         let mut disk = Self {
             ring,
@@ -46,10 +41,7 @@ impl Disk {
     }
 
     fn random(&mut self, below: u32) -> u32 {
-        self.seed = self
-            .seed
-            .wrapping_mul(6364136223846793005)
-            .wrapping_add(1442695040888963407);
+        self.seed = self.seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         (self.seed >> 33) as u32 % below
     }
 
@@ -59,11 +51,7 @@ impl Disk {
         let mut updates = Vec::new();
         for n in 0..count {
             let slot = ((first + n) % self.ring.slots) as u16;
-            let extent = if self.random(4) == 0 {
-                NO_EXTENT
-            } else {
-                self.random(1 << 20)
-            };
+            let extent = if self.random(4) == 0 { NO_EXTENT } else { self.random(1 << 20) };
             self.table[usize::from(slot)] = extent;
             updates.push((slot, extent));
         }
@@ -90,16 +78,7 @@ impl Disk {
 
 #[test]
 fn a_ring_that_came_round_often_holds_the_table() {
-    for (slots, spare) in [
-        (1, 0),
-        (4, 0),
-        (23, 3),
-        (24, 0),
-        (25, 1),
-        (60, 0),
-        (61, 0),
-        (300, 7),
-    ] {
+    for (slots, spare) in [(1, 0), (4, 0), (23, 3), (24, 0), (25, 1), (60, 0), (61, 0), (300, 7)] {
         let mut disk = Disk::new(slots, spare);
         for round in 0..disk.ring.sectors * 5 {
             let count = 1 + disk.random(slots);
@@ -107,10 +86,7 @@ fn a_ring_that_came_round_often_holds_the_table() {
             let recovered = disk.recover();
             assert!(!recovered.lost, "{slots} slots, round {round}");
             assert_eq!(recovered.table, disk.table, "{slots} slots, round {round}");
-            assert_eq!(
-                recovered.journal.next_sequence(),
-                disk.journal.next_sequence()
-            );
+            assert_eq!(recovered.journal.next_sequence(), disk.journal.next_sequence());
             assert!(!recovered.journal.needs_repair());
         }
     }
@@ -139,10 +115,7 @@ fn each_slot_of_an_unfinished_batch_is_old_or_new_and_the_hole_is_filled() {
         assert!(!recovered.lost, "subset {subset:b}");
         for slot in 0..slots as usize {
             let found = recovered.table[slot];
-            assert!(
-                found == before.table[slot] || found == disk.table[slot],
-                "slot {slot}"
-            );
+            assert!(found == before.table[slot] || found == disk.table[slot], "slot {slot}");
         }
         // Go on from there, more often than the ring is long, crash at every commit.
         torn.journal = recovered.journal;
@@ -168,11 +141,7 @@ fn rot_where_it_matters_loses_the_log_and_elsewhere_is_repaired() {
     let mut harmless = 0;
     for position in 0..disk.ring.sectors {
         let mut sectors = disk.decoded();
-        let age = last
-            - sectors[position as usize]
-                .as_ref()
-                .expect("it is good")
-                .sequence;
+        let age = last - sectors[position as usize].as_ref().expect("it is good").sequence;
         sectors[position as usize] = None;
         let recovered = Journal::recover(disk.ring, &sectors, 0);
         // The newest itself is a batch that the one before knows nothing of; that must show too.
@@ -206,9 +175,8 @@ fn a_lost_write_before_the_last_batch_shows() {
     for _ in 0..window(slots) / 2 {
         let before = disk.sectors.clone();
         disk.commit(70);
-        let lost: Vec<usize> = (0..before.len())
-            .filter(|&n| before[n] != disk.sectors[n])
-            .collect();
+        let lost: Vec<usize> =
+            (0..before.len()).filter(|&n| before[n] != disk.sectors[n]).collect();
         assert_eq!(lost.len(), 2);
         let mut later = disk.clone();
         later.commit(1);
@@ -228,10 +196,7 @@ fn a_floor_above_the_ring_loses_the_log() {
     assert!(!Journal::recover(disk.ring, &disk.decoded(), next).lost);
     let recovered = Journal::recover(disk.ring, &disk.decoded(), next + 1);
     assert!(recovered.lost);
-    assert!(
-        recovered.journal.next_sequence() > next,
-        "a number is never used twice"
-    );
+    assert!(recovered.journal.next_sequence() > next, "a number is never used twice");
 }
 
 #[test]

@@ -5,7 +5,7 @@
 use super::limits::Limits;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 
 /// What all connections have in flight.
 #[derive(Debug, Default)]
@@ -61,13 +61,12 @@ impl Account {
         self.all.give(1, bytes);
     }
 
-    /// Ready when another connection may have made room since the last time.
-    pub(super) fn poll_room(&self, context: &Context<'_>) -> Poll<()> {
+    /// Wakes the task when anybody gives something back.
+    pub(super) fn wake_on_room(&self, context: &Context<'_>) {
         let mut waiting = self.all.waiting.borrow_mut();
         if !waiting.iter().any(|waker| waker.will_wake(context.waker())) {
             waiting.push(context.waker().clone());
         }
-        Poll::Pending
     }
 }
 
@@ -75,8 +74,9 @@ impl Budget {
     fn give(&self, requests: usize, bytes: u64) {
         self.requests.set(self.requests.get() - requests);
         self.bytes.set(self.bytes.get() - bytes);
-        let mut waiting = self.waiting.borrow_mut();
-        waiting.drain(..).for_each(Waker::wake);
+        if !self.waiting.borrow().is_empty() {
+            self.waiting.take().into_iter().for_each(Waker::wake);
+        }
     }
 
     /// Requests and bytes in flight over all connections.

@@ -1,7 +1,7 @@
 //! The NBD protocol: fixed newstyle handshake, simple and structured replies.
 //!
 //! In reading order: [`protocol`] (the numbers), [`handshake`], [`transmission`], [`reply`] (pure);
-//! [`limits`], `budget`, `receive`, `outbox`, [`transport`] (what a connection is made of);
+//! [`limits`], `budget`, `receive`, `in_flight`, [`transport`] (what a connection is made of);
 //! `negotiation` and `connection` (the drivers); [`exports`], [`listener`], [`server`] (what a
 //! program uses). TLS and extended headers are not here yet.
 
@@ -9,11 +9,11 @@ mod budget;
 mod connection;
 pub mod exports;
 pub mod handshake;
+mod in_flight;
 pub mod limits;
 pub mod listener;
 mod negotiation;
 mod options;
-mod outbox;
 pub mod protocol;
 mod receive;
 pub mod reply;

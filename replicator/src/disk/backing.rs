@@ -171,6 +171,13 @@ impl Backing {
     }
 }
 
+#[cfg(test)]
+impl Backing {
+    pub(super) fn files(&self) -> Arc<Files> {
+        Arc::clone(&self.files)
+    }
+}
+
 impl Engine for Backing {
     fn submit(&mut self, batch: &mut Vec<(IoToken, Op)>) {
         self.engine.submit(batch);

@@ -76,12 +76,7 @@ impl Node {
             return;
         }
         if connected {
-            self.send(
-                p,
-                Message::Bye {
-                    outdate: self.role == Role::Primary,
-                },
-            );
+            self.send(p, Message::Bye { outdate: self.role == Role::Primary });
         }
         self.stand_alone(
             p,
@@ -98,12 +93,7 @@ impl Node {
             return None;
         }
         volume.state = DiskState::Outdated;
-        Some(
-            volume
-                .meta
-                .as_mut()?
-                .edit(|sb| sb.flags.was_up_to_date = false),
-        )
+        Some(volume.meta.as_mut()?.edit(|sb| sb.flags.was_up_to_date = false))
     }
 
     /// Outdated is stable: leave.
@@ -172,8 +162,7 @@ impl Node {
             }
             self.volumes[v].state = DiskState::Inconsistent;
         }
-        self.out
-            .extend(command.map(|command| Action::Done(command, Ok(()))));
+        self.out.extend(command.map(|command| Action::Done(command, Ok(()))));
         for p in 0..self.peers.len() {
             self.restart_link(p, "this node's data was invalidated");
         }
@@ -185,10 +174,7 @@ impl Node {
             let text = "this node's own data is not UpToDate: nothing to copy from".into();
             return self.refuse(id, RefusalKind::NoUpToDateData, text);
         }
-        let Some(p) = self
-            .peers
-            .iter()
-            .position(|p| p.connected() && p.role != Role::Primary)
+        let Some(p) = self.peers.iter().position(|p| p.connected() && p.role != Role::Primary)
         else {
             let text = "no connected Secondary to invalidate: `polluxadm connect`".into();
             return self.refuse(id, RefusalKind::NotConnected, text);
@@ -205,10 +191,8 @@ impl Node {
 
     fn go_down(&mut self, id: CommandId) {
         if !self.opens.is_empty() {
-            let text = format!(
-                "{} clients have the device open: disconnect them first",
-                self.opens.len()
-            );
+            let text =
+                format!("{} clients have the device open: disconnect them first", self.opens.len());
             return self.refuse(id, RefusalKind::InUse, text);
         }
         if self.down.is_some() || self.change.is_some() {
@@ -239,11 +223,7 @@ impl Node {
                 self.disconnect(p, None);
             }
         }
-        if self
-            .peers
-            .iter()
-            .any(|p| p.state != ConnectionState::StandAlone)
-        {
+        if self.peers.iter().any(|p| p.state != ConnectionState::StandAlone) {
             return;
         }
         for v in 0..self.volumes.len() {
@@ -298,19 +278,12 @@ impl Node {
             PeerVolumeStatus {
                 number: self.volumes[v].number,
                 replication: peer.volumes[v].replication,
-                disk: if peer.connected() {
-                    peer.volumes[v].disk
-                } else {
-                    DiskState::DUnknown
-                },
+                disk: if peer.connected() { peer.volumes[v].disk } else { DiskState::DUnknown },
                 bitmap: slot.map_or(bitmap::Generation::NONE, |(slot, m)| {
                     m.superblock().slots[slot].bitmap_uuid
                 }),
                 out_of_sync: slot.map_or(0, |(slot, m)| m.bits(slot).count() * block),
-                resync: Resync {
-                    milliseconds: self.resync_time(p, v),
-                    ..peer.volumes[v].progress
-                },
+                resync: Resync { milliseconds: self.resync_time(p, v), ..peer.volumes[v].progress },
                 sent: peer.sent_bytes,
                 received: peer.received_bytes,
             }

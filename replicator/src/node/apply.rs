@@ -32,23 +32,10 @@ pub(super) struct Receiver {
 
 #[derive(Clone, Debug)]
 enum After {
-    Flush {
-        number: u64,
-        barrier: bool,
-    },
-    Commit {
-        volume: usize,
-        id: u64,
-        runs: Vec<(u64, u64)>,
-    },
-    Finish {
-        volume: usize,
-    },
-    Grant {
-        volume: usize,
-        current: Generation,
-        history: Vec<Generation>,
-    },
+    Flush { number: u64, barrier: bool },
+    Commit { volume: usize, id: u64, runs: Vec<(u64, u64)> },
+    Finish { volume: usize },
+    Grant { volume: usize, current: Generation, history: Vec<Generation> },
 }
 
 /// One operation a peer wants.
@@ -126,20 +113,14 @@ impl Node {
             | Message::SyncGrant { volume, .. } => Some((*volume, None)),
             Message::SyncData { id, .. } => {
                 let known = self.fetch_range(p, *id).is_some();
-                return if known {
-                    Ok(())
-                } else {
-                    Err("resync data that was not asked for")
-                };
+                return if known { Ok(()) } else { Err("resync data that was not asked for") };
             }
             _ => None,
         };
         let Some((volume, range)) = place else {
             return Ok(());
         };
-        let v = self
-            .volume_index(volume)
-            .ok_or("a volume that does not exist")?;
+        let v = self.volume_index(volume).ok_or("a volume that does not exist")?;
         let size = self.volumes[v].size;
         match range {
             Some(range) if range.start >= range.end || range.end > size => {
@@ -184,24 +165,8 @@ impl Node {
                 if write.want_received {
                     self.send(p, Message::Received(write.dagtag));
                 }
-                let PeerWrite {
-                    range,
-                    content,
-                    fua,
-                    dagtag,
-                    ..
-                } = write;
-                return self.begin_op(
-                    p,
-                    v,
-                    range,
-                    Kind::Write {
-                        content,
-                        fua,
-                        dagtag,
-                        log,
-                    },
-                );
+                let PeerWrite { range, content, fua, dagtag, .. } = write;
+                return self.begin_op(p, v, range, Kind::Write { content, fua, dagtag, log });
             }
             Message::Read { id, volume, range } => {
                 let v = index(self, volume);
@@ -225,23 +190,13 @@ impl Node {
                 self.peers[p].rx.barrier |= barrier;
                 After::Flush { number, barrier }
             }
-            Message::SyncCommit { id, volume, runs } => After::Commit {
-                volume: index(self, volume),
-                id,
-                runs,
-            },
-            Message::SyncFinish { volume } => After::Finish {
-                volume: index(self, volume),
-            },
-            Message::SyncGrant {
-                volume,
-                current,
-                history,
-            } => After::Grant {
-                volume: index(self, volume),
-                current,
-                history,
-            },
+            Message::SyncCommit { id, volume, runs } => {
+                After::Commit { volume: index(self, volume), id, runs }
+            }
+            Message::SyncFinish { volume } => After::Finish { volume: index(self, volume) },
+            Message::SyncGrant { volume, current, history } => {
+                After::Grant { volume: index(self, volume), current, history }
+            }
             other => unreachable!("{other:?} is not queued"),
         };
         let last = self.ids.op;
@@ -251,24 +206,14 @@ impl Node {
     /// Runs what waited for the writes received before it.
     fn run_after(&mut self, p: usize) {
         while let Some(&(last, _)) = self.peers[p].rx.after.front() {
-            if self.peers[p]
-                .rx
-                .active
-                .first()
-                .is_some_and(|&oldest| oldest <= last)
-            {
+            if self.peers[p].rx.active.first().is_some_and(|&oldest| oldest <= last) {
                 return;
             }
             let (_, after) = self.peers[p].rx.after.pop_front().expect("just seen");
             let link = self.peers[p].link;
             match after {
                 After::Flush { number, barrier } => {
-                    let then = Then::FlushedForPeer {
-                        peer: p,
-                        link,
-                        number,
-                        barrier,
-                    };
+                    let then = Then::FlushedForPeer { peer: p, link, number, barrier };
                     let wait = self.waits.open(then);
                     for v in 0..self.volumes.len() {
                         if self.volumes[v].usable() {
@@ -280,11 +225,7 @@ impl Node {
                 }
                 After::Commit { volume, id, runs } => self.sync_commit(p, volume, id, runs),
                 After::Finish { volume } => self.sync_finish(p, volume),
-                After::Grant {
-                    volume,
-                    current,
-                    history,
-                } => {
+                After::Grant { volume, current, history } => {
                     self.sync_grant(p, volume, current, history);
                 }
             }
@@ -311,24 +252,13 @@ impl Node {
     fn begin_op(&mut self, p: usize, v: usize, range: ByteRange, kind: Kind) {
         let id = self.new_op();
         let link = self.peers[p].link;
-        let op = PeerOp {
-            peer: p,
-            link,
-            volume: v,
-            range,
-            kind,
-            running: false,
-            extents: false,
-        };
+        let op = PeerOp { peer: p, link, volume: v, range, kind, running: false, extents: false };
         let writes = op.writes();
         if writes {
             self.peers[p].rx.active.insert(id);
         }
         self.ops.insert(id, Op::Peer(op));
-        if self
-            .locks
-            .acquire(id, v, self.lock_range(v, range), !writes)
-        {
+        if self.locks.acquire(id, v, self.lock_range(v, range), !writes) {
             self.peer_op_locked(id);
         }
     }
@@ -368,9 +298,7 @@ impl Node {
         }
         self.peer_op(id).running = true;
         match op.kind {
-            Kind::Write {
-                content, fua, log, ..
-            } => {
+            Kind::Write { content, fua, log, .. } => {
                 if log {
                     self.missed_by(p, v, op.range);
                 }
@@ -378,18 +306,12 @@ impl Node {
             }
             Kind::Read { id: name, .. } => {
                 let into = self.new_buffer();
-                self.peer_op(id).kind = Kind::Read {
-                    id: name,
-                    into: Some(into),
-                };
+                self.peer_op(id).kind = Kind::Read { id: name, into: Some(into) };
                 self.read_for_peer(id, v, op.range, into, false);
             }
             Kind::SyncRead { id: name, .. } => {
                 let into = self.new_buffer();
-                self.peer_op(id).kind = Kind::SyncRead {
-                    id: name,
-                    into: Some(into),
-                };
+                self.peer_op(id).kind = Kind::SyncRead { id: name, into: Some(into) };
                 self.read_for_peer(id, v, op.range, into, true);
             }
             Kind::Fetch { id: name, content } => {
@@ -411,15 +333,7 @@ impl Node {
         detect_zero: bool,
     ) {
         if self.volumes[v].state > super::DiskState::Inconsistent {
-            self.disk(
-                v,
-                DiskOp::Read {
-                    range,
-                    into,
-                    detect_zero,
-                },
-                Purpose::Op(id),
-            );
+            self.disk(v, DiskOp::Read { range, into, detect_zero }, Purpose::Op(id));
         } else {
             self.peer_read_failed(id);
         }
@@ -429,13 +343,7 @@ impl Node {
     fn peer_read_failed(&mut self, id: u64) {
         let op = self.peer_op(id).clone();
         if let Kind::Read { id: name, .. } = op.kind {
-            self.answer(
-                &op,
-                Message::ReadData {
-                    id: name,
-                    buffer: None,
-                },
-            );
+            self.answer(&op, Message::ReadData { id: name, buffer: None });
         }
         self.end_peer_op(id, false);
     }
@@ -475,13 +383,7 @@ impl Node {
             }
             Kind::Fetch { .. } => self.wrote(v),
             Kind::Read { id: name, into } => {
-                self.answer(
-                    &op,
-                    Message::ReadData {
-                        id: name,
-                        buffer: into,
-                    },
-                );
+                self.answer(&op, Message::ReadData { id: name, buffer: into });
             }
             Kind::SyncRead { id: name, into } => {
                 let buffer = into.filter(|_| done != DiskDone::Zero);
@@ -493,38 +395,22 @@ impl Node {
     }
 
     fn end_peer_op(&mut self, id: u64, done: bool) {
-        let Some(Op::Peer(op)) = self.ops.remove(&id) else {
-            unreachable!("a peer's")
-        };
+        let Some(Op::Peer(op)) = self.ops.remove(&id) else { unreachable!("a peer's") };
         let (p, v) = (op.peer, op.volume);
         match op.kind {
-            Kind::Write {
-                content: Content::Data(buffer),
-                ..
-            } => {
+            Kind::Write { content: Content::Data(buffer), .. } => {
                 self.out.push(Action::Release(buffer));
             }
             Kind::Fetch { id: name, content } => {
                 if let Content::Data(buffer) = content {
                     self.out.push(Action::Release(buffer));
                 }
-                self.fetched(
-                    p,
-                    name,
-                    if done {
-                        Fetched::Written
-                    } else {
-                        Fetched::Dropped
-                    },
-                );
+                self.fetched(p, name, if done { Fetched::Written } else { Fetched::Dropped });
             }
             Kind::Read { into, .. } | Kind::SyncRead { into, .. } => {
                 self.out.extend(into.map(Action::Release));
             }
-            Kind::Write {
-                content: Content::Zero { .. },
-                ..
-            } => {}
+            Kind::Write { content: Content::Zero { .. }, .. } => {}
         }
         if op.writes() {
             self.finished += 1;
@@ -548,18 +434,14 @@ impl Node {
             }
             keep
         });
-        rx.after
-            .retain(|(_, after)| matches!(after, After::Flush { .. }));
+        rx.after.retain(|(_, after)| matches!(after, After::Flush { .. }));
         self.out.extend(released.into_iter().map(Action::Release));
     }
 
     /// Is nothing that changes data or durable facts under way? Then facts are what they will stay (GI-6).
     pub(super) fn quiescent(&self) -> bool {
         self.peers.iter().all(|p| p.rx.idle())
-            && self
-                .volumes
-                .iter()
-                .all(|v| v.quiet() && v.state != super::DiskState::Attaching)
+            && self.volumes.iter().all(|v| v.quiet() && v.state != super::DiskState::Attaching)
             && self.ops.values().all(|op| match op {
                 Op::Client(op) => !op.changes_data_now(),
                 Op::Peer(op) => !op.writes(),

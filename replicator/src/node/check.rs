@@ -34,10 +34,7 @@ impl Node {
                         "RES-1: a target is Inconsistent"
                     );
                 }
-                assert!(
-                    !volume.granted || peer.connected(),
-                    "a grant ends with its link"
-                );
+                assert!(!volume.granted || peer.connected(), "a grant ends with its link");
             }
             debug_assert!(
                 self.slot(p, 0).is_some() || self.volumes[0].meta.is_none(),
@@ -51,9 +48,6 @@ impl Node {
                 "a usable disk has its metadata in memory"
             );
         }
-        debug_assert!(
-            self.locks.len() <= self.ops.len(),
-            "a lock belongs to an operation"
-        );
+        debug_assert!(self.locks.len() <= self.ops.len(), "a lock belongs to an operation");
     }
 }

@@ -45,9 +45,7 @@ impl Handshake {
 impl Node {
     /// Does a handshake run with any peer?
     pub(super) fn handshaking(&self) -> bool {
-        self.peers
-            .iter()
-            .any(|p| p.state == ConnectionState::Handshaking)
+        self.peers.iter().any(|p| p.state == ConnectionState::Handshaking)
     }
 
     pub(super) fn begin_handshake(&mut self, p: usize) {
@@ -126,10 +124,8 @@ impl Node {
         };
         // GI-4: both ends must have come to the same verdict, or neither acts.
         if *their_agreed != mirror(agreed) {
-            let text = format!(
-                "node {}: the two ends came to different verdicts",
-                self.peers[p].node.0
-            );
+            let text =
+                format!("node {}: the two ends came to different verdicts", self.peers[p].node.0);
             self.notice(Level::Error, text.clone());
             return self.stand_alone(p, text);
         }
@@ -156,26 +152,15 @@ impl Node {
     fn facts(&self, p: usize) -> Facts {
         let peer = &self.peers[p];
         let volumes = self.volumes.iter().enumerate().map(|(v, volume)| {
-            let sb = volume
-                .meta
-                .as_ref()
-                .filter(|_| volume.usable())
-                .map(bitmap::Metadata::superblock);
+            let sb =
+                volume.meta.as_ref().filter(|_| volume.usable()).map(bitmap::Metadata::superblock);
             let slot = self.slot(p, v).filter(|_| volume.usable());
-            let bits = slot
-                .zip(volume.meta.as_ref())
-                .map_or(0, |(slot, meta)| meta.bits(slot).count());
+            let bits =
+                slot.zip(volume.meta.as_ref()).map_or(0, |(slot, meta)| meta.bits(slot).count());
             VolumeFacts {
                 number: volume.number,
-                disk: if volume.usable() {
-                    volume.state
-                } else {
-                    DiskState::Diskless
-                },
-                size: volume
-                    .geometry()
-                    .filter(|_| volume.usable())
-                    .map_or(0, |g| g.size),
+                disk: if volume.usable() { volume.state } else { DiskState::Diskless },
+                size: volume.geometry().filter(|_| volume.usable()).map_or(0, |g| g.size),
                 current: sb.map_or(volume.exposed, |sb| sb.current),
                 bitmap: sb
                     .zip(slot)
@@ -194,11 +179,10 @@ impl Node {
             protocol: self.config.protocol,
             role: self.role,
             was_paused: self.paused,
-            crashed_primary: self.volumes.iter().any(|v| {
-                v.meta
-                    .as_ref()
-                    .is_some_and(|m| m.superblock().flags.crashed_primary)
-            }),
+            crashed_primary: self
+                .volumes
+                .iter()
+                .any(|v| v.meta.as_ref().is_some_and(|m| m.superblock().flags.crashed_primary)),
             discard_my_data: peer.discard_my_data,
             volumes: volumes.collect(),
         }
@@ -261,8 +245,7 @@ impl Node {
         }
         self.regate = true;
         // Operations that waited for the end of a pause.
-        self.work
-            .extend(self.ops.keys().map(|&id| super::Work::Op(id)));
+        self.work.extend(self.ops.keys().map(|&id| super::Work::Op(id)));
     }
 
     /// A diskless Primary lives on our disk: before it acknowledges anything we hold, stable, a new current generation with
@@ -285,12 +268,7 @@ impl Node {
         let generation = self.new_generation();
         let volume = &mut self.volumes[v];
         volume.exposed = generation;
-        Some(
-            volume
-                .meta
-                .as_mut()?
-                .edit(|sb| sb.mint(generation, |n| n == node)),
-        )
+        Some(volume.meta.as_mut()?.edit(|sb| sb.mint(generation, |n| n == node)))
     }
 
     /// Same content: whatever kept track of a difference ends.
@@ -363,11 +341,7 @@ impl Node {
         let currents = self
             .volumes
             .iter()
-            .map(|v| {
-                v.meta
-                    .as_ref()
-                    .map_or(Generation::NONE, |m| m.superblock().current)
-            })
+            .map(|v| v.meta.as_ref().map_or(Generation::NONE, |m| m.superblock().current))
             .collect();
         self.send(p, Message::Ready { currents });
         for v in 0..self.volumes.len() {
@@ -410,14 +384,9 @@ impl Node {
         self.hold_until = None;
         self.abort_change("the peer became Primary");
         self.fail_requests(RequestError::NotPrimary);
-        self.out
-            .push(Action::CloseExports("the peer became Primary".into()));
+        self.out.push(Action::CloseExports("the peer became Primary".into()));
         for volume in &mut self.volumes {
-            if let Some(meta) = volume
-                .meta
-                .as_mut()
-                .filter(|m| m.superblock().flags.primary_ind)
-            {
+            if let Some(meta) = volume.meta.as_mut().filter(|m| m.superblock().flags.primary_ind) {
                 meta.edit(|sb| sb.flags.primary_ind = false);
             }
         }

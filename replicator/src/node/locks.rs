@@ -43,20 +43,13 @@ impl Locks {
         range: ByteRange,
         shared: bool,
     ) -> bool {
-        let mut entry = Entry {
-            volume,
-            range,
-            shared,
-            blockers: 0,
-        };
+        let mut entry = Entry { volume, range, shared, blockers: 0 };
         for earlier in self.entries.values() {
             entry.blockers += u32::from(earlier.conflicts(&entry));
         }
         let granted = entry.blockers == 0;
         assert!(
-            self.entries
-                .last_key_value()
-                .is_none_or(|(&last, _)| last < ticket),
+            self.entries.last_key_value().is_none_or(|(&last, _)| last < ticket),
             "a lock is asked for out of order (CONV)"
         );
         self.entries.insert(ticket, entry);
@@ -65,10 +58,7 @@ impl Locks {
 
     /// Leaves the queue; says who may go now, in order.
     pub(super) fn release(&mut self, ticket: Ticket) -> Vec<Ticket> {
-        let gone = self
-            .entries
-            .remove(&ticket)
-            .expect("every operation holds its lock once");
+        let gone = self.entries.remove(&ticket).expect("every operation holds its lock once");
         let mut woken = Vec::new();
         for (&later, entry) in self.entries.range_mut(ticket..) {
             if gone.conflicts(entry) {

@@ -131,16 +131,9 @@ impl Node {
     /// it must never repeat (the surroundings take it from the system's random source at each start).
     pub fn new(config: Config, now: Time, seed: u64) -> Self {
         assert!(config.peers.len() <= 1, "this release runs with one peer");
-        let volumes: Vec<_> = config
-            .volumes
-            .iter()
-            .map(|v| Volume::new(v.number, v.placement))
-            .collect();
-        let peers = config
-            .peers
-            .iter()
-            .map(|&node| Peer::new(node, volumes.len()))
-            .collect();
+        let volumes: Vec<_> =
+            config.volumes.iter().map(|v| Volume::new(v.number, v.placement)).collect();
+        let peers = config.peers.iter().map(|&node| Peer::new(node, volumes.len())).collect();
         let mut node = Self {
             now,
             incarnation: 0,
@@ -252,22 +245,12 @@ impl Node {
             Then::Logged(op) => self.logged(op, ok),
             Then::FlushedLocal(op) => self.flushed_local(op, ok),
             Then::Recheck(op) => self.work.push_back(Work::Op(op)),
-            Then::FlushedForPeer {
-                peer,
-                link,
-                number,
-                barrier,
-            } => {
+            Then::FlushedForPeer { peer, link, number, barrier } => {
                 self.flushed_for_peer(peer, link, number, barrier, ok);
             }
             Then::HandshakeStable { link } => self.handshake_stable(link, ok),
             Then::CommitFlushed { link, volume } => self.commit_flushed(link, volume, ok),
-            Then::CommitAtSource {
-                link,
-                volume,
-                id,
-                runs,
-            } => {
+            Then::CommitAtSource { link, volume, id, runs } => {
                 self.commit_at_source(link, volume, id, &runs, ok);
             }
             Then::Grant { link, volume } => self.grant(link, volume, ok),
@@ -281,10 +264,7 @@ impl Node {
     }
 
     fn disk_event(&mut self, io: IoId, result: Result<DiskDone, DiskError>) {
-        let io = self
-            .ios
-            .remove(&io)
-            .expect("every disk operation ends once");
+        let io = self.ios.remove(&io).expect("every disk operation ends once");
         let v = io.volume;
         self.volumes[v].outstanding -= 1;
         match io.purpose {
@@ -300,10 +280,7 @@ impl Node {
 
     /// When `Event::Tick` is due at the latest.
     pub fn deadline(&self) -> Option<Time> {
-        let peers = self
-            .peers
-            .iter()
-            .filter_map(|p| p.deadline(&self.config.timing));
+        let peers = self.peers.iter().filter_map(|p| p.deadline(&self.config.timing));
         peers.chain(self.hold_until).chain(self.checkpoint_at).min()
     }
 
@@ -326,10 +303,7 @@ impl Node {
 
     /// A checkpoint is due while something is not flushed or an extent is active.
     fn arm_checkpoint(&mut self) {
-        let wanted = self
-            .volumes
-            .iter()
-            .any(|v| v.usable() && (v.needs_flush() || v.log_in_use()))
+        let wanted = self.volumes.iter().any(|v| v.usable() && (v.needs_flush() || v.log_in_use()))
             || self.peers.iter().any(Peer::wants_flush);
         if wanted && self.checkpoint_at.is_none() {
             self.checkpoint_at = Some(self.now.plus_ms(self.config.timing.checkpoint));
@@ -368,9 +342,8 @@ impl Node {
     /// A well mixed function of seed and count (the finaliser of SplitMix64).
     fn random(&mut self) -> u64 {
         self.ids.generation += 1;
-        let mut z = self
-            .entropy
-            .wrapping_add(self.ids.generation.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut z =
+            self.entropy.wrapping_add(self.ids.generation.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)

@@ -136,9 +136,7 @@ impl Peer {
 
     /// Operations up to this one, of those that have `finished`, are stable there.
     pub(super) fn stable_up_to(&self, finished: u64) -> u64 {
-        self.unflushed
-            .front()
-            .map_or(finished, |&(first, ..)| first - 1)
+        self.unflushed.front().map_or(finished, |&(first, ..)| first - 1)
     }
 
     /// Holds un-flushed writes that no flush under way covers.
@@ -150,18 +148,11 @@ impl Peer {
     }
 
     pub(super) fn deadline(&self, timing: &Timing) -> Option<Time> {
-        let alive = self
-            .link
-            .filter(|_| self.state >= ConnectionState::Handshaking)
-            .map(|_| {
-                let wait = timing.ping_interval + if self.pinged { timing.ping_timeout } else { 0 };
-                self.heard.plus_ms(wait)
-            });
-        alive
-            .into_iter()
-            .chain(self.retry_at)
-            .chain(self.handshake.deadline())
-            .min()
+        let alive = self.link.filter(|_| self.state >= ConnectionState::Handshaking).map(|_| {
+            let wait = timing.ping_interval + if self.pinged { timing.ping_timeout } else { 0 };
+            self.heard.plus_ms(wait)
+        });
+        alive.into_iter().chain(self.retry_at).chain(self.handshake.deadline()).min()
     }
 }
 
@@ -172,11 +163,7 @@ impl Node {
 
     /// Index of the bitmap slot for a peer in a volume's metadata.
     pub(super) fn slot(&self, p: usize, v: usize) -> Option<usize> {
-        self.volumes[v]
-            .meta
-            .as_ref()?
-            .superblock()
-            .slot_of(self.peers[p].node)
+        self.volumes[v].meta.as_ref()?.superblock().slot_of(self.peers[p].node)
     }
 
     pub(super) fn send(&mut self, p: usize, message: Message) {
@@ -295,10 +282,7 @@ impl Node {
                     }
                     LinkDown::Rejected(why) => {
                         self.lost(p, &why);
-                        self.notice(
-                            Level::Error,
-                            format!("node {}: {why}", self.peers[p].node.0),
-                        );
+                        self.notice(Level::Error, format!("node {}: {why}", self.peers[p].node.0));
                         self.stand_alone(p, why);
                     }
                 }
@@ -372,12 +356,8 @@ impl Node {
         self.hold_until = None;
         if self.paused {
             self.paused = false;
-            self.notice(
-                Level::Warning,
-                "no peer answered after the pause: going on alone".into(),
-            );
-            self.work
-                .extend(self.ops.keys().map(|&id| super::Work::Op(id)));
+            self.notice(Level::Warning, "no peer answered after the pause: going on alone".into());
+            self.work.extend(self.ops.keys().map(|&id| super::Work::Op(id)));
         }
         self.regate = true;
     }
@@ -418,11 +398,7 @@ impl Node {
         if quiet >= timing.ping_interval + timing.ping_timeout {
             self.drop_link(p, "the peer does not answer");
             self.retry(p, "the peer does not answer");
-        } else if self.peers[p]
-            .handshake
-            .deadline()
-            .is_some_and(|at| now >= at)
-        {
+        } else if self.peers[p].handshake.deadline().is_some_and(|at| now >= at) {
             self.drop_link(p, "the handshake took too long");
             self.retry(p, "the handshake took too long");
         } else if quiet >= timing.ping_interval && !self.peers[p].pinged {

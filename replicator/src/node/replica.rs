@@ -36,11 +36,7 @@ impl Node {
             Placement::External => backing.meta_size.unwrap_or(0),
         };
         let opening = Opening::new(volume.placement, holds_metadata);
-        volume.opening = Some(Box::new(Attaching {
-            opening,
-            backing,
-            command,
-        }));
+        volume.opening = Some(Box::new(Attaching { opening, backing, command }));
         self.opening_step(v, Vec::new());
     }
 
@@ -54,10 +50,7 @@ impl Node {
     }
 
     fn opening_step(&mut self, v: usize, results: Vec<Result<Vec<u8>, ()>>) {
-        let attaching = self.volumes[v]
-            .opening
-            .as_mut()
-            .expect("an attach is under way");
+        let attaching = self.volumes[v].opening.as_mut().expect("an attach is under way");
         match attaching.opening.step(results) {
             OpenStep::Read(ranges) => self.disk(v, DiskOp::ReadMeta(ranges), Purpose::Opening),
             OpenStep::Refused(error) => self.attach_failed(v, format!("{error}")),
@@ -70,23 +63,14 @@ impl Node {
 
     fn misfit(&self, v: usize, opened: &Opened) -> Option<String> {
         let sb = opened.metadata.superblock();
-        let backing = self.volumes[v]
-            .opening
-            .as_ref()
-            .expect("an attach is under way")
-            .backing;
+        let backing = self.volumes[v].opening.as_ref().expect("an attach is under way").backing;
         if sb.node_id != self.config.node {
             return Some(format!(
                 "the metadata belongs to node-id {}, this node is {}: correct `node-id`, or `polluxadm create-md`",
                 sb.node_id.0, self.config.node.0
             ));
         }
-        if let Some(peer) = self
-            .config
-            .peers
-            .iter()
-            .find(|&&peer| sb.slot_of(peer).is_none())
-        {
+        if let Some(peer) = self.config.peers.iter().find(|&&peer| sb.slot_of(peer).is_none()) {
             return Some(format!(
                 "the metadata has no bitmap for node-id {}: `polluxadm create-md` with the present configuration",
                 peer.0
@@ -106,23 +90,13 @@ impl Node {
         volume.state = DiskState::Diskless;
         let number = volume.number;
         self.out.push(Action::CloseDisk(number));
-        self.refuse(
-            attaching.command,
-            RefusalKind::Metadata,
-            format!("volume {number}: {why}"),
-        );
+        self.refuse(attaching.command, RefusalKind::Metadata, format!("volume {number}: {why}"));
     }
 
     fn take_disk(&mut self, v: usize, opened: Opened) {
         let volume = &mut self.volumes[v];
         let attaching = volume.opening.take().expect("an attach is under way");
-        let Opened {
-            mut metadata,
-            repaired,
-            recovered_extents,
-            log_lost,
-            bad_units,
-        } = opened;
+        let Opened { mut metadata, repaired, recovered_extents, log_lost, bad_units } = opened;
         let sb = metadata.superblock();
         let state = if !sb.flags.consistent {
             DiskState::Inconsistent
@@ -132,11 +106,13 @@ impl Node {
         } else {
             DiskState::UpToDate
         };
-        let crashed = sb.flags.primary_ind;
-        let ticket = (crashed || repaired || log_lost).then(|| {
+        // Its own mark, of this very run, is no crash.
+        let primary = self.role == Role::Primary;
+        let crashed = sb.flags.primary_ind && !primary;
+        let ticket = (crashed || primary || repaired || log_lost).then(|| {
             metadata.edit(|sb| {
-                sb.flags.crashed_primary |= sb.flags.primary_ind;
-                sb.flags.primary_ind = false;
+                sb.flags.crashed_primary |= sb.flags.primary_ind && !primary;
+                sb.flags.primary_ind = primary;
             })
         });
         volume.begin(metadata);
@@ -154,18 +130,11 @@ impl Node {
                     } else {
                         ""
                     },
-                    if repaired {
-                        ", a damaged superblock copy is repaired"
-                    } else {
-                        ""
-                    },
+                    if repaired { ", a damaged superblock copy is repaired" } else { "" },
                 ),
             );
         }
-        let wait = self.waits.open(Then::Attached {
-            command: attaching.command,
-            volume: number,
-        });
+        let wait = self.waits.open(Then::Attached { command: attaching.command, volume: number });
         if let Some(ticket) = ticket {
             self.waits.add(wait);
             self.wait_ticket(v, ticket, wait);
@@ -187,10 +156,7 @@ impl Node {
         }
         let volume = &mut self.volumes[v];
         volume.state = volume.target_state;
-        self.notice(
-            Level::Info,
-            format!("volume {number}: disk {:?}", self.volumes[v].state),
-        );
+        self.notice(Level::Info, format!("volume {number}: disk {:?}", self.volumes[v].state));
         self.out.push(Action::Done(command, Ok(())));
         for p in 0..self.peers.len() {
             self.restart_link(p, "a disk was attached here");
@@ -280,11 +246,7 @@ impl Node {
             {
                 continue;
             }
-            if volume
-                .farewell
-                .as_ref()
-                .is_some_and(bitmap::Metadata::needs_commit)
-            {
+            if volume.farewell.as_ref().is_some_and(bitmap::Metadata::needs_commit) {
                 // `kick_commit` is about to write it.
                 continue;
             }
@@ -299,7 +261,6 @@ impl Node {
     }
 
     pub(super) fn refuse(&mut self, command: CommandId, kind: RefusalKind, text: String) {
-        self.out
-            .push(Action::Done(command, Err(Refusal { kind, text })));
+        self.out.push(Action::Done(command, Err(Refusal { kind, text })));
     }
 }

@@ -48,14 +48,8 @@ pub(super) struct ClientOp {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    Read {
-        into: Option<BufferId>,
-    },
-    Write {
-        content: Content,
-        fua: bool,
-        dagtag: u64,
-    },
+    Read { into: Option<BufferId> },
+    Write { content: Content, fua: bool, dagtag: u64 },
     Flush,
 }
 
@@ -105,10 +99,6 @@ impl ClientOp {
         !self.is_read() && self.stage == Stage::Running
     }
 
-    pub(super) fn logs(&self) -> bool {
-        self.extents
-    }
-
     pub(super) fn sent_to(&self, p: usize) -> bool {
         self.sent & (1 << p) != 0
     }
@@ -116,10 +106,7 @@ impl ClientOp {
 
 impl Node {
     pub(super) fn request(&mut self, request: Request) {
-        assert!(
-            self.requests.len() < self.config.limits.requests,
-            "LIM: the front end queues"
-        );
+        assert!(self.requests.len() < self.config.limits.requests, "LIM: the front end queues");
         let refuse = |node: &mut Self, error| {
             if let RequestOp::Write { buffer, .. } = request.op {
                 node.out.push(Action::Reply(request.id, Err(error)));
@@ -135,35 +122,17 @@ impl Node {
         if self.role != Role::Primary || self.demoting() {
             return refuse(self, RequestError::NotPrimary);
         }
-        let mut parent = Parent {
-            unacknowledged: 0,
-            unfinished: 0,
-            result: Ok(None),
-            payload: None,
-        };
+        let mut parent =
+            Parent { unacknowledged: 0, unfinished: 0, result: Ok(None), payload: None };
         let pieces = match request.op {
             RequestOp::Read(range) => Vec::from([(range, Kind::Read { into: None })]),
             RequestOp::Write { range, buffer, fua } => {
                 parent.payload = Some(buffer);
-                Vec::from([(
-                    range,
-                    Kind::Write {
-                        content: Content::Data(buffer),
-                        fua,
-                        dagtag: 0,
-                    },
-                )])
+                Vec::from([(range, Kind::Write { content: Content::Data(buffer), fua, dagtag: 0 })])
             }
             RequestOp::Zero { range, unmap, fua } => {
-                let kind = Kind::Write {
-                    content: Content::Zero { unmap },
-                    fua,
-                    dagtag: 0,
-                };
-                self.pieces(v, range)
-                    .into_iter()
-                    .map(|range| (range, kind))
-                    .collect()
+                let kind = Kind::Write { content: Content::Zero { unmap }, fua, dagtag: 0 };
+                self.pieces(v, range).into_iter().map(|range| (range, kind)).collect()
             }
             RequestOp::Flush => Vec::from([(ByteRange::new(0, 0), Kind::Flush)]),
         };
@@ -180,14 +149,8 @@ impl Node {
         let limits = &self.config.limits;
         let meta = self.volumes[v].meta.as_ref();
         let piece = meta.map_or(limits.piece_bytes, |meta| {
-            let slots = meta
-                .superblock()
-                .al_slots
-                .min(limits.extents_per_request)
-                .max(1);
-            limits
-                .piece_bytes
-                .min(u64::from(slots) * u64::from(meta.geometry().extent_size))
+            let slots = meta.superblock().al_slots.min(limits.extents_per_request).max(1);
+            limits.piece_bytes.min(u64::from(slots) * u64::from(meta.geometry().extent_size))
         });
         let mut pieces = Vec::new();
         let mut start = range.start;
@@ -216,10 +179,8 @@ impl Node {
             cancelled: false,
             extents: false,
         };
-        let granted = !op.locks()
-            || self
-                .locks
-                .acquire(id, v, self.lock_range(v, range), op.is_read());
+        let granted =
+            !op.locks() || self.locks.acquire(id, v, self.lock_range(v, range), op.is_read());
         self.ops.insert(id, Op::Client(op));
         if granted {
             self.lock_granted(id);
@@ -228,9 +189,7 @@ impl Node {
 
     /// Locks cover whole logical blocks: a smaller write reads, changes and writes back its block.
     pub(super) fn lock_range(&self, v: usize, range: ByteRange) -> ByteRange {
-        let unit = self.volumes[v]
-            .geometry()
-            .map_or(4096, |g| u64::from(g.logical_block_size));
+        let unit = self.volumes[v].geometry().map_or(4096, |g| u64::from(g.logical_block_size));
         range.align_out(unit.max(4096))
     }
 
@@ -243,11 +202,8 @@ impl Node {
 
     pub(super) fn lock_granted(&mut self, id: u64) {
         if let Some(Op::Client(op)) = self.ops.get_mut(&id) {
-            op.stage = if matches!(op.kind, Kind::Write { .. }) {
-                Stage::Logging
-            } else {
-                Stage::Parked
-            };
+            op.stage =
+                if matches!(op.kind, Kind::Write { .. }) { Stage::Logging } else { Stage::Parked };
             if op.stage == Stage::Logging {
                 return self.log_wanted(id);
             }
@@ -333,12 +289,7 @@ impl Node {
         if !op.is_read() && self.handshaking() {
             return Gate::Hold("handshake");
         }
-        if !op.is_read()
-            && self
-                .peers
-                .iter()
-                .any(|p| p.in_flight > self.config.limits.peer_bytes)
-        {
+        if !op.is_read() && self.peers.iter().any(|p| p.in_flight > self.config.limits.peer_bytes) {
             return Gate::Hold("peer is slow");
         }
         if volume.good() || self.peers.iter().any(|p| p.good(op.volume)) {
@@ -408,15 +359,7 @@ impl Node {
             let op = self.client(id);
             op.local = Part::Waiting;
             op.kind = Kind::Read { into: Some(into) };
-            self.disk(
-                v,
-                DiskOp::Read {
-                    range,
-                    into,
-                    detect_zero: false,
-                },
-                Purpose::Op(id),
-            );
+            self.disk(v, DiskOp::Read { range, into, detect_zero: false }, Purpose::Op(id));
         } else if let Some(p) = self.peers.iter().position(|p| p.good(v)) {
             self.client(id).sent = 1 << p;
             let volume = self.volumes[v].number;
@@ -434,9 +377,7 @@ impl Node {
 
     fn submit_write(&mut self, id: u64) {
         let op = self.client(id).clone();
-        let Kind::Write { content, fua, .. } = op.kind else {
-            unreachable!("a write")
-        };
+        let Kind::Write { content, fua, .. } = op.kind else { unreachable!("a write") };
         let (v, range) = (op.volume, op.range);
         if self.volumes[v].usable() {
             if !op.extents {
@@ -454,11 +395,7 @@ impl Node {
             self.epoch += 1;
             self.epoch_acknowledged = false;
         }
-        self.client(id).kind = Kind::Write {
-            content,
-            fua,
-            dagtag: self.dagtag,
-        };
+        self.client(id).kind = Kind::Write { content, fua, dagtag: self.dagtag };
         for p in 0..self.peers.len() {
             if self.peers[p].replicates(v) {
                 self.client(id).sent |= 1 << p;
@@ -501,10 +438,7 @@ impl Node {
     /// A peer does not get this write: its bit is set while the extent is active in the stable log (IO-3).
     pub(super) fn missed_by(&mut self, p: usize, v: usize, range: ByteRange) {
         let Some(slot) = self.slot(p, v) else { return };
-        let meta = self.volumes[v]
-            .meta
-            .as_mut()
-            .expect("a slot is in the metadata");
+        let meta = self.volumes[v].meta.as_mut().expect("a slot is in the metadata");
         let blocks = meta.geometry().blocks_out(range);
         meta.set_bits(slot, blocks);
     }
@@ -586,11 +520,7 @@ impl Node {
             // FUA is durable on every UpToDate copy; and a copy that is the only good one must really have it.
             Kind::Write { fua, .. } => fua || !self.volumes[op.volume].good(),
             Kind::Flush => {
-                return if self.waits_for_peer_flush(op.volume) {
-                    op.written
-                } else {
-                    op.sent
-                };
+                return if self.waits_for_peer_flush(op.volume) { op.written } else { op.sent };
             }
             Kind::Read { .. } => true,
         };
@@ -612,10 +542,8 @@ impl Node {
         }
         let v = op.volume;
         // A SyncTarget, ours or a peer's, gets the write and is never counted.
-        let counted: u32 = (0..self.peers.len())
-            .filter(|&p| self.peers[p].counted(v))
-            .map(|p| 1 << p)
-            .sum();
+        let counted: u32 =
+            (0..self.peers.len()).filter(|&p| self.peers[p].counted(v)).map(|p| 1 << p).sum();
         let local_counts = self.volumes[v].good();
         let done = self.peers_done(&op);
         let pending = (local_counts && op.local == Part::Waiting) || op.sent & counted & !done != 0;
@@ -637,9 +565,7 @@ impl Node {
     }
 
     fn finish_read(&mut self, id: u64, op: &ClientOp) {
-        let Kind::Read { into } = op.kind else {
-            unreachable!("a read")
-        };
+        let Kind::Read { into } = op.kind else { unreachable!("a read") };
         if op.cancelled {
             if op.local != Part::Waiting {
                 self.out.extend(into.map(Action::Release));
@@ -650,10 +576,8 @@ impl Node {
         let have = op.local == Part::Done || op.sent & op.written != 0;
         if have && !self.paused {
             self.client(id).acknowledged = true;
-            let parent = self
-                .requests
-                .get_mut(&op.request)
-                .expect("a request outlives its operations");
+            let parent =
+                self.requests.get_mut(&op.request).expect("a request outlives its operations");
             parent.result = Ok(into);
             parent.unacknowledged = 0;
             self.out.push(Action::Reply(op.request, Ok(into)));
@@ -694,10 +618,7 @@ impl Node {
         op.acknowledged = true;
         let request = op.request;
         self.epoch_acknowledged |= !op.is_flush();
-        let parent = self
-            .requests
-            .get_mut(&request)
-            .expect("a request outlives its operations");
+        let parent = self.requests.get_mut(&request).expect("a request outlives its operations");
         parent.unacknowledged -= 1;
         if parent.unacknowledged == 0 {
             self.out.push(Action::Reply(request, parent.result));
@@ -724,12 +645,9 @@ impl Node {
             let Some(slot) = self.slot(p, v) else {
                 return false;
             };
-            let meta = self.volumes[v]
-                .meta
-                .as_ref()
-                .expect("a slot is in the metadata");
+            let meta = self.volumes[v].meta.as_ref().expect("a slot is in the metadata");
             meta.superblock().slots[slot].bitmap_uuid == Generation::NONE
-                && !meta.bits(slot).is_empty()
+                && meta.bits(slot).count() > 0
         })
     }
 
@@ -742,10 +660,7 @@ impl Node {
         for v in 0..self.volumes.len() {
             let generation = self.new_generation();
             let volume = &mut self.volumes[v];
-            if let Some(meta) = volume
-                .meta
-                .as_mut()
-                .filter(|_| volume.state == DiskState::UpToDate)
+            if let Some(meta) = volume.meta.as_mut().filter(|_| volume.state == DiskState::UpToDate)
             {
                 let ticket = meta.edit(|sb| sb.mint(generation, |node| lacking.contains(&node)));
                 volume.generation_ticket = Some(ticket);
@@ -759,10 +674,8 @@ impl Node {
         let request = op.request;
         if !op.acknowledged {
             op.acknowledged = true;
-            let parent = self
-                .requests
-                .get_mut(&request)
-                .expect("a request outlives its operations");
+            let parent =
+                self.requests.get_mut(&request).expect("a request outlives its operations");
             parent.result = Err(error);
             parent.unacknowledged -= 1;
             if parent.unacknowledged == 0 {
@@ -774,9 +687,7 @@ impl Node {
 
     /// Every copy has it or is lost: unlock.
     fn end(&mut self, id: u64) {
-        let Some(Op::Client(op)) = self.ops.remove(&id) else {
-            unreachable!("a client's")
-        };
+        let Some(Op::Client(op)) = self.ops.remove(&id) else { unreachable!("a client's") };
         assert!(op.acknowledged, "IO-1: an operation ends after its answer");
         self.parked.remove(&id);
         let v = op.volume;
@@ -786,9 +697,7 @@ impl Node {
                 if op.sent_to(p) {
                     self.target_covered(p, v, op.range);
                     if !fua {
-                        self.peers[p]
-                            .unflushed
-                            .push_back((self.finished, v, op.range));
+                        self.peers[p].unflushed.push_back((self.finished, v, op.range));
                     }
                 }
             }
@@ -800,18 +709,11 @@ impl Node {
         if op.locks() {
             self.unlock(id);
         }
-        let parent = self
-            .requests
-            .get_mut(&op.request)
-            .expect("a request outlives its operations");
+        let parent = self.requests.get_mut(&op.request).expect("a request outlives its operations");
         parent.unfinished -= 1;
         if parent.unfinished == 0 {
             let parent = self.requests.remove(&op.request).expect("just found");
-            for buffer in parent
-                .payload
-                .into_iter()
-                .chain(parent.result.ok().flatten())
-            {
+            for buffer in parent.payload.into_iter().chain(parent.result.ok().flatten()) {
                 self.out.push(Action::Release(buffer));
             }
         }
@@ -927,10 +829,8 @@ impl Node {
                 op.cancelled = true;
                 op.acknowledged = true;
                 let request = op.request;
-                let parent = self
-                    .requests
-                    .get_mut(&request)
-                    .expect("a request outlives its operations");
+                let parent =
+                    self.requests.get_mut(&request).expect("a request outlives its operations");
                 parent.result = Err(error);
                 parent.unacknowledged -= 1;
                 if parent.unacknowledged == 0 {

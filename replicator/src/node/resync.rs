@@ -81,7 +81,7 @@ impl Target {
     }
 
     fn idle(&self) -> bool {
-        self.fetches.is_empty() && self.written.is_empty() && self.commit.is_none()
+        self.fetches.is_empty() && self.written.count() == 0 && self.commit.is_none()
     }
 }
 
@@ -89,29 +89,18 @@ impl Node {
     /// Sends our bits for a volume that is going to be copied.
     pub(super) fn send_bits(&mut self, p: usize, v: usize) {
         let Some(slot) = self.slot(p, v) else { return };
-        let meta = self.volumes[v]
-            .meta
-            .as_ref()
-            .expect("a slot is in the metadata");
+        let meta = self.volumes[v].meta.as_ref().expect("a slot is in the metadata");
         let volume = self.volumes[v].number;
         let mut messages = Vec::new();
         let mut runs = Vec::new();
         for run in meta.bits(slot).runs() {
             if runs.len() == RUNS {
                 let runs = core::mem::take(&mut runs);
-                messages.push(Message::Bits {
-                    volume,
-                    runs,
-                    last: false,
-                });
+                messages.push(Message::Bits { volume, runs, last: false });
             }
             runs.push((run.start, run.end - run.start));
         }
-        messages.push(Message::Bits {
-            volume,
-            runs,
-            last: true,
-        });
+        messages.push(Message::Bits { volume, runs, last: true });
         for message in messages {
             self.send(p, message);
         }
@@ -125,14 +114,9 @@ impl Node {
         runs: &[(u64, u64)],
         last: bool,
     ) -> Result<(), &'static str> {
-        let v = self
-            .volume_index(volume)
-            .ok_or("a volume that does not exist")?;
+        let v = self.volume_index(volume).ok_or("a volume that does not exist")?;
         let slot = self.slot(p, v).ok_or("bits for a volume without a disk")?;
-        let meta = self.volumes[v]
-            .meta
-            .as_mut()
-            .expect("a slot is in the metadata");
+        let meta = self.volumes[v].meta.as_mut().expect("a slot is in the metadata");
         let blocks = meta.geometry().blocks();
         for run in ranges(runs) {
             if run.start >= run.end || run.end > blocks {
@@ -155,11 +139,7 @@ impl Node {
         };
         peer.source.bits_complete = true;
         peer.began = now;
-        peer.progress = super::Resync {
-            total: bytes,
-            copied: 0,
-            milliseconds: 0,
-        };
+        peer.progress = super::Resync { total: bytes, copied: 0, milliseconds: 0 };
         if let Some(target) = &mut peer.target {
             target.todo = bits;
             target.bits_complete = true;
@@ -184,10 +164,7 @@ impl Node {
             let Some(slot) = self.slot(p, v) else {
                 return false;
             };
-            let meta = self.volumes[v]
-                .meta
-                .as_ref()
-                .expect("a slot is in the metadata");
+            let meta = self.volumes[v].meta.as_ref().expect("a slot is in the metadata");
             let blocks = meta.geometry().blocks_out(range);
             self.peers[p].good(v)
                 && target.bits_complete
@@ -208,51 +185,34 @@ impl Node {
     }
 
     fn pump_target(&mut self, p: usize, v: usize) {
-        let target = self.peers[p].volumes[v]
-            .target
-            .as_ref()
-            .expect("asked by pump_targets");
+        let target = self.peers[p].volumes[v].target.as_ref().expect("asked by pump_targets");
         if !target.bits_complete || !target.stable || self.peers[p].rx.hold {
             return;
         }
         self.ask(p, v);
         let slot = self.slot(p, v).expect("a target has a disk");
         let limit = self.config.limits.resync_commit_blocks;
-        let target = self.peers[p].volumes[v]
-            .target
-            .as_mut()
-            .expect("still a target");
-        let all_asked = target.todo.is_empty() && target.fetches.is_empty();
+        let target = self.peers[p].volumes[v].target.as_mut().expect("still a target");
+        let all_asked = target.todo.count() == 0 && target.fetches.is_empty();
         if target.commit.is_none()
-            && !target.written.is_empty()
+            && target.written.count() > 0
             && (all_asked || target.written.count() >= limit)
         {
             // COV-3: flush here first, then at the source, then clear there, then here.
-            let runs: Vec<_> = target
-                .written
-                .runs()
-                .take(RUNS)
-                .map(|r| (r.start, r.end - r.start))
-                .collect();
+            let runs: Vec<_> =
+                target.written.runs().take(RUNS).map(|r| (r.start, r.end - r.start)).collect();
             for run in ranges(&runs) {
                 target.written.clear(run);
             }
             self.ids.op += 1;
-            target.commit = Some(Commit {
-                id: self.ids.op,
-                runs,
-            });
+            target.commit = Some(Commit { id: self.ids.op, runs });
             let link = self.peers[p].link.expect("connected");
             let wait = self.waits.open(Then::CommitFlushed { link, volume: v });
             self.flush_local(v, wait);
             return;
         }
-        let bits = self.volumes[v]
-            .meta
-            .as_ref()
-            .expect("a target has a disk")
-            .bits(slot);
-        let (empty, again) = (bits.is_empty(), bits.clone());
+        let bits = self.volumes[v].meta.as_ref().expect("a target has a disk").bits(slot);
+        let (empty, again) = (bits.count() == 0, bits.clone());
         if all_asked && target.idle() && !target.finishing {
             if empty {
                 target.finishing = true;
@@ -283,18 +243,8 @@ impl Node {
             let range = geometry.block_bytes(blocks.clone());
             target.asked += range.len();
             self.ids.op += 1;
-            target.fetches.insert(
-                self.ids.op,
-                Fetch {
-                    blocks,
-                    tainted: false,
-                },
-            );
-            messages.push(Message::SyncRead {
-                id: self.ids.op,
-                volume,
-                range,
-            });
+            target.fetches.insert(self.ids.op, Fetch { blocks, tainted: false });
+            messages.push(Message::SyncRead { id: self.ids.op, volume, range });
         }
         for message in messages {
             self.send(p, message);
@@ -303,19 +253,10 @@ impl Node {
 
     /// Where the answer to a `SyncRead` belongs.
     pub(super) fn fetch_range(&self, p: usize, id: u64) -> Option<(usize, ByteRange)> {
-        self.peers[p]
-            .volumes
-            .iter()
-            .enumerate()
-            .find_map(|(v, volume)| {
-                let fetch = volume.target.as_ref()?.fetches.get(&id)?;
-                Some((
-                    v,
-                    self.volumes[v]
-                        .geometry()?
-                        .block_bytes(fetch.blocks.clone()),
-                ))
-            })
+        self.peers[p].volumes.iter().enumerate().find_map(|(v, volume)| {
+            let fetch = volume.target.as_ref()?.fetches.get(&id)?;
+            Some((v, self.volumes[v].geometry()?.block_bytes(fetch.blocks.clone())))
+        })
     }
 
     /// COV-5: a client's write makes what was asked for before it stale.
@@ -337,11 +278,7 @@ impl Node {
     /// The piece has its lock: may it be written?
     pub(super) fn fetch_may_apply(&self, p: usize, id: u64) -> bool {
         self.peers[p].volumes.iter().any(|volume| {
-            volume
-                .target
-                .as_ref()
-                .and_then(|t| t.fetches.get(&id))
-                .is_some_and(|f| !f.tainted)
+            volume.target.as_ref().and_then(|t| t.fetches.get(&id)).is_some_and(|f| !f.tainted)
         })
     }
 
@@ -381,10 +318,7 @@ impl Node {
     /// A write that covers whole blocks brings them in sync without a copy.
     pub(super) fn target_covered(&mut self, p: usize, v: usize, range: ByteRange) {
         let Some(slot) = self.slot(p, v) else { return };
-        let meta = self.volumes[v]
-            .meta
-            .as_ref()
-            .expect("a slot is in the metadata");
+        let meta = self.volumes[v].meta.as_ref().expect("a slot is in the metadata");
         let blocks = meta.geometry().blocks_in(range);
         let Some(target) = &mut self.peers[p].volumes[v].target else {
             return;
@@ -410,10 +344,7 @@ impl Node {
             return;
         };
         let volume = self.volumes[v].number;
-        let commit = self.peers[p].volumes[v]
-            .target
-            .as_ref()
-            .and_then(|t| t.commit.clone());
+        let commit = self.peers[p].volumes[v].target.as_ref().and_then(|t| t.commit.clone());
         if let Some(Commit { id, runs }) = commit {
             self.send(p, Message::SyncCommit { id, volume, runs });
         }
@@ -429,10 +360,7 @@ impl Node {
         });
         let v = found.ok_or("an answer to a commit that was not asked for")?;
         let slot = self.slot(p, v).ok_or("a commit without a disk")?;
-        let target = self.peers[p].volumes[v]
-            .target
-            .as_mut()
-            .expect("just found");
+        let target = self.peers[p].volumes[v].target.as_mut().expect("just found");
         let commit = target.commit.take().expect("just found");
         let meta = self.volumes[v].meta.as_mut().expect("a target has a disk");
         for run in ranges(&commit.runs) {
@@ -454,11 +382,7 @@ impl Node {
         let Some(link) = self.peers[p].link else {
             return;
         };
-        if let Some(target) = self.peers[p].volumes[v]
-            .target
-            .as_mut()
-            .filter(|t| t.finishing)
-        {
+        if let Some(target) = self.peers[p].volumes[v].target.as_mut().filter(|t| t.finishing) {
             target.grant = Some((current, history));
             let wait = self.waits.open(Then::GrantFlushed { link, volume: v });
             self.flush_local(v, wait);
@@ -537,12 +461,7 @@ impl Node {
             return;
         };
         if self.volumes[v].usable() {
-            let wait = self.waits.open(Then::CommitAtSource {
-                link,
-                volume: v,
-                id,
-                runs,
-            });
+            let wait = self.waits.open(Then::CommitAtSource { link, volume: v, id, runs });
             self.flush_local(v, wait);
         }
     }
@@ -559,10 +478,7 @@ impl Node {
             return;
         };
         let Some(slot) = self.slot(p, v) else { return };
-        let meta = self.volumes[v]
-            .meta
-            .as_mut()
-            .expect("a slot is in the metadata");
+        let meta = self.volumes[v].meta.as_mut().expect("a slot is in the metadata");
         let blocks = meta.geometry().blocks();
         for run in ranges(runs) {
             meta.clear_bits(slot, run.start.min(blocks)..run.end.min(blocks));
@@ -579,11 +495,8 @@ impl Node {
         let Some(slot) = self.slot(p, v) else { return };
         let node = self.peers[p].node;
         let good = self.volumes[v].good();
-        let meta = self.volumes[v]
-            .meta
-            .as_mut()
-            .expect("a slot is in the metadata");
-        if !good || !meta.bits(slot).is_empty() {
+        let meta = self.volumes[v].meta.as_mut().expect("a slot is in the metadata");
+        if !good || meta.bits(slot).count() > 0 {
             // Something is left on this side: the next handshake finds out what.
             self.restart_link(p, "bits are left at the end of the resync");
             return;
@@ -598,25 +511,12 @@ impl Node {
         let Some(p) = self.peer_of(link).filter(|_| ok) else {
             return;
         };
-        let sb = self.volumes[v]
-            .meta
-            .as_ref()
-            .expect("a source has a disk")
-            .superblock();
-        let (current, history) = (
-            sb.current,
-            sb.history.iter().copied().filter(|g| g.is_real()).collect(),
-        );
+        let sb = self.volumes[v].meta.as_ref().expect("a source has a disk").superblock();
+        let (current, history) =
+            (sb.current, sb.history.iter().copied().filter(|g| g.is_real()).collect());
         let volume = self.volumes[v].number;
         self.peers[p].volumes[v].granted = true;
-        self.send(
-            p,
-            Message::SyncGrant {
-                volume,
-                current,
-                history,
-            },
-        );
+        self.send(p, Message::SyncGrant { volume, current, history });
     }
 
     pub(super) fn peer_in_sync(
@@ -624,9 +524,7 @@ impl Node {
         p: usize,
         volume: VolumeNumber,
     ) -> Result<(), &'static str> {
-        let v = self
-            .volume_index(volume)
-            .ok_or("a volume that does not exist")?;
+        let v = self.volume_index(volume).ok_or("a volume that does not exist")?;
         if !self.peers[p].volumes[v].granted {
             return Err("in sync without a grant");
         }

@@ -38,9 +38,7 @@ enum Stage {
 
 impl Node {
     pub(super) fn demoting(&self) -> bool {
-        self.change
-            .as_ref()
-            .is_some_and(|c| matches!(c.stage, Stage::Quiesce | Stage::Unmark(_)))
+        self.change.as_ref().is_some_and(|c| matches!(c.stage, Stage::Quiesce | Stage::Unmark(_)))
     }
 
     pub(super) fn promote(&mut self, command: Option<CommandId>, force: bool) {
@@ -50,11 +48,7 @@ impl Node {
         if self.role == Role::Primary {
             return self.end_change(command, Ok(()));
         }
-        self.change = Some(RoleChange {
-            command,
-            force,
-            stage: Stage::Check,
-        });
+        self.change = Some(RoleChange { command, force, stage: Stage::Check });
     }
 
     pub(super) fn demote(&mut self, command: Option<CommandId>, force: bool) {
@@ -70,23 +64,12 @@ impl Node {
                     "{} clients have the device open: disconnect them, or `polluxadm secondary --force` (their requests fail)",
                     self.opens.len()
                 );
-                return self.end_change(
-                    command,
-                    Err(Refusal {
-                        kind: RefusalKind::InUse,
-                        text,
-                    }),
-                );
+                return self.end_change(command, Err(Refusal { kind: RefusalKind::InUse, text }));
             }
-            self.out
-                .push(Action::CloseExports("this node becomes Secondary".into()));
+            self.out.push(Action::CloseExports("this node becomes Secondary".into()));
             self.fail_requests(RequestError::NotPrimary);
         }
-        self.change = Some(RoleChange {
-            command,
-            force,
-            stage: Stage::Quiesce,
-        });
+        self.change = Some(RoleChange { command, force, stage: Stage::Quiesce });
     }
 
     fn end_change(&mut self, command: Option<CommandId>, result: Result<(), Refusal>) {
@@ -96,17 +79,13 @@ impl Node {
                 self.out.push(Action::Opened(open, Err(refusal.clone())));
             }
         }
-        self.out
-            .extend(command.map(|command| Action::Done(command, result)));
+        self.out.extend(command.map(|command| Action::Done(command, result)));
     }
 
     /// The change under way cannot go on.
     pub(super) fn abort_change(&mut self, why: &str) {
         if let Some(change) = self.change.take() {
-            let refusal = Refusal {
-                kind: RefusalKind::State,
-                text: why.into(),
-            };
+            let refusal = Refusal { kind: RefusalKind::State, text: why.into() };
             self.end_change(change.command, Err(refusal));
         }
     }
@@ -127,11 +106,7 @@ impl Node {
             let Some(change) = self.change.clone() else {
                 return;
             };
-            let link = self
-                .peers
-                .iter()
-                .find(|p| p.connected())
-                .and_then(|p| p.link);
+            let link = self.peers.iter().find(|p| p.connected()).and_then(|p| p.link);
             let next = match change.stage {
                 Stage::Check => match self.may_promote(change.force) {
                     Err((kind, text)) => return self.refuse_change(change.command, kind, text),
@@ -192,11 +167,7 @@ impl Node {
     }
 
     fn may_promote(&self, force: bool) -> Result<(), (RefusalKind, String)> {
-        if let Some(peer) = self
-            .peers
-            .iter()
-            .find(|p| p.role == Role::Primary || p.promoting)
-        {
+        if let Some(peer) = self.peers.iter().find(|p| p.role == Role::Primary || p.promoting) {
             let text = format!(
                 "node {} is Primary: on it `polluxadm secondary`, then here `polluxadm primary`",
                 peer.node.0
@@ -249,9 +220,7 @@ impl Node {
 
     fn edit_disks(&mut self, edit: impl Fn(&mut bitmap::Superblock)) -> Vec<(usize, Ticket)> {
         let volumes = self.volumes.iter_mut().enumerate();
-        volumes
-            .filter_map(|(v, volume)| Some((v, volume.meta.as_mut()?.edit(&edit))))
-            .collect()
+        volumes.filter_map(|(v, volume)| Some((v, volume.meta.as_mut()?.edit(&edit)))).collect()
     }
 
     fn now_primary(&mut self, command: Option<CommandId>, force: bool) {
@@ -357,10 +326,7 @@ impl Node {
             Some("this node is Secondary; make it Primary with `polluxadm primary`, or connect to the node that is".into())
         };
         if let Some(text) = refusal {
-            let refusal = Refusal {
-                kind: RefusalKind::State,
-                text,
-            };
+            let refusal = Refusal { kind: RefusalKind::State, text };
             self.out.push(Action::Opened(id, Err(refusal)));
             return;
         }

@@ -52,25 +52,13 @@ pub fn verdict(a: &Facts, b: &Facts) -> Agreed {
     if let Some(why) = incompatible(a, b) {
         return Agreed::Refuse(RefuseReason::Incompatible(why));
     }
-    let relations: Vec<_> = a
-        .volumes
-        .iter()
-        .zip(&b.volumes)
-        .map(|(a, b)| relate(a, b))
-        .collect();
+    let relations: Vec<_> = a.volumes.iter().zip(&b.volumes).map(|(a, b)| relate(a, b)).collect();
     if relations.contains(&Relation::Unrelated) {
         return Agreed::Refuse(RefuseReason::Unrelated);
     }
-    let ahead = relations
-        .iter()
-        .any(|r| matches!(r, Relation::Ahead { .. }));
-    let behind = relations
-        .iter()
-        .any(|r| matches!(r, Relation::Behind { .. }));
-    let split = relations
-        .iter()
-        .any(|r| matches!(r, Relation::Split { .. }))
-        || (ahead && behind);
+    let ahead = relations.iter().any(|r| matches!(r, Relation::Ahead { .. }));
+    let behind = relations.iter().any(|r| matches!(r, Relation::Behind { .. }));
+    let split = relations.iter().any(|r| matches!(r, Relation::Split { .. })) || (ahead && behind);
 
     let a_is_source = if split {
         // SB-2: only an operator's word, given on exactly one side, resolves it.
@@ -98,11 +86,7 @@ pub fn verdict(a: &Facts, b: &Facts) -> Agreed {
             Relation::Same | Relation::Unrelated => false,
             Relation::Ahead { full } | Relation::Behind { full } | Relation::Split { full } => full,
         };
-        if a_is_source {
-            VolumeVerdict::Source { full }
-        } else {
-            VolumeVerdict::Target { full }
-        }
+        if a_is_source { VolumeVerdict::Source { full } } else { VolumeVerdict::Target { full } }
     });
     Agreed::Go(volumes.collect())
 }
@@ -146,10 +130,7 @@ fn relate(a: &VolumeFacts, b: &VolumeFacts) -> Relation {
     if !has_disk(a) || !has_disk(b) {
         return Relation::Idle;
     }
-    match (
-        a.disk > DiskState::Inconsistent,
-        b.disk > DiskState::Inconsistent,
-    ) {
+    match (a.disk > DiskState::Inconsistent, b.disk > DiskState::Inconsistent) {
         (false, false) => Relation::Idle,
         (true, false) => inconsistent_peer(a, b),
         (false, true) => inconsistent_peer(b, a).mirror(),
@@ -234,11 +215,7 @@ fn equal_is_source(a: &Facts, b: &Facts) -> bool {
 fn roles_forbid(a: &Facts, b: &Facts, relations: &[Relation], a_is_source: bool) -> Option<Agreed> {
     let (source, target) = if a_is_source { (a, b) } else { (b, a) };
     let step_down = |who: &Facts| {
-        if core::ptr::eq(who, a) {
-            Agreed::IStepDown
-        } else {
-            Agreed::YouStepDown
-        }
+        if core::ptr::eq(who, a) { Agreed::IStepDown } else { Agreed::YouStepDown }
     };
     let copies = target.volumes.iter().zip(relations).any(|(v, r)| {
         v.disk == DiskState::UpToDate && !matches!(r, Relation::Idle | Relation::Same)
@@ -251,11 +228,7 @@ fn roles_forbid(a: &Facts, b: &Facts, relations: &[Relation], a_is_source: bool)
         if source.role == Role::Primary && source.was_paused && !copies {
             return Some(step_down(source));
         }
-        let reason = if copies {
-            RefuseReason::SplitBrain
-        } else {
-            RefuseReason::TwoPrimaries
-        };
+        let reason = if copies { RefuseReason::SplitBrain } else { RefuseReason::TwoPrimaries };
         return Some(Agreed::Refuse(reason));
     }
     // A diskless Primary whose peer's data moved on without it has nothing to offer its clients any more.

@@ -131,9 +131,7 @@ impl Volume {
 
     /// Is any extent active?
     pub(super) fn log_in_use(&self) -> bool {
-        self.meta
-            .as_ref()
-            .is_some_and(|m| m.active_extents().next().is_some())
+        self.meta.as_ref().is_some_and(|m| m.active_extents().next().is_some())
     }
 
     /// Nothing of it is in flight or waits to become durable.
@@ -147,11 +145,7 @@ impl Volume {
 
     /// Operations up to this one, of those that have `finished`, are stable here.
     fn stable_up_to(&self, finished: u64) -> u64 {
-        if self.needs_flush() {
-            self.flush.stable
-        } else {
-            finished
-        }
+        if self.needs_flush() { self.flush.stable } else { finished }
     }
 
     /// Has anything completed that no flush covers?
@@ -164,10 +158,7 @@ impl Volume {
         self.size = meta.geometry().size;
         self.exposed = meta.superblock().current;
         self.meta = Some(meta);
-        self.flush = Flusher {
-            dirty: true,
-            ..Flusher::default()
-        };
+        self.flush = Flusher { dirty: true, ..Flusher::default() };
     }
 }
 
@@ -216,10 +207,7 @@ impl Node {
             }
         }
         volume.commit = None;
-        let durable = volume
-            .any_meta()
-            .expect("a commit belongs to metadata")
-            .finish_commit();
+        let durable = volume.any_meta().expect("a commit belongs to metadata").finish_commit();
         let mut done = Vec::new();
         while let Some(first) = volume.tickets.first_entry() {
             if *first.key() > durable {
@@ -293,10 +281,8 @@ impl Node {
     /// Everybody who waited for this disk is told that it is gone.
     pub(super) fn abandon_waiters(&mut self, v: usize) {
         let volume = &mut self.volumes[v];
-        let mut waiters: Vec<_> = core::mem::take(&mut volume.tickets)
-            .into_values()
-            .flatten()
-            .collect();
+        let mut waiters: Vec<_> =
+            core::mem::take(&mut volume.tickets).into_values().flatten().collect();
         waiters.append(&mut volume.flush.next);
         waiters.extend(volume.flush.running.take().unwrap_or_default());
         for wait in waiters {
@@ -317,9 +303,7 @@ impl Node {
 
     /// Extents of a range in the volume's geometry.
     pub(super) fn extents_of(&self, v: usize, range: ByteRange) -> core::ops::Range<u32> {
-        self.volumes[v]
-            .geometry()
-            .map_or(0..0, |g| g.extents_of(range))
+        self.volumes[v].geometry().map_or(0..0, |g| g.extents_of(range))
     }
 
     pub(super) fn hold_extents(&mut self, v: usize, range: ByteRange) {
@@ -356,9 +340,7 @@ impl Node {
         let finished = self.finished;
         let peers = self.peers.iter().filter(|p| p.replicates(v));
         let local = self.volumes[v].stable_up_to(finished);
-        peers
-            .map(|p| p.stable_up_to(finished))
-            .fold(local, u64::min)
+        peers.map(|p| p.stable_up_to(finished)).fold(local, u64::min)
     }
 
     /// Serves the operations that wait for room in the log.
@@ -371,10 +353,7 @@ impl Node {
     /// Makes room for `missing` extents, or arranges that room will come.
     pub(super) fn make_room(&mut self, v: usize, missing: u32) {
         for _ in 0..missing {
-            let meta = self.volumes[v]
-                .meta
-                .as_ref()
-                .expect("only a disk has a log");
+            let meta = self.volumes[v].meta.as_ref().expect("only a disk has a log");
             let Some(victim) = meta.oldest_active(|extent| self.clean_extent(v, extent)) else {
                 self.flush_everywhere();
                 return;
@@ -384,17 +363,10 @@ impl Node {
     }
 
     fn retire(&mut self, v: usize, extent: u32) {
-        assert!(
-            self.clean_extent(v, extent),
-            "COV-4: only a clean extent leaves the log"
-        );
+        assert!(self.clean_extent(v, extent), "COV-4: only a clean extent leaves the log");
         let volume = &mut self.volumes[v];
         volume.extents.remove(&extent);
-        let ticket = volume
-            .meta
-            .as_mut()
-            .expect("only a disk has a log")
-            .retire(extent);
+        let ticket = volume.meta.as_mut().expect("only a disk has a log").retire(extent);
         self.after_durable(v, ticket, Then::Nothing);
         self.feed_log(v);
     }
@@ -423,10 +395,8 @@ impl Node {
         let cold: Vec<_> = meta
             .active_extents()
             .filter(|&extent| {
-                let touched = self.volumes[v]
-                    .extents
-                    .get(&extent)
-                    .map_or(super::Time(0), |e| e.touched);
+                let touched =
+                    self.volumes[v].extents.get(&extent).map_or(super::Time(0), |e| e.touched);
                 self.now.ms_since(touched) >= idle_ms && self.clean_extent(v, extent)
             })
             .collect();

@@ -21,23 +21,13 @@ pub(super) enum Then {
     /// Something an acknowledgement waited for is stable.
     Recheck(u64),
     /// A flush the peer asked for is done.
-    FlushedForPeer {
-        peer: usize,
-        link: Option<LinkId>,
-        number: u64,
-        barrier: bool,
-    },
+    FlushedForPeer { peer: usize, link: Option<LinkId>, number: u64, barrier: bool },
     /// What the verdict demands is stable.
     HandshakeStable { link: LinkId },
     /// The target's blocks are flushed: tell the source.
     CommitFlushed { link: LinkId, volume: usize },
     /// The source has flushed for a commit: clear and tell the target.
-    CommitAtSource {
-        link: LinkId,
-        volume: usize,
-        id: u64,
-        runs: Vec<(u64, u64)>,
-    },
+    CommitAtSource { link: LinkId, volume: usize, id: u64, runs: Vec<(u64, u64)> },
     /// The source has rotated the target's slot: grant.
     Grant { link: LinkId, volume: usize },
     /// The target has flushed the last of it: become UpToDate.
@@ -45,10 +35,7 @@ pub(super) enum Then {
     /// The target is stably UpToDate.
     InSync { link: LinkId, volume: usize },
     /// Attach has written what it had to.
-    Attached {
-        command: CommandId,
-        volume: VolumeNumber,
-    },
+    Attached { command: CommandId, volume: VolumeNumber },
     /// A step of a role change.
     RoleChange,
     /// Outdated is stable: leave the peer.
@@ -75,32 +62,19 @@ impl Waits {
     /// A countdown of one, which the caller holds until all others are added (`add`), then counts down itself.
     pub(super) fn open(&mut self, then: Then) -> WaitId {
         self.next += 1;
-        self.open.insert(
-            self.next,
-            Wait {
-                left: 1,
-                ok: true,
-                then,
-            },
-        );
+        self.open.insert(self.next, Wait { left: 1, ok: true, then });
         self.next
     }
 
     /// One completion more to wait for.
     pub(super) fn add(&mut self, id: WaitId) -> WaitId {
-        self.open
-            .get_mut(&id)
-            .expect("the caller holds it open")
-            .left += 1;
+        self.open.get_mut(&id).expect("the caller holds it open").left += 1;
         id
     }
 
     /// One completion is in. The continuation, if it was the last.
     pub(super) fn down(&mut self, id: WaitId, ok: bool) -> Option<(Then, bool)> {
-        let wait = self
-            .open
-            .get_mut(&id)
-            .expect("counted down once per completion");
+        let wait = self.open.get_mut(&id).expect("counted down once per completion");
         wait.left -= 1;
         wait.ok &= ok;
         if wait.left > 0 {

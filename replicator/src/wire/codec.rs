@@ -50,7 +50,8 @@ impl Encoder {
 /// What the decoder says about the bytes at hand.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Decoded<'a> {
-    /// Nothing was taken: so many bytes must be there, at once, before it goes on. At most `MAX_BODY` + `DIRECT_PAYLOAD`.
+    /// So many bytes must be there, at once, before it goes on; less than `MAX_BODY` + `DIRECT_PAYLOAD`. What is left of
+    /// `input` is to be kept.
     Need(usize),
     /// A message, and its payload if that is shorter than `DIRECT_PAYLOAD`. A buffer in it is `UNNAMED`.
     Message(Message, Option<&'a [u8]>),
@@ -148,7 +149,8 @@ impl Decoder {
                 State::Skip(left) => {
                     let take = left.min(input.len());
                     *input = &input[take..];
-                    self.state = if take == left { State::Header } else { State::Skip(left - take) };
+                    self.state =
+                        if take == left { State::Header } else { State::Skip(left - take) };
                     if take < left {
                         return Ok(Decoded::Need(1));
                     }

@@ -210,7 +210,9 @@ pub(super) fn decode(kind: FrameType, body: &[u8]) -> Result<Message, WireError>
     let bad = |what| WireError::Value(kind, what);
     let history = |shape: Vec<u64>| history(shape).ok_or(bad("history"));
     Ok(match kind {
-        FrameType::Facts => facts(take(kind, body)?).map(Box::new).map(Message::Facts).map_err(bad)?,
+        FrameType::Facts => {
+            facts(take(kind, body)?).map(Box::new).map(Message::Facts).map_err(bad)?
+        }
         FrameType::Agreed => agreed(take(kind, body)?).map(Message::Agreed).map_err(bad)?,
         FrameType::Ready => {
             let ReadyShape { currents } = take(kind, body)?;

@@ -11,7 +11,7 @@ use crate::node::BufferId;
 use alloc::vec::Vec;
 use bitmap::{ByteRange, NodeId};
 use zerocopy::little_endian::{U16, U64};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// The name of every buffer that comes out of a decoder: whoever receives the bytes names it.
 pub const UNNAMED: BufferId = BufferId(0);
@@ -277,7 +277,11 @@ pub(super) fn decode(
                 return Err(bad("checksum kind"));
             }
             let id = body.id.get();
-            Ok(if read { Message::ReadData { id, buffer } } else { Message::SyncData { id, buffer } })
+            Ok(if read {
+                Message::ReadData { id, buffer }
+            } else {
+                Message::SyncData { id, buffer }
+            })
         }
         _ => unreachable!("only the types body_len knows come here"),
     }

@@ -10,7 +10,7 @@ use alloc::string::String;
 use bitmap::NodeId;
 use core::mem::offset_of;
 use zerocopy::little_endian::{U16, U32, U64};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Bytes of a hello.
 pub const HELLO_LEN: usize = size_of::<HelloBytes>();
@@ -254,10 +254,14 @@ pub struct Session {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Mismatch {
     /// Both are the same end, or we hear ourselves.
-    #[error("our own words came back: something mirrors the connection, or `address` names ourselves")]
+    #[error(
+        "our own words came back: something mirrors the connection, or `address` names ourselves"
+    )]
     Mirrored,
     /// Another resource's port.
-    #[error("it serves resource \"{theirs}\", we serve \"{ours}\": compare `address` and the resource names")]
+    #[error(
+        "it serves resource \"{theirs}\", we serve \"{ours}\": compare `address` and the resource names"
+    )]
     Resource {
         /// Our name.
         ours: String,
@@ -265,7 +269,9 @@ pub enum Mismatch {
         theirs: String,
     },
     /// Another node.
-    #[error("it is node-id {from} and looks for node-id {to}; we are {us} and look for {peer}: compare `node-id` and `address` on both nodes")]
+    #[error(
+        "it is node-id {from} and looks for node-id {to}; we are {us} and look for {peer}: compare `node-id` and `address` on both nodes"
+    )]
     Node {
         /// Its node-id.
         from: u8,
@@ -285,13 +291,19 @@ pub enum Mismatch {
         theirs: (u16, u16),
     },
     /// Only we have a secret.
-    #[error("we have a shared-secret and it has none: configure the same `net {{ shared-secret \"...\"; }}` on both nodes")]
+    #[error(
+        "we have a shared-secret and it has none: configure the same `net {{ shared-secret \"...\"; }}` on both nodes"
+    )]
     OnlyWeAuthenticate,
     /// Only the other has a secret.
-    #[error("it has a shared-secret and we have none: configure the same `net {{ shared-secret \"...\"; }}` on both nodes")]
+    #[error(
+        "it has a shared-secret and we have none: configure the same `net {{ shared-secret \"...\"; }}` on both nodes"
+    )]
     OnlyTheyAuthenticate,
     /// The proofs do not match.
-    #[error("the shared secrets differ: configure the same `net {{ shared-secret \"...\"; }}` on both nodes")]
+    #[error(
+        "the shared secrets differ: configure the same `net {{ shared-secret \"...\"; }}` on both nodes"
+    )]
     Secret,
     /// Other checksums.
     #[error("`net {{ data-integrity-alg }}` is {theirs} there and {ours} here: make them equal")]
@@ -302,15 +314,16 @@ pub enum Mismatch {
         theirs: Integrity,
     },
     /// An ability is missing.
-    #[error("features {missing} are needed by one node and unknown to the other: upgrade the older node")]
+    #[error(
+        "features {missing} are needed by one node and unknown to the other: upgrade the older node"
+    )]
     Features {
         /// The bits.
         missing: Features,
     },
 }
 
-/// Is the other end who we look for? `to` is not yet compared by an acceptor that serves several peers: it answers as the
-/// end the dialer looks for, or not at all.
+/// Is the other end who we look for? (An acceptor looks for whichever of its peers the dialer says it is.)
 pub fn identify(ours: &Hello, theirs: &Hello) -> Result<(), Mismatch> {
     if ours.end == theirs.end || ours.nonce == theirs.nonce || ours.from == theirs.from {
         return Err(Mismatch::Mirrored);

@@ -266,6 +266,5 @@ pub enum RefuseReason {
 
 /// Runs of blocks as ranges.
 pub fn ranges(runs: &[(u64, u64)]) -> impl Iterator<Item = Range<u64>> + '_ {
-    runs.iter()
-        .map(|&(first, count)| first..first.saturating_add(count))
+    runs.iter().map(|&(first, count)| first..first.saturating_add(count))
 }

@@ -133,7 +133,7 @@ impl Cluster {
         }
         let (n, peer) = (op.node, 1 - op.node);
         self.acknowledging_role(n)?;
-        self.acknowledging_generation(id, facts)?;
+        self.acknowledging_generation(id, copies, facts)?;
         let own = self.own_good[n].is_some_and(|since| since <= op.invoked);
         let both = self.peer_good[n].is_some_and(|since| since <= op.invoked);
         let depth = if op.fua { Depth::Stable } else { Depth::Cache };

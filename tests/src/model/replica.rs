@@ -67,13 +67,6 @@ impl Replica {
         done
     }
 
-    /// Whether an acknowledged write older than `invoked` is not promised to be stable here.
-    pub(super) fn lacks_stable(&self, history: &History, wanted: &Self, invoked: u64) -> bool {
-        wanted.cache.iter().zip(&self.stable).any(|(&w, &s)| {
-            w != 0 && history.op(w).ended < invoked && history.op(w).invoked > history.op(s).invoked
-        })
-    }
-
     /// The process died.
     pub fn killed(&mut self) {
         self.memory.clone_from(&self.cache);

@@ -18,7 +18,7 @@ pub(super) enum Level {
     Common,
     Resource,
     Connection,
-    Host,
+    On,
 }
 
 impl Level {
@@ -31,7 +31,7 @@ impl Level {
                  connection-mesh volume device meta-disk flexible-meta-disk"
             }
             Self::Connection => "net disk host hosts",
-            Self::Host => {
+            Self::On => {
                 "node-id address volume device disk meta-disk flexible-meta-disk options nbd"
             }
         }
@@ -80,28 +80,27 @@ fn is_word(name: &str, words: &str) -> bool {
 /// What to say of a keyword that may not stand where it stands.
 pub(super) fn unknown(at: &Statement, inside: &str, allowed: &str) -> ConfigError {
     let name = at.name();
-    let hint = match name {
-        "include" => "it stands at the top level only, outside of all braces",
-        "floating" => "name each host: `on NAME { address ...; }`, as `uname -n` prints it there",
-        "stacked-on-top-of" => "stacked resources are not supported",
-        "template-file" => "not supported: write what that file holds into `common`",
-        "path" => "not supported: one address for each host, in its `on` section",
-        "tls" if inside == "nbd" => "not supported yet: NBD is served without encryption",
+    let why = match name {
+        "include" => "stands at the top level only, outside of all braces",
+        "floating" => {
+            "is not supported: name each host, `on NAME { address ...; }`, as `uname -n` prints it \
+             there"
+        }
+        "stacked-on-top-of" => "is not supported: resources do not stack",
+        "template-file" => "is not supported: write what that file holds into `common`",
+        "path" => "is not supported: each host has one address, in its `on` section",
+        "tls" => "is not supported yet: NBD is served without encryption",
         _ => match options::closest(name, allowed.split(' ')) {
-            Some(near) => &format!("did you mean `{near}`?"),
-            None => &format!("allowed: {}", allowed.replace(' ', ", ")),
+            Some(near) => &format!("is not known {inside}: did you mean `{near}`?"),
+            None => &format!("is not known {inside}: allowed: {}", allowed.replace(' ', ", ")),
         },
     };
-    at.error(format!("`{name}` cannot stand in {inside}: {hint}"))
+    at.error(format!("`{name}` {why}"))
 }
 
 /// The error of saying something again where `first` says it.
 pub(super) fn twice(at: &Statement, first: &Place) -> ConfigError {
-    let said = format!("{} {}", at.name(), at.values().join(" "));
-    at.error(format!(
-        "`{}` is said already at {first}: delete one",
-        said.trim_end()
-    ))
+    at.error(format!("`{}`: said already at {first}: delete one", at.text()))
 }
 
 fn set<T>(
@@ -111,11 +110,7 @@ fn set<T>(
     value: T,
 ) -> Result<(), ConfigError> {
     let place = at.place.clone();
-    match slot.replace(Slot {
-        value,
-        place,
-        level,
-    }) {
+    match slot.replace(Slot { value, place, level }) {
         Some(first) if first.level == level => Err(twice(at, &first.place)),
         _ => Ok(()),
     }
@@ -131,12 +126,12 @@ impl Draft {
     ) -> Result<(), ConfigError> {
         let name = at.name();
         if !is_word(name, level.keywords()) {
-            let inside = format!("{level:?}").to_lowercase();
+            let inside = format!("in `{level:?}`").to_lowercase();
             return Err(unknown(at, &inside, level.keywords()));
         }
         match name {
             "protocol" => option("net", at, level, &mut self.options, warnings)?,
-            "disk" if at.body.is_none() && level != Level::Common => {
+            "disk" if at.body.is_none() && matches!(level, Level::Resource | Level::On) => {
                 self.volume(0, false, at, level)?.line(at, level)?;
             }
             "net" | "disk" | "options" | "startup" | "handlers" => {
@@ -167,7 +162,10 @@ impl Draft {
                     volume.take(inner, level, warnings)?;
                 }
             }
-            _ => self.volume(0, false, at, level)?.line(at, level)?,
+            "device" | "meta-disk" | "flexible-meta-disk" => {
+                self.volume(0, false, at, level)?.line(at, level)?;
+            }
+            _ => unreachable!("`{name}` opens a level of its own, which `meant` takes apart"),
         }
         Ok(())
     }
@@ -176,7 +174,7 @@ impl Draft {
         self.nbd.retain(|listen| listen.level == level);
         for inner in at.plain_section()? {
             if inner.name() != "listen" {
-                return Err(unknown(inner, "nbd", "listen"));
+                return Err(unknown(inner, "in `nbd`", "listen"));
             }
             let text = inner.plain_values()?.concat();
             let value = match text.parse::<SocketAddr>() {
@@ -192,11 +190,7 @@ impl Draft {
                 return Err(twice(inner, &first.place));
             }
             let place = inner.place.clone();
-            self.nbd.push(Slot {
-                value,
-                place,
-                level,
-            });
+            self.nbd.push(Slot { value, place, level });
         }
         Ok(())
     }
@@ -209,6 +203,7 @@ impl Draft {
         at: &Statement,
         level: Level,
     ) -> Result<&mut VolumeDraft, ConfigError> {
+        let is_new = !self.volumes.contains_key(&number);
         if let Some(other) = self.volumes.values().find(|v| v.is_explicit != is_explicit) {
             return Err(at.error(format!(
                 "`{}` here and the volume at {} do not go together: write all of it inside of \
@@ -217,23 +212,17 @@ impl Draft {
                 other.place
             )));
         }
-        if self.volumes.len() == VOLUMES_MAX && !self.volumes.contains_key(&number) {
+        if self.volumes.len() == VOLUMES_MAX && is_new {
             return Err(at.error(format!("more than {VOLUMES_MAX} volumes in one resource")));
         }
-        let place = at.place.clone();
-        let new = |level| VolumeDraft {
-            place: place.clone(),
+        let volume = self.volumes.entry(number).or_insert_with(|| VolumeDraft {
+            place: at.place.clone(),
             level,
             is_explicit,
             options: Options::new(),
             device: None,
             disk: None,
             meta_disk: None,
-        };
-        let mut is_new = false;
-        let volume = self.volumes.entry(number).or_insert_with(|| {
-            is_new = true;
-            new(level)
         });
         if is_explicit && !is_new && volume.level == level {
             return Err(twice(at, &volume.place));
@@ -263,8 +252,9 @@ impl VolumeDraft {
             }
             _ => Err(unknown(
                 at,
-                "volume",
-                "device disk meta-disk flexible-meta-disk",
+                "in `volume`",
+                "device disk meta-disk flexible-meta-disk max-bio-size block-size discard-granularity \
+ diskless tiebreaker",
             )),
         }
     }
@@ -299,18 +289,16 @@ pub(super) fn option(
     warnings: &mut Vec<Warning>,
 ) -> Result<(), ConfigError> {
     let row = options::find(section, at.name()).map_err(|message| at.error(message))?;
-    let (value, note) = row
-        .read(at.plain_values()?)
-        .map_err(|message| at.error(message))?;
+    let (value, note) = row.read(at.plain_values()?).map_err(|message| at.error(message))?;
     let (name, default) = (row.name, row.default);
     let said = match row.support {
-        Support::NotYet => Some(format!(
-            "`{name}` is known to DRBD but not yet honoured by Pollux; it is ignored"
-        )),
+        Support::NotYet => {
+            Some(format!("`{name}` is known to DRBD but not yet honoured by Pollux; it is ignored"))
+        }
         Support::Always | Support::Only if row.default_value().as_ref() == Some(&value) => None,
-        Support::Always => Some(format!(
-            "`{name}` is ignored: Pollux always behaves as `{name} {default};` says"
-        )),
+        Support::Always => {
+            Some(format!("`{name}` is ignored: Pollux always behaves as `{name} {default};` says"))
+        }
         Support::Only => {
             return Err(at.error(format!(
                 "`{name}` is not supported yet, and to ignore it would be dangerous: write \
@@ -319,11 +307,7 @@ pub(super) fn option(
         }
         Support::Honoured => None,
     };
-    warnings.extend(
-        said.into_iter()
-            .chain(note)
-            .map(|message| at.place.warning(message)),
-    );
+    warnings.extend(said.into_iter().chain(note).map(|message| at.place.warning(message)));
     let mut slot = options.remove(&(row.section, name));
     set(&mut slot, at, level, value)?;
     options.extend(slot.map(|slot| ((row.section, name), slot)));
@@ -343,9 +327,9 @@ fn address(at: &Statement) -> Result<SocketAddr, ConfigError> {
     };
     rest.concat().parse().ok().filter(is_usable).ok_or_else(|| {
         at.error(format!(
-            "`address {}`: an IP address the peer can reach, and a port: write `address \
+            "`{}`: an IP address the peer can reach, and a port: write `address \
              10.7.0.1:7020;` or `address ipv6 [fd00::1]:7020;`",
-            words.join(" ")
+            at.text()
         ))
     })
 }
@@ -361,23 +345,18 @@ fn device(at: &Statement) -> Result<(Option<String>, u32), ConfigError> {
     };
     // As many as the kernel has.
     let minor = minor.parse().ok().filter(|minor| *minor < 1 << 20);
-    minor
-        .map(|minor| (name.map(str::to_owned), minor))
-        .ok_or_else(|| {
-            at.error(format!(
-                "`device {}`: write `device minor 0;` or `device /dev/nbd0 minor 0;` (0..1048575)",
-                words.join(" ")
-            ))
-        })
+    minor.map(|minor| (name.map(str::to_owned), minor)).ok_or_else(|| {
+        at.error(format!(
+            "`{}`: write `device minor 0;` or `device /dev/nbd0 minor 0;` (0..1048575)",
+            at.text()
+        ))
+    })
 }
 
 /// Absolute, because the daemon does not run where the operator typed.
 fn path(at: &Statement, text: &str) -> Result<PathBuf, ConfigError> {
     match text.strip_prefix('/') {
         Some(_) => Ok(PathBuf::from(text)),
-        None => Err(at.error(format!(
-            "`{} {text}`: write the whole path, from `/` on",
-            at.name()
-        ))),
+        None => Err(at.error(format!("`{} {text}`: write the whole path, from `/` on", at.name()))),
     }
 }

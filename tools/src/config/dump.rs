@@ -15,11 +15,7 @@ impl Display for Quoted<'_> {
         if !self.0.is_empty() && self.0.len() <= 128 && self.0.bytes().all(is_bare) {
             return f.write_str(self.0);
         }
-        write!(
-            f,
-            "\"{}\"",
-            self.0.replace('\\', "\\\\").replace('"', "\\\"")
-        )
+        write!(f, "\"{}\"", self.0.replace('\\', "\\\\").replace('"', "\\\""))
     }
 }
 
@@ -94,11 +90,7 @@ impl Writer {
                 w.section(format_args!("volume {}", volume.number), |w| {
                     match &volume.device {
                         Some(name) => {
-                            w.line(format_args!(
-                                "device {} minor {};",
-                                Quoted(name),
-                                volume.minor
-                            ));
+                            w.line(format_args!("device {} minor {};", Quoted(name), volume.minor));
                         }
                         None => w.line(format_args!("device minor {};", volume.minor)),
                     }
@@ -117,14 +109,8 @@ impl Writer {
 
 /// The whole configuration, for `polluxadm dump`. Shows secrets, as the file does.
 pub fn dump(configuration: &Configuration) -> String {
-    let mut writer = Writer {
-        text: String::new(),
-        depth: 0,
-    };
-    writer.comment(&format!(
-        "{}, without what Pollux ignores",
-        configuration.file.display()
-    ));
+    let mut writer = Writer { text: String::new(), depth: 0 };
+    writer.comment(&format!("{}, without what Pollux ignores", configuration.file.display()));
     for resource in &configuration.resources {
         writer.line("");
         writer.resource(resource);
@@ -134,10 +120,7 @@ pub fn dump(configuration: &Configuration) -> String {
 
 /// One resource, under a comment that names where it is defined.
 pub fn dump_resource(resource: &Resource) -> String {
-    let mut writer = Writer {
-        text: String::new(),
-        depth: 0,
-    };
+    let mut writer = Writer { text: String::new(), depth: 0 };
     writer.resource(resource);
     writer.text
 }

@@ -62,9 +62,7 @@ fn file(
 
 fn contents(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?
-        .take(FILE_MAX + 1)
-        .read_to_end(&mut bytes)?;
+    File::open(path)?.take(FILE_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > FILE_MAX {
         return Err(io::Error::other(format!("larger than {FILE_MAX} bytes")));
     }
@@ -74,16 +72,10 @@ fn contents(path: &Path) -> io::Result<Vec<u8>> {
 /// The files that match, sorted; that none does is fine, also if the directory is missing. A path
 /// without wildcards stands for itself.
 fn expand(pattern: &Path) -> io::Result<Vec<PathBuf>> {
-    let name = pattern
-        .file_name()
-        .and_then(|name| name.to_str())
-        .unwrap_or("")
-        .as_bytes();
+    let name = pattern.file_name().and_then(|name| name.to_str()).unwrap_or("").as_bytes();
     let directory = pattern.parent().unwrap_or(Path::new(""));
     if directory.to_string_lossy().contains(['*', '?']) || name.contains(&b'[') {
-        return Err(io::Error::other(
-            "only `*` and `?` in the name of a file are supported",
-        ));
+        return Err(io::Error::other("only `*` and `?` in the name of a file are supported"));
     }
     if !name.contains(&b'*') && !name.contains(&b'?') {
         return Ok(vec![pattern.to_owned()]);

@@ -16,10 +16,7 @@ struct Claims(HashMap<String, Place>);
 
 impl Claims {
     fn claim(&mut self, host: &str, what: impl Display, at: &Place) -> Result<(), ConfigError> {
-        match self
-            .0
-            .insert(format!("{what} of host `{host}`"), at.clone())
-        {
+        match self.0.insert(format!("{what} of host `{host}`"), at.clone()) {
             None => Ok(()),
             Some(first) => Err(at.error(format!(
                 "{what} of host `{host}` is taken already at {first}: give each its own"
@@ -56,7 +53,9 @@ pub(super) fn read(
             }
             // There is no module whose version could matter.
             other if other.starts_with("require-drbd-module-version-") => {}
-            _ => return Err(unknown(at, "a file", "global common resource include skip")),
+            _ => {
+                return Err(unknown(at, "at the top level", "global common resource include skip"));
+            }
         }
     }
     let mut warnings = Vec::new();
@@ -80,14 +79,7 @@ pub(super) fn read(
     let mut claims = Claims::default();
     let mut resources = Vec::new();
     for (name, at) in defined {
-        resources.extend(resource(
-            name,
-            at,
-            &common,
-            node,
-            &mut claims,
-            &mut warnings,
-        )?);
+        resources.extend(resource(name, at, &common, node, &mut claims, &mut warnings)?);
     }
     Ok((resources, warnings))
 }
@@ -101,9 +93,9 @@ fn name(at: &Statement) -> Result<&str, ConfigError> {
         _ => {}
     }
     Err(at.error(format!(
-        "`resource {}`: write `resource NAME {{ ... }}`, the name without blanks, / : \\, no - or . \
+        "`{}`: write `resource NAME {{ ... }}`, the name without blanks, / : \\, no - or . \
          in front, and not `all`",
-        at.values().join(" ")
+        at.text()
     )))
 }
 
@@ -122,11 +114,7 @@ fn resource(
     for inner in others.iter().filter(|s| !is_connection(s)) {
         draft.take(inner, Level::Resource, warnings)?;
     }
-    let named: Vec<&str> = sections
-        .iter()
-        .flat_map(|on| on.values())
-        .map(String::as_str)
-        .collect();
+    let named: Vec<&str> = sections.iter().flat_map(|on| on.values()).map(String::as_str).collect();
     for at in others.into_iter().filter(is_connection) {
         let mut joined = draft.clone();
         connection(at, &named, &mut joined, warnings)?;
@@ -139,16 +127,14 @@ fn resource(
     for on in sections {
         let mut draft = draft.clone();
         for inner in on.section()? {
-            draft.take(inner, Level::Host, warnings)?;
+            draft.take(inner, Level::On, warnings)?;
         }
         if on.values().is_empty() {
             return Err(on.error("`on` needs the name of a host: write `on NAME { ... }`"));
         }
         for name in on.values() {
             let host = host(name, on, &draft, claims)?;
-            hosts
-                .iter()
-                .try_for_each(|(other, _)| check_pair(other, &host, &on.place))?;
+            hosts.iter().try_for_each(|(other, _)| check_pair(other, &host, &on.place))?;
             hosts.push((host, &on.place));
             if hosts.len() > HOSTS_MAX {
                 return Err(on.error(format!("more than {HOSTS_MAX} hosts in one resource")));
@@ -156,11 +142,7 @@ fn resource(
         }
     }
     let Some(mine) = named.iter().position(|host| *host == node) else {
-        let named = if named.is_empty() {
-            "no host".to_owned()
-        } else {
-            named.join(", ")
-        };
+        let named = if named.is_empty() { "no host".to_owned() } else { named.join(", ") };
         warnings.push(at.place.warning(format!(
             "resource `{name}` is ignored: it is on {named}, not on this host, `{node}`: write its \
              name as `uname -n` prints it, or give --node"
@@ -208,7 +190,7 @@ fn connection(
     let mut net: Option<&Place> = None;
     for inner in at.section()? {
         let hosts = match inner.name() {
-            "host" => vec![inner.value("host NAME;` (its address stands in `on NAME`)`")?],
+            "host" => vec![inner.value("host NAME;")?],
             "hosts" => inner.plain_values()?.iter().map(String::as_str).collect(),
             name => {
                 if let Some(first) = net.filter(|_| name == "net") {
@@ -230,10 +212,7 @@ fn connection(
         }
     }
     if ends.len() < 2 || ends.len() > 2 && at.name() == "connection" {
-        return Err(at.error(format!(
-            "found {} hosts: write `host A; host B;`",
-            ends.len()
-        )));
+        return Err(at.error(format!("found {} hosts: write `host A; host B;`", ends.len())));
     }
     Ok(())
 }
@@ -244,16 +223,9 @@ fn host(
     draft: &Draft,
     claims: &mut Claims,
 ) -> Result<Host, ConfigError> {
-    let missing = |what, example| {
-        on.error(format!(
-            "`on {name}` has no `{what}`: write `{example}` into it"
-        ))
-    };
-    let node_id = draft
-        .node_id
-        .as_ref()
-        .ok_or_else(|| missing("node-id", "node-id 0;"))?
-        .value;
+    let missing =
+        |what, example| on.error(format!("`on {name}` has no `{what}`: write `{example}` into it"));
+    let node_id = draft.node_id.as_ref().ok_or_else(|| missing("node-id", "node-id 0;"))?.value;
     let address = draft.address.as_ref();
     let address = address.ok_or_else(|| missing("address", "address 10.7.0.1:7020;"))?;
     claims.claim(name, format!("address {}", address.value), &address.place)?;
@@ -272,10 +244,7 @@ fn host(
         volumes.push(self::volume(name, *number, volume, &draft.options, claims)?);
     }
     if volumes.is_empty() {
-        return Err(missing(
-            "volume",
-            "volume 0 { device ...; disk ...; meta-disk internal; }",
-        ));
+        return Err(missing("volume", "volume 0 { device ...; disk ...; meta-disk internal; }"));
     }
     Ok(Host {
         name: name.to_owned(),
@@ -295,18 +264,12 @@ fn volume(
     claims: &mut Claims,
 ) -> Result<Volume, ConfigError> {
     let missing = |what, example| {
-        draft.place.error(format!(
-            "volume {number} of host `{host}` has no `{what}`: write `{example}`"
-        ))
+        draft
+            .place
+            .error(format!("volume {number} of host `{host}` has no `{what}`: write `{example}`"))
     };
-    let device = draft
-        .device
-        .as_ref()
-        .ok_or_else(|| missing("device", "device minor 0;"))?;
-    let disk = draft
-        .disk
-        .as_ref()
-        .ok_or_else(|| missing("disk", "disk /dev/vg/name;"))?;
+    let device = draft.device.as_ref().ok_or_else(|| missing("device", "device minor 0;"))?;
+    let disk = draft.disk.as_ref().ok_or_else(|| missing("disk", "disk /dev/vg/name;"))?;
     let meta_disk = match (&draft.meta_disk, &disk.value) {
         (Some(meta_disk), Some(_)) => {
             if let MetaDisk::External(path) = &meta_disk.value {
@@ -327,50 +290,27 @@ fn volume(
         claims.claim(host, format!("disk {}", path.display()), &disk.place)?;
     }
     let options = Meant(&[&draft.options, wide]).disk();
-    Ok(Volume {
-        number,
-        minor,
-        device: name,
-        disk: disk.value.clone(),
-        meta_disk,
-        options,
-    })
+    Ok(Volume { number, minor, device: name, disk: disk.value.clone(), meta_disk, options })
 }
 
 /// Two hosts of one resource: different names, node-ids and addresses, the same volumes.
 fn check_pair(one: &Host, other: &Host, at: &Place) -> Result<(), ConfigError> {
     let both = format!("hosts `{}` and `{}`", one.name, other.name);
     if one.name == other.name {
-        return Err(at.error(format!(
-            "host `{}` has two `on` sections: delete one",
-            one.name
-        )));
+        return Err(at.error(format!("host `{}` has two `on` sections: delete one", one.name)));
     }
     if one.node_id == other.node_id {
         let id = one.node_id;
-        return Err(at.error(format!(
-            "{both} both have `node-id {id}`: give each its own"
-        )));
+        return Err(at.error(format!("{both} both have `node-id {id}`: give each its own")));
     }
     if one.address == other.address {
         let address = one.address;
-        return Err(at.error(format!(
-            "{both} both have `address {address}`: give each its own"
-        )));
+        return Err(at.error(format!("{both} both have `address {address}`: give each its own")));
     }
-    let numbers = |host: &Host| {
-        host.volumes
-            .iter()
-            .map(|v| v.number)
-            .collect::<BTreeSet<_>>()
-    };
+    let numbers = |host: &Host| host.volumes.iter().map(|v| v.number).collect::<BTreeSet<_>>();
     let (ones, others) = (numbers(one), numbers(other));
     if let Some(number) = ones.symmetric_difference(&others).next() {
-        let lacks = if ones.contains(number) {
-            &other.name
-        } else {
-            &one.name
-        };
+        let lacks = if ones.contains(number) { &other.name } else { &one.name };
         return Err(at.error(format!(
             "volume {number} is missing on host `{lacks}`: write `volume {number} {{ ... }}` there \
              (with `disk none;` if it has no disk)"

@@ -210,14 +210,7 @@ impl Configuration {
     /// Loads `path` and what it includes, as `node` sees it.
     pub fn load(path: &Path, node: &str) -> Result<(Self, Vec<Warning>), ConfigError> {
         let (resources, warnings) = meant::read(&include::read(path)?, node)?;
-        Ok((
-            Self {
-                file: path.to_owned(),
-                node: node.to_owned(),
-                resources,
-            },
-            warnings,
-        ))
+        Ok((Self { file: path.to_owned(), node: node.to_owned(), resources }, warnings))
     }
 
     /// The resource of that name, if this node takes part in it.

@@ -73,13 +73,7 @@ const fn row(
     kind: Kind,
     default: &'static str,
 ) -> Row {
-    Row {
-        section,
-        name,
-        kind,
-        default,
-        support,
-    }
+    Row { section, name, kind, default, support }
 }
 
 const K: u64 = 1 << 10;
@@ -226,10 +220,8 @@ pub(super) fn find(section: &str, name: &str) -> Result<&'static Row, String> {
     if let Some(row) = here().find(|row| row.name == name) {
         return Ok(row);
     }
-    let honoured: Vec<_> = here()
-        .filter(|row| row.support == Honoured)
-        .map(|row| row.name)
-        .collect();
+    let honoured: Vec<_> =
+        here().filter(|row| row.support == Honoured).map(|row| row.name).collect();
     let hint = if let Some(row) = TABLE.iter().find(|row| row.name == name) {
         format!("move it to `{}`", row.section)
     } else if let Some(near) = closest(name, here().map(|row| row.name)) {
@@ -251,9 +243,9 @@ impl Row {
             [word] => word.as_str(),
             [] if self.kind == Flag => "yes",
             _ => {
-                let found = words.join(" ");
                 return Err(format!(
-                    "`{name}` takes one value, found `{found}`: {} (is a `;` missing, or quotes?)",
+                    "`{name}` takes one value, found {}; {} (is a `;` missing, or quotes?)",
+                    words.len(),
                     self.allowed()
                 ));
             }
@@ -275,29 +267,26 @@ impl Row {
         };
         let (used, note) = match changed {
             None => (word, None),
-            Some((ref used, why)) => (
-                used.as_str(),
-                Some(format!("`{name} {word}`: {why}; `{name} {used}` is used")),
-            ),
+            Some((ref used, why)) => {
+                (used.as_str(), Some(format!("`{name} {word}`: {why}; `{name} {used}` is used")))
+            }
         };
         let value = self.value(used);
-        let value = value.ok_or_else(|| format!("`{name} {word}`: {}", self.allowed()))?;
+        // Messages end in logs: no secret.
+        let shown = if name == "shared-secret" { "..." } else { word };
+        let value = value.ok_or_else(|| format!("`{name} {shown}`: {}", self.allowed()))?;
         Ok((value, note))
     }
 
     fn value(&self, word: &str) -> Option<Value> {
         let among = |words: &str| {
-            words
-                .split(' ')
-                .any(|allowed| match allowed.strip_suffix('*') {
-                    Some(prefix) => word.len() > prefix.len() && word.starts_with(prefix),
-                    None => word == allowed,
-                })
+            words.split(' ').any(|allowed| match allowed.strip_suffix('*') {
+                Some(prefix) => word.len() > prefix.len() && word.starts_with(prefix),
+                None => word == allowed,
+            })
         };
         let within = |unit, min, max| {
-            number(unit, word)
-                .filter(|n| (min..=max).contains(n))
-                .map(Value::Number)
+            number(unit, word).filter(|n| (min..=max).contains(n)).map(Value::Number)
         };
         match self.kind {
             Flag if among("yes no") => Some(Value::Flag(word == "yes")),
@@ -307,9 +296,7 @@ impl Row {
             }
             Choice(_) => None,
             ChoiceOr(_, max) => within(Count, 1, max),
-            Text(max) => (1..=max)
-                .contains(&word.len())
-                .then(|| Value::Text(word.to_owned())),
+            Text(max) => (1..=max).contains(&word.len()).then(|| Value::Text(word.to_owned())),
             Number(unit, min, max) => within(unit, min, max),
         }
     }
@@ -320,11 +307,7 @@ impl Row {
             return None;
         }
         let value = self.value(self.default);
-        assert!(
-            value.is_some(),
-            "the default of `{}` is not in its range",
-            self.name
-        );
+        assert!(value.is_some(), "the default of `{}` is not in its range", self.name);
         value
     }
 
@@ -358,11 +341,7 @@ impl Row {
                 format!("{}..{}{unit_text}", text(min), text(max))
             }
         };
-        let default = if self.default.is_empty() {
-            "none"
-        } else {
-            self.default
-        };
+        let default = if self.default.is_empty() { "none" } else { self.default };
         format!("allowed: {range}; default: {default}")
     }
 }
@@ -401,9 +380,7 @@ pub(super) fn closest<'a>(
     words: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
     let near = words.into_iter().map(|word| (distance(found, word), word));
-    near.filter(|(distance, word)| *distance <= word.len().div_ceil(4))
-        .min()
-        .map(|(_, word)| word)
+    near.filter(|(distance, word)| *distance <= word.len().div_ceil(4)).min().map(|(_, word)| word)
 }
 
 /// How many letters must be added, dropped or replaced to make one word of the other.

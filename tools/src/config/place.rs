@@ -27,17 +27,11 @@ impl Place {
     }
 
     pub(super) fn warning(&self, message: impl Into<String>) -> Warning {
-        Warning {
-            place: self.clone(),
-            message: message.into(),
-        }
+        Warning { place: self.clone(), message: message.into() }
     }
 
     pub(super) fn error(&self, message: impl Into<String>) -> ConfigError {
-        ConfigError::Invalid {
-            place: self.clone(),
-            message: message.into(),
-        }
+        ConfigError::Invalid { place: self.clone(), message: message.into() }
     }
 }
 

@@ -28,6 +28,15 @@ impl Statement {
         &self.words[1..]
     }
 
+    /// All the words, for messages, which end in logs: no secret.
+    pub(super) fn text(&self) -> String {
+        if self.name() == "shared-secret" {
+            return "shared-secret ...".to_owned();
+        }
+        let text = self.words.join(" ").replace(" : ", ":");
+        text.replace("[ ", "[").replace(" ]", "]")
+    }
+
     pub(super) fn error(&self, message: impl Into<String>) -> ConfigError {
         self.place.error(message)
     }
@@ -36,18 +45,17 @@ impl Statement {
     pub(super) fn section(&self) -> Result<&[Self], ConfigError> {
         self.body.as_deref().ok_or_else(|| {
             let words = self.words.join(" ");
-            self.error(format!(
-                "`{words};` is a section: write `{words} {{ ... }}`"
-            ))
+            self.error(format!("`{words};` is a section: write `{words} {{ ... }}`"))
         })
     }
 
     /// The statements of a section that has no name of its own, such as `net`.
     pub(super) fn plain_section(&self) -> Result<&[Self], ConfigError> {
         if !self.values().is_empty() {
-            let (name, found) = (self.name(), self.values().join(" "));
             return Err(self.error(format!(
-                "found `{found}` behind `{name}`: write `{name} {{ ... }}` (is a `;` missing?)"
+                "`{}`: write `{} {{ ... }}` (is a `;` missing?)",
+                self.text(),
+                self.name()
             )));
         }
         self.section()
@@ -68,12 +76,10 @@ impl Statement {
     pub(super) fn value(&self, example: &str) -> Result<&str, ConfigError> {
         match self.plain_values()? {
             [value] => Ok(value),
-            [] => Err(self.error(format!("`{}` needs a value: write `{example}`", self.name()))),
-            values => Err(self.error(format!(
-                "`{}` takes one value, found `{}`: write `{example}` (is a `;` missing, or the quotes \
-                 of a value with `:`?)",
-                self.name(),
-                values.join(" ")
+            _ => Err(self.error(format!(
+                "`{}`: one value is wanted: write `{example}` (is a `;` missing, or the quotes of a \
+                 value with `:`?)",
+                self.text()
             ))),
         }
     }
@@ -100,14 +106,10 @@ fn block(
                 return Err(opened.error("this `{` is never closed: add a `}`"));
             }
             (Token::Close, None) => {
-                return Err(tokens
-                    .place()
-                    .error("found `}` where nothing is open: delete it"));
+                return Err(tokens.place().error("found `}` where nothing is open: delete it"));
             }
             (Token::Semicolon, _) => {
-                return Err(tokens
-                    .place()
-                    .error("found `;` with no word before it: delete it"));
+                return Err(tokens.place().error("found `;` with no word before it: delete it"));
             }
             (Token::Open, _) => {
                 return Err(tokens.place().error(
@@ -121,19 +123,17 @@ fn block(
                 Token::Word(word) => words.push(word),
                 Token::Semicolon => break None,
                 Token::Open if depth == NESTING_MAX => {
-                    return Err(tokens.place().error(format!(
-                        "sections nest deeper than {NESTING_MAX}: close some"
-                    )));
+                    return Err(tokens
+                        .place()
+                        .error(format!("sections nest deeper than {NESTING_MAX}: close some")));
                 }
                 Token::Open => {
                     let opened = tokens.place().clone();
                     break Some(block(tokens, Some(&opened), depth + 1)?);
                 }
                 Token::Close | Token::End => {
-                    return Err(place.error(format!(
-                        "`{}` ends without `;`: write `{0};`",
-                        words.join(" ")
-                    )));
+                    return Err(place
+                        .error(format!("`{}` ends without `;`: write `{0};`", words.join(" "))));
                 }
             }
         };

@@ -70,11 +70,7 @@ impl<'a> Tokens<'a> {
     fn skip_blank(&mut self) {
         while let Some(&byte) = self.rest.first() {
             if byte == b'#' {
-                let line = self
-                    .rest
-                    .iter()
-                    .position(|&b| b == b'\n')
-                    .unwrap_or(self.rest.len());
+                let line = self.rest.iter().position(|&b| b == b'\n').unwrap_or(self.rest.len());
                 self.rest = &self.rest[line..];
             } else if byte.is_ascii_whitespace() {
                 self.place.line += u32::from(byte == b'\n');
@@ -86,11 +82,7 @@ impl<'a> Tokens<'a> {
     }
 
     fn bare(&mut self) -> Result<Token, ConfigError> {
-        let length = self
-            .rest
-            .iter()
-            .position(|&b| !is_bare(b))
-            .unwrap_or(self.rest.len());
+        let length = self.rest.iter().position(|&b| !is_bare(b)).unwrap_or(self.rest.len());
         let (word, rest) = self.rest.split_at(length);
         self.rest = rest;
         if length > BARE_MAX {
@@ -128,9 +120,7 @@ impl<'a> Tokens<'a> {
         self.rest = &self.rest[at + 1..];
         match String::from_utf8(text) {
             Ok(text) if !text.chars().any(char::is_control) => Ok(Token::Word(text)),
-            _ => Err(self
-                .place
-                .error("a quoted string must be UTF-8 without control characters")),
+            _ => Err(self.place.error("a quoted string must be UTF-8 without control characters")),
         }
     }
 }

@@ -42,13 +42,10 @@ impl Meant<'_> {
 
     /// The honoured options of a section that differ from the default, as an operator writes them.
     fn texts(&self, section: &'static str) -> Texts {
-        let rows = TABLE
-            .iter()
-            .filter(|r| r.section == section && r.support == Support::Honoured);
+        let rows = TABLE.iter().filter(|r| r.section == section && r.support == Support::Honoured);
         rows.filter_map(|row| {
-            let value = self
-                .value(section, row.name)
-                .filter(|v| Some(v) != row.default_value().as_ref());
+            let value =
+                self.value(section, row.name).filter(|v| Some(v) != row.default_value().as_ref());
             Some((row.name, row.text(&value?)))
         })
         .collect()

@@ -1,0 +1,302 @@
+//! What takes more than one process: who holds a disk, and file systems that are full or hang.
+//!
+//! A test that needs another process starts its own program again with a variable set that tells
+//! it the other part to play.
+
+use std::env;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use super::super::backing::{Backing, Direct, EngineChoice, Options};
+use super::super::error::{Cause, OpenError};
+use super::super::{Engine, Errno, Op};
+use super::files::reopen;
+use super::{PATIENCE, kinds, pool, run_one, skip, woken_within};
+
+/// The part to play: what precedes the first space is the name.
+const PART: &str = "POLLUX_TEST_PART";
+
+fn part(name: &str) -> Option<String> {
+    let part = env::var(PART).ok()?;
+    part.strip_prefix(name)?.strip_prefix(' ').map(str::to_owned)
+}
+
+/// This program, to run one test of this file in another part, under `wrapper`.
+fn again(wrapper: &[&str], test: &str, part: String) -> Command {
+    let program = env::current_exe().expect("a program");
+    let words = wrapper.iter().map(Path::new).chain([program.as_path()]);
+    let words: Vec<&Path> = words.collect();
+    let mut command = Command::new(words[0]);
+    let (_, module) = module_path!().split_once("::").expect("inside a crate");
+    command.args(&words[1..]).args(["--exact", "--nocapture", "--test-threads=1"]);
+    command.arg(format!("{module}::{test}")).env(PART, part);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    command
+}
+
+/// Another process, killed when dropped.
+struct Other(Child);
+
+impl Other {
+    /// Starts it and waits until it has said `word` on a line of its own.
+    fn start(mut command: Command, word: &'static str) -> Self {
+        let mut other = Self(command.spawn().expect("this program starts"));
+        let lines = BufReader::new(other.0.stdout.take().expect("piped")).lines();
+        let (said, heard) = mpsc::channel();
+        std::thread::spawn(move || {
+            // Reads on to the end, so that the other one never meets a full pipe.
+            for line in lines.map_while(Result::ok).filter(|line| line.ends_with(word)) {
+                let _ = said.send(line);
+            }
+        });
+        heard.recv_timeout(PATIENCE).expect("the other process says its word");
+        other
+    }
+
+    fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        self.0.wait().expect("a child of ours");
+    }
+}
+
+fn wait_for_end_of_input() {
+    std::io::stdin().read_to_end(&mut Vec::new()).expect("a pipe");
+}
+
+#[test]
+fn a_second_process_is_refused_and_told_who_has_the_disk() {
+    let test = "a_second_process_is_refused_and_told_who_has_the_disk";
+    if let Some(path) = part("hold") {
+        let _held = Backing::open(path.as_ref(), &Options::default(), &pool()).expect("free");
+        println!("\nholding");
+        return wait_for_end_of_input();
+    }
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("disk");
+    kinds::sparse(&path, 1 << 20);
+    let other = Other::start(again(&[], test, format!("hold {}", path.display())), "holding");
+    for direct in [Direct::Auto, Direct::No] {
+        let options = Options { direct, ..Options::default() };
+        let error = Backing::open(&path, &options, &pool()).map(|_| ()).expect_err("in use");
+        assert!(matches!(&error, OpenError::InUse { holder: Some(h), .. } if h.pid == other.pid()));
+        let text = error.to_string();
+        assert!(text.contains(path.to_str().expect("a name")), "{text}");
+        assert!(text.contains(&other.pid().to_string()), "{text}");
+    }
+    drop(other);
+    reopen(&path, &Options::default());
+}
+
+/// Runs the rest of a test in a mount namespace of its own, where what it mounts disappears with
+/// it. `false` if the system does not allow that.
+fn in_own_namespace(unshare: &[&str], test: &str, directory: &Path) -> bool {
+    let tried = Command::new(unshare[0]).args(&unshare[1..]).arg("true").output();
+    if !tried.is_ok_and(|output| output.status.success()) {
+        return false;
+    }
+    let mut command = again(unshare, test, format!("inside {}", directory.display()));
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("unshare");
+    let start = Instant::now();
+    let status = loop {
+        match child.try_wait().expect("a child of ours") {
+            Some(status) => break status,
+            None if start.elapsed() < 2 * PATIENCE => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            None => {
+                child.kill().expect("a child of ours");
+                panic!("{test} takes too long in its namespace");
+            }
+        }
+    };
+    assert!(status.success(), "{test} failed in its namespace, see above");
+    true
+}
+
+fn command(line: &str) -> bool {
+    let mut words = line.split(' ');
+    let program = words.next().expect("a program");
+    Command::new(program).args(words).status().is_ok_and(|status| status.success())
+}
+
+#[test]
+fn a_full_file_system_is_an_error_of_the_write() {
+    let test = "a_full_file_system_is_an_error_of_the_write";
+    let Some(directory) = part("inside") else {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        if !in_own_namespace(&["unshare", "--map-root-user", "--mount"], test, directory.path()) {
+            skip(test, "no user namespaces");
+        }
+        return;
+    };
+    assert!(command(&format!("mount -t tmpfs -o size=1m tmpfs {directory}")));
+    let path = PathBuf::from(directory).join("disk");
+    kinds::sparse(&path, 4 << 20);
+    let mut backing = Backing::open(&path, &Options::default(), &pool()).expect("a sparse disk");
+    let write = |offset| {
+        let buffer = pool().copy_of(&vec![7; 512 << 10]);
+        Op::Write { offset, buffer, fua: false }
+    };
+    run_one(&mut backing, write(0)).expect("the first half");
+    let results: Vec<_> = (1..4).map(|i| run_one(&mut backing, write(i << 20))).collect();
+    let error = results.into_iter().find_map(Result::err).expect("there is no room for all");
+    assert_eq!(error.cause, Cause::Os(Errno::NOSPC));
+    // Space that was reserved is there all the same, and a hole gives some back.
+    run_one(&mut backing, write(0)).expect("written over");
+    let error = backing.allocate_meta(2 << 20, 2 << 20).expect_err("no room for metadata");
+    assert_eq!(error.cause, Cause::Os(Errno::NOSPC));
+}
+
+/// A small ext4 that hangs between `freeze` and `thaw`: writers wait without end, not even
+/// SIGKILL reaches them.
+struct Freezer(File);
+
+const FIFREEZE: libc::c_ulong = 0xc004_5877;
+const FITHAW: libc::c_ulong = 0xc004_5878;
+
+impl Freezer {
+    fn mount(directory: &Path) -> Self {
+        let (image, mountpoint) = (directory.join("image"), directory.join("mnt"));
+        kinds::sparse(&image, 32 << 20);
+        std::fs::create_dir(&mountpoint).expect("a directory");
+        assert!(command(&format!("mkfs.ext4 -q {}", image.display())));
+        let mount = format!("mount -o loop {} {}", image.display(), mountpoint.display());
+        assert!(command(&mount));
+        Self(File::open(mountpoint).expect("mounted"))
+    }
+
+    fn freeze(&self) {
+        // SAFETY: an ioctl without an argument.
+        assert_eq!(unsafe { libc::ioctl(self.0.as_raw_fd(), FIFREEZE, 0) }, 0);
+    }
+
+    fn thaw(&self) -> bool {
+        // SAFETY: an ioctl without an argument.
+        unsafe { libc::ioctl(self.0.as_raw_fd(), FITHAW, 0) == 0 }
+    }
+}
+
+impl Drop for Freezer {
+    fn drop(&mut self) {
+        // A file system must not stay frozen when a test fails; this one may not be.
+        self.thaw();
+    }
+}
+
+/// The directory, in a namespace where loop mounts work; `None` in the process outside.
+fn frozen_test(test: &str) -> Option<PathBuf> {
+    if let Some(directory) = part("inside") {
+        return Some(directory.into());
+    }
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let root = rustix::process::geteuid().is_root();
+    if !root || !in_own_namespace(&["unshare", "--mount"], test, directory.path()) {
+        skip(test, "it takes root, to mount and freeze a file system");
+    }
+    None
+}
+
+const ENGINES: [(EngineChoice, &str); 2] =
+    [(EngineChoice::Pread, "threads"), (EngineChoice::Uring, "io_uring")];
+
+fn options(engine: EngineChoice) -> Options {
+    Options { direct: Direct::Yes, engine, ..Options::default() }
+}
+
+fn write(offset: u64) -> Op {
+    Op::Write { offset, buffer: pool().copy_of(&[7; 4096]), fua: false }
+}
+
+#[test]
+fn a_disk_that_hangs_does_not_hang_the_owner() {
+    let test = "a_disk_that_hangs_does_not_hang_the_owner";
+    let Some(directory) = frozen_test(test) else { return };
+    let freezer = Freezer::mount(&directory);
+    for (engine, name) in ENGINES {
+        let path = directory.join("mnt").join(name);
+        kinds::sparse(&path, 1 << 20);
+        let mut backing = Backing::open(&path, &options(engine), &pool()).expect("a disk");
+        assert_eq!(backing.engine_name(), name);
+        run_one(&mut backing, write(0)).expect("not frozen yet");
+        freezer.freeze();
+        let start = Instant::now();
+        let zero = Op::Zero { offset: 8192, len: 4096, fua: true, may_unmap: true };
+        backing.submit(&mut vec![(1, write(0)), (2, write(4099)), (3, zero)]);
+        let mut out = Vec::new();
+        backing.poll(&mut out);
+        assert!(start.elapsed() < Duration::from_secs(1), "{name}: {:?}", start.elapsed());
+        assert!(out.is_empty() && !woken_within(&backing, Duration::from_millis(50)), "{name}");
+        // Whoever only reads is still served.
+        let read = (4, Op::Read { offset: 65536, len: 4096, detect_zero: false });
+        backing.submit(&mut vec![read]);
+        while out.is_empty() {
+            super::sleep_until_woken(&backing);
+            backing.poll(&mut out);
+        }
+        assert_eq!((out.len(), out[0].token), (1, 4), "{name}");
+        assert!(freezer.thaw());
+        while out.len() < 4 {
+            super::sleep_until_woken(&backing);
+            backing.poll(&mut out);
+        }
+        assert!(out.iter().all(|completion| completion.result.is_ok()), "{name}");
+    }
+}
+
+#[test]
+fn the_lock_outlives_a_killed_process_until_its_last_write_has_landed() {
+    let test = "the_lock_outlives_a_killed_process_until_its_last_write_has_landed";
+    if let Some(rest) = part("write") {
+        let (name, path) = rest.split_once(' ').expect("engine and path");
+        let engine = ENGINES.iter().find(|engine| engine.1 == name).expect("a known one").0;
+        let mut backing = Backing::open(path.as_ref(), &options(engine), &pool()).expect("free");
+        backing.submit(&mut vec![(1, write(0))]);
+        // A second descriptor on the kernel's side is not enough: the write must be under way.
+        while !hangs_in_a_write() {
+            std::thread::yield_now();
+        }
+        println!("\nwriting");
+        return wait_for_end_of_input();
+    }
+    let Some(directory) = frozen_test(test) else { return };
+    let freezer = Freezer::mount(&directory);
+    for (engine, name) in ENGINES {
+        let path = directory.join("mnt").join(name);
+        kinds::sparse(&path, 1 << 20);
+        freezer.freeze();
+        let command = again(&[], test, format!("write {name} {}", path.display()));
+        let mut other = Other::start(command, "writing");
+        other.0.kill().expect("a child of ours");
+        // It cannot be waited for: the kernel does not let go of it.
+        let attempt = Backing::open(&path, &options(engine), &pool()).map(|_| ());
+        assert!(matches!(attempt, Err(OpenError::InUse { .. })), "{name}: {attempt:?}");
+        assert!(freezer.thaw());
+        other.0.wait().expect("a child of ours");
+        let mut backing = reopen(&path, &options(engine));
+        let read = Op::Read { offset: 0, len: 4096, detect_zero: true };
+        let found = run_one(&mut backing, read).expect("readable");
+        // The write may have been given up before it began, never after the lock was free.
+        assert!(matches!(found, super::Done::Zeros(_) | super::Done::Read(_)));
+    }
+}
+
+/// Whether some thread of this process waits in the kernel without end.
+fn hangs_in_a_write() -> bool {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("own threads");
+    tasks.filter_map(Result::ok).any(|task| {
+        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('D'))
+    })
+}

@@ -1,0 +1,183 @@
+//! The verdict over all its inputs: total, mirrored on both ends (GI-4), never "no resync" over bits (COV-6), never a
+//! Primary with good data as target, never an Inconsistent source (RES-3).
+
+use bitmap::{Generation, NodeId};
+use replicator::node::{DiskState, Protocol, Role, mirror, verdict};
+use replicator::wire::{Agreed, Facts, RefuseReason, VolumeFacts, VolumeVerdict};
+
+const NONE: Generation = Generation::NONE;
+const NEW: Generation = Generation::JUST_CREATED;
+const G: Generation = Generation(0x10);
+const X: Generation = Generation(0x20);
+const Y: Generation = Generation(0x30);
+
+fn volumes() -> Vec<VolumeFacts> {
+    let mut all = Vec::new();
+    let disks =
+        [DiskState::Diskless, DiskState::Inconsistent, DiskState::Outdated, DiskState::UpToDate];
+    for disk in disks {
+        for current in [NEW, G, X, Y] {
+            for bitmap in [NONE, G, X] {
+                for sync_to in [NONE, X] {
+                    for history in [vec![], vec![G], vec![X, G]] {
+                        for bits in [0, 3] {
+                            let diskless = disk == DiskState::Diskless;
+                            let odd = (current == NEW && disk > DiskState::Inconsistent)
+                                || (sync_to != NONE && disk != DiskState::Inconsistent)
+                                || bitmap == current
+                                || history.contains(&current)
+                                || (diskless
+                                    && (bits > 0 || bitmap != NONE || !history.is_empty()));
+                            if !odd {
+                                let size = if diskless { 0 } else { 1 << 20 };
+                                let history = history.clone();
+                                let number = 0;
+                                all.push(VolumeFacts {
+                                    number,
+                                    disk,
+                                    size,
+                                    current,
+                                    bitmap,
+                                    sync_to,
+                                    history,
+                                    bits,
+                                });
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+    all
+}
+
+fn facts(node: u8, volume: VolumeFacts, traits: u32, protocol: Protocol) -> Facts {
+    let has = |bit: u32| traits & (1 << bit) != 0;
+    Facts {
+        node: NodeId(node),
+        incarnation: 100 + u64::from(node),
+        peer_incarnation: if has(0) { 7 } else { 0 },
+        protocol,
+        role: if has(1) { Role::Primary } else { Role::Secondary },
+        was_paused: has(1) && has(2),
+        crashed_primary: !has(1) && has(2),
+        discard_my_data: has(3) && !has(1),
+        volumes: vec![volume],
+    }
+}
+
+fn check(a: &Facts, b: &Facts) {
+    let ours = verdict(a, b);
+    let theirs = verdict(b, a);
+    assert_eq!(theirs, mirror(&ours), "GI-4\n{a:#?}\n{b:#?}");
+    assert_eq!(mirror(&theirs), ours, "mirroring twice is nothing");
+    let (va, vb) = (&a.volumes[0], &b.volumes[0]);
+    match &ours {
+        Agreed::Go(verdicts) => match verdicts[0] {
+            VolumeVerdict::NoSync => {
+                assert_eq!((va.bits, vb.bits), (0, 0), "COV-6\n{a:#?}\n{b:#?}");
+                assert_eq!(va.current, vb.current, "GI-1\n{a:#?}\n{b:#?}");
+            }
+            VolumeVerdict::Source { .. } => {
+                assert!(va.disk > DiskState::Inconsistent, "RES-3\n{a:#?}\n{b:#?}");
+                let overrun = b.role == Role::Primary && vb.disk == DiskState::UpToDate;
+                assert!(!overrun, "a good Primary is no target\n{a:#?}\n{b:#?}");
+            }
+            VolumeVerdict::Target { .. } => {
+                assert!(vb.disk > DiskState::Inconsistent, "RES-3\n{a:#?}\n{b:#?}");
+            }
+            VolumeVerdict::Idle => {
+                let nothing = va.disk < DiskState::Inconsistent
+                    || vb.disk < DiskState::Inconsistent
+                    || va.disk.max(vb.disk) == DiskState::Inconsistent;
+                assert!(nothing, "idle with data on both sides\n{a:#?}\n{b:#?}");
+            }
+        },
+        Agreed::IStepDown => assert_eq!(a.role, Role::Primary),
+        Agreed::YouStepDown => assert_eq!(b.role, Role::Primary),
+        Agreed::Refuse(RefuseReason::SplitBrain) => {
+            // SB-2: exactly one word given resolves it, unless roles stand against it.
+            let one_word = a.discard_my_data != b.discard_my_data;
+            let roles = a.role == Role::Primary || b.role == Role::Primary;
+            assert!(!one_word || roles, "SB-2\n{a:#?}\n{b:#?}");
+        }
+        Agreed::Refuse(_) => {}
+    }
+}
+
+#[test]
+fn the_verdict_is_total_and_mirrored() {
+    let volumes = volumes();
+    let mut pairs = 0_u64;
+    for va in &volumes {
+        for vb in &volumes {
+            for traits in 0..256 {
+                let a = facts(0, va.clone(), traits & 15, Protocol::C);
+                let b = facts(1, vb.clone(), traits >> 4, Protocol::C);
+                check(&a, &b);
+                pairs += 1;
+            }
+        }
+    }
+    println!("{pairs} pairs of facts");
+}
+
+#[test]
+fn two_volumes_go_one_way_or_not_at_all() {
+    let good: Vec<_> =
+        volumes().into_iter().filter(|v| v.disk > DiskState::Outdated && v.bits == 0).collect();
+    for a0 in &good {
+        for b0 in &good {
+            for a1 in &good {
+                for b1 in &good {
+                    let mut a = facts(0, a0.clone(), 0, Protocol::C);
+                    let mut b = facts(1, b0.clone(), 0, Protocol::C);
+                    a.volumes.push(VolumeFacts { number: 1, ..a1.clone() });
+                    b.volumes.push(VolumeFacts { number: 1, ..b1.clone() });
+                    let ours = verdict(&a, &b);
+                    assert_eq!(verdict(&b, &a), mirror(&ours), "GI-4\n{a:#?}\n{b:#?}");
+                    if let Agreed::Go(verdicts) = ours {
+                        let source =
+                            verdicts.iter().any(|v| matches!(v, VolumeVerdict::Source { .. }));
+                        let target =
+                            verdicts.iter().any(|v| matches!(v, VolumeVerdict::Target { .. }));
+                        assert!(!(source && target), "volumes disagree\n{a:#?}\n{b:#?}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn after_a_crash_the_survivor_is_the_source_under_b_and_c() {
+    let same = |bits| VolumeFacts {
+        number: 0,
+        disk: DiskState::UpToDate,
+        size: 1 << 20,
+        current: G,
+        bitmap: NONE,
+        sync_to: NONE,
+        history: vec![],
+        bits,
+    };
+    for (protocol, crashed_is_source) in
+        [(Protocol::A, true), (Protocol::B, false), (Protocol::C, false)]
+    {
+        let mut crashed = facts(0, same(5), 0, protocol);
+        crashed.crashed_primary = true;
+        let mut survivor = facts(1, same(0), 0, protocol);
+        survivor.peer_incarnation = 7;
+        let expected = if crashed_is_source {
+            VolumeVerdict::Source { full: false }
+        } else {
+            VolumeVerdict::Target { full: false }
+        };
+        assert_eq!(verdict(&crashed, &survivor), Agreed::Go(vec![expected]));
+        // Both processes died: the crashed Primary has everything it acknowledged.
+        survivor.peer_incarnation = 0;
+        let source = VolumeVerdict::Source { full: false };
+        assert_eq!(verdict(&crashed, &survivor), Agreed::Go(vec![source]));
+    }
+}

@@ -1,0 +1,589 @@
+//! A disk with a volatile write cache: data as one token per sector, metadata as bytes.
+//!
+//! It does exactly what the node was promised and nothing more: a flush covers the writes whose completion the node
+//! had been handed before it asked, metadata writes are stable when done. It does not know time; the world decides when an
+//! operation completes, and whether it fails.
+
+use super::Rng;
+use crate::model::Token;
+use bitmap::{Bytes, MetaWrite};
+use std::sync::Arc;
+
+const PAGE: usize = 64;
+const META_PAGE: u64 = 4096;
+
+#[derive(Clone)]
+struct Page {
+    token: [u64; PAGE],
+    order: [u32; PAGE],
+}
+
+/// The cells of the data area; clones share what is equal.
+#[derive(Clone)]
+struct Cells {
+    pages: Vec<Arc<Page>>,
+}
+
+impl Cells {
+    fn new(disk: u32, sectors: u32) -> Self {
+        let page = |p: u32| {
+            let mut token = [0; PAGE];
+            for (i, t) in (0..).zip(&mut token) {
+                *t = Token::garbage(disk, p * PAGE as u32 + i).0;
+            }
+            Arc::new(Page { token, order: [0; PAGE] })
+        };
+        Self { pages: (0..sectors.div_ceil(PAGE as u32)).map(page).collect() }
+    }
+
+    fn token(&self, s: u32) -> u64 {
+        self.pages[s as usize / PAGE].token[s as usize % PAGE]
+    }
+
+    /// A newer write keeps its place against an older one that arrives late.
+    fn put(&mut self, s: u32, token: u64, order: u32) {
+        let page = Arc::make_mut(&mut self.pages[s as usize / PAGE]);
+        let i = s as usize % PAGE;
+        if order >= page.order[i] {
+            page.order[i] = order;
+            page.token[i] = token;
+        }
+    }
+}
+
+/// The bytes of the metadata area.
+#[derive(Clone)]
+struct MetaArea {
+    start: u64,
+    pages: Vec<Arc<[u8; META_PAGE as usize]>>,
+}
+
+impl MetaArea {
+    fn new(start: u64, end: u64) -> Self {
+        let zero = Arc::new([0; META_PAGE as usize]);
+        Self { start, pages: vec![zero; (end - start).div_ceil(META_PAGE) as usize] }
+    }
+
+    fn sector(&self, offset: u64) -> Option<&[u8]> {
+        let at = offset.checked_sub(self.start)?;
+        let page = self.pages.get((at / META_PAGE) as usize)?;
+        let i = (at % META_PAGE) as usize;
+        page.get(i..i + 512)
+    }
+
+    fn put(&mut self, offset: u64, bytes: &[u8]) {
+        let Some(at) = offset.checked_sub(self.start) else { return };
+        if let Some(page) = self.pages.get_mut((at / META_PAGE) as usize) {
+            let i = (at % META_PAGE) as usize;
+            Arc::make_mut(page)[i..i + bytes.len()].copy_from_slice(bytes);
+        }
+    }
+}
+
+/// What a data write writes.
+#[derive(Clone)]
+pub(super) enum Payload {
+    /// These sectors.
+    Data(Arc<[u64]>),
+    /// Zeros.
+    Zeros,
+}
+
+impl Payload {
+    fn token(&self, index: u32) -> u64 {
+        match self {
+            Self::Data(tokens) => tokens[index as usize],
+            Self::Zeros => 0,
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Cached {
+    order: u32,
+    start: u32,
+    len: u32,
+    payload: Payload,
+    handed: bool,
+}
+
+/// An operation of the disk.
+#[derive(Clone)]
+pub(super) enum DiskCommand {
+    /// Read sectors.
+    Read { start: u32, len: u32 },
+    /// Write sectors.
+    Write { start: u32, len: u32, payload: Payload, fua: bool },
+    /// Flush.
+    Flush,
+    /// Read metadata.
+    ReadMeta(Vec<(u64, u32)>),
+    /// Write metadata.
+    WriteMeta(Vec<MetaWrite>),
+}
+
+#[derive(Clone)]
+struct InFlight {
+    io: u64,
+    order: u32,
+    command: DiskCommand,
+    covers: Vec<u32>,
+}
+
+/// What an operation brought.
+pub(super) enum Finished {
+    /// Done.
+    Done,
+    /// The sectors read.
+    Data(Vec<u64>),
+    /// The metadata read.
+    Meta(Vec<Result<Vec<u8>, ()>>),
+}
+
+/// What a power cut took.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Loss {
+    /// Completed writes that are gone, whole or in part.
+    pub(super) writes: u32,
+    /// Metadata writes under way that arrived in part.
+    pub(super) torn_meta: u32,
+    /// Writes that arrived in part.
+    pub(super) torn: u32,
+}
+
+/// One disk.
+#[derive(Clone)]
+pub(super) struct Disk {
+    /// Number of this disk in the world: a replaced one has another.
+    pub(super) number: u32,
+    /// Sectors of the data area.
+    pub(super) sectors: u32,
+    /// Bytes of the whole device.
+    pub(super) size: u64,
+    /// Counts changes of the stable metadata.
+    pub(super) meta_version: u64,
+    /// Every operation fails.
+    pub(super) dead: bool,
+    /// The cache survives power cuts.
+    pub(super) battery: bool,
+    visible: Cells,
+    stable: Cells,
+    cache: Vec<Cached>,
+    in_flight: Vec<InFlight>,
+    meta: MetaArea,
+    bad_meta: Vec<u64>,
+    order: u32,
+}
+
+impl Disk {
+    /// A new disk: `data` bytes of data, then metadata up to `size`.
+    pub(super) fn new(number: u32, data: u64, size: u64) -> Self {
+        let sectors = (data / 512) as u32;
+        let cells = Cells::new(number, sectors);
+        Self {
+            number,
+            sectors,
+            size,
+            meta_version: 0,
+            dead: false,
+            battery: false,
+            visible: cells.clone(),
+            stable: cells,
+            cache: Vec::new(),
+            in_flight: Vec::new(),
+            meta: MetaArea::new(data, size),
+            bad_meta: Vec::new(),
+            order: 0,
+        }
+    }
+
+    /// What a read would return.
+    pub(super) fn visible(&self, sector: u32) -> Token {
+        Token(self.visible.token(sector))
+    }
+
+    /// What is on the medium.
+    pub(super) fn stable(&self, sector: u32) -> Token {
+        Token(self.stable.token(sector))
+    }
+
+    /// Whether a write to this sector is under way.
+    pub(super) fn writing(&self, sector: u32) -> bool {
+        self.in_flight.iter().any(|f| match &f.command {
+            DiskCommand::Write { start, len, .. } => (*start..start + len).contains(&sector),
+            _ => false,
+        })
+    }
+
+    /// Operations under way.
+    pub(super) fn busy(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// Completed writes that are not stable.
+    pub(super) fn cached(&self) -> usize {
+        self.cache.len()
+    }
+
+    /// A write under way that shares a sector with this range.
+    pub(super) fn overlapping(&self, start: u32, len: u32, with_reads: bool) -> Option<u64> {
+        let hit = |s: u32, l: u32| s < start + len && start < s + l;
+        self.in_flight.iter().find_map(|f| match f.command {
+            DiskCommand::Write { start: s, len: l, .. } if hit(s, l) => Some(f.io),
+            DiskCommand::Read { start: s, len: l } if with_reads && hit(s, l) => Some(f.io),
+            _ => None,
+        })
+    }
+
+    /// Takes an operation; `finish` or `fail` ends it.
+    pub(super) fn submit(&mut self, io: u64, command: DiskCommand) {
+        self.order += 1;
+        let covers = match command {
+            DiskCommand::Flush => self.cache.iter().filter(|c| c.handed).map(|c| c.order).collect(),
+            _ => Vec::new(),
+        };
+        self.in_flight.push(InFlight { io, order: self.order, command, covers });
+    }
+
+    fn take(&mut self, io: u64) -> InFlight {
+        let at = self.in_flight.iter().position(|f| f.io == io).expect("ended once");
+        self.in_flight.swap_remove(at)
+    }
+
+    /// Ends an operation well.
+    pub(super) fn finish(&mut self, io: u64) -> Finished {
+        let done = self.take(io);
+        match done.command {
+            DiskCommand::Read { start, len } => {
+                Finished::Data((start..start + len).map(|s| self.visible.token(s)).collect())
+            }
+            DiskCommand::Write { start, len, payload, fua } => {
+                self.arrive(done.order, start, len, payload, fua);
+                Finished::Done
+            }
+            DiskCommand::Flush => {
+                self.write_back(|c| done.covers.contains(&c.order));
+                Finished::Done
+            }
+            DiskCommand::ReadMeta(ranges) => {
+                Finished::Meta(ranges.iter().map(|&(at, len)| self.read_meta(at, len)).collect())
+            }
+            DiskCommand::WriteMeta(writes) => {
+                for write in &writes {
+                    self.put_meta(write, |_| true);
+                }
+                Finished::Done
+            }
+        }
+    }
+
+    /// Ends an operation with an error: a write may have arrived in part, a flush may have lost what it should have
+    /// written back, for ever and without a second error.
+    pub(super) fn fail(&mut self, io: u64, rng: &mut Rng) {
+        let done = self.take(io);
+        match done.command {
+            DiskCommand::Write { start, len, payload, .. } => {
+                for i in 0..len {
+                    let token = match rng.below(3) {
+                        0 => continue,
+                        1 => payload.token(i),
+                        _ => Token::torn(start + i).0,
+                    };
+                    self.arrive(done.order, start + i, 1, Payload::Data(Arc::new([token])), false);
+                }
+            }
+            DiskCommand::Flush => {
+                let lost: Vec<u32> = done.covers.into_iter().filter(|_| rng.percent(50)).collect();
+                self.cache.retain(|c| !lost.contains(&c.order));
+            }
+            DiskCommand::WriteMeta(writes) => {
+                for write in &writes {
+                    self.put_meta(write, |_| rng.percent(50));
+                }
+            }
+            DiskCommand::Read { .. } | DiskCommand::ReadMeta(_) => {}
+        }
+    }
+
+    /// The node was handed the completions of its writes so far.
+    pub(super) fn handed(&mut self, order: u32) {
+        if let Some(c) = self.cache.iter_mut().rev().find(|c| c.order == order) {
+            c.handed = true;
+        }
+    }
+
+    /// The submission number of an operation under way, to name it in `handed`.
+    pub(super) fn order_of(&self, io: u64) -> u32 {
+        self.in_flight.iter().find(|f| f.io == io).map_or(0, |f| f.order)
+    }
+
+    fn arrive(&mut self, order: u32, start: u32, len: u32, payload: Payload, fua: bool) {
+        for i in 0..len {
+            self.visible.put(start + i, payload.token(i), order);
+            if fua {
+                self.stable.put(start + i, payload.token(i), order);
+            }
+        }
+        if !fua {
+            self.cache.push(Cached { order, start, len, payload, handed: false });
+        }
+    }
+
+    fn write_back(&mut self, covered: impl Fn(&Cached) -> bool) {
+        let stable = &mut self.stable;
+        self.cache.retain(|c| {
+            let done = covered(c);
+            if done {
+                for i in 0..c.len {
+                    stable.put(c.start + i, c.payload.token(i), c.order);
+                }
+            }
+            !done
+        });
+    }
+
+    fn read_meta(&self, offset: u64, len: u32) -> Result<Vec<u8>, ()> {
+        let mut bytes = Vec::with_capacity(len as usize);
+        for at in (offset..offset + u64::from(len)).step_by(512) {
+            if self.bad_meta.contains(&at) {
+                return Err(());
+            }
+            bytes.extend_from_slice(self.meta.sector(at).ok_or(())?);
+        }
+        Ok(bytes)
+    }
+
+    fn put_meta(&mut self, write: &MetaWrite, mut arrives: impl FnMut(u64) -> bool) {
+        self.meta_version += 1;
+        match &write.bytes {
+            Bytes::Data(bytes) => {
+                for (at, sector) in (write.offset..).step_by(512).zip(bytes.chunks(512)) {
+                    if arrives(at) {
+                        self.meta.put(at, sector);
+                        self.bad_meta.retain(|&bad| bad != at);
+                    }
+                }
+            }
+            Bytes::Zeros(len) => {
+                for at in (write.offset..write.offset + len).step_by(512) {
+                    if arrives(at) {
+                        self.meta.put(at, &[0; 512]);
+                        self.bad_meta.retain(|&bad| bad != at);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes metadata at once (create-md).
+    pub(super) fn format(&mut self, stages: &[Vec<MetaWrite>]) {
+        for write in stages.iter().flatten() {
+            self.put_meta(write, |_| true);
+        }
+    }
+
+    /// Reads metadata as recovery would.
+    pub(super) fn peek_meta(&self, ranges: &[(u64, u32)]) -> Vec<Result<Vec<u8>, ()>> {
+        ranges.iter().map(|&(at, len)| self.read_meta(at, len)).collect()
+    }
+
+    /// A metadata sector decays: other bytes, or unreadable.
+    pub(super) fn rot_meta(&mut self, offset: u64, rng: &mut Rng) {
+        self.meta_version += 1;
+        if rng.percent(50) {
+            self.bad_meta.push(offset);
+        } else if let Some(sector) = self.meta.sector(offset) {
+            let mut bytes = sector.to_vec();
+            let i = rng.below(512) as usize;
+            bytes[i] ^= 1 << rng.below(8);
+            self.meta.put(offset, &bytes);
+        }
+    }
+
+    /// The process that used it is dead: what was under way arrives whole, in part or not; the cache stays.
+    pub(super) fn kill(&mut self, rng: &mut Rng) {
+        let mut left = std::mem::take(&mut self.in_flight);
+        left.sort_by_key(|f| f.order);
+        for f in left {
+            match f.command {
+                DiskCommand::Write { start, len, payload, fua } => {
+                    let whole = rng.below(3);
+                    for i in 0..len {
+                        if whole == 0 || (whole == 1 && rng.percent(50)) {
+                            let one = Payload::Data(Arc::new([payload.token(i)]));
+                            self.arrive(f.order, start + i, 1, one, fua && rng.percent(50));
+                        }
+                    }
+                }
+                DiskCommand::Flush => {
+                    if rng.percent(50) {
+                        self.write_back(|c| f.covers.contains(&c.order));
+                    }
+                }
+                DiskCommand::WriteMeta(writes) => {
+                    let whole = rng.below(3);
+                    for write in &writes {
+                        self.put_meta(write, |_| whole == 0 || (whole == 1 && rng.percent(50)));
+                    }
+                }
+                DiskCommand::Read { .. } | DiskCommand::ReadMeta(_) => {}
+            }
+        }
+    }
+
+    /// The power fails: each write in the cache or under way is kept, dropped or torn.
+    pub(super) fn power_cut(&mut self, rng: &mut Rng) -> Loss {
+        let mut loss = Loss::default();
+        let way = if self.battery { 0 } else { rng.below(4) };
+        let count = self.cache.len() + self.in_flight.len();
+        let prefix = rng.below(count as u64 + 1) as usize;
+        let mut writes: Vec<(u32, bool, Option<Cached>, Option<Vec<MetaWrite>>)> = Vec::new();
+        for c in std::mem::take(&mut self.cache) {
+            writes.push((c.order, true, Some(c), None));
+        }
+        for f in std::mem::take(&mut self.in_flight) {
+            match f.command {
+                DiskCommand::Write { start, len, payload, .. } => {
+                    let order = f.order;
+                    let c = Cached { order, start, len, payload, handed: false };
+                    writes.push((order, false, Some(c), None));
+                }
+                DiskCommand::WriteMeta(meta) => writes.push((f.order, false, None, Some(meta))),
+                _ => {}
+            }
+        }
+        writes.sort_by_key(|w| w.0);
+        for (i, (order, completed, data, meta)) in writes.into_iter().enumerate() {
+            // 0: arrives, 1: does not, 2: sector by sector
+            let fate = match way {
+                0 => u64::from(!completed && self.battery && rng.percent(50)),
+                1 => 1,
+                2 if i == prefix => 2,
+                2 => u64::from(i > prefix),
+                _ => rng.below(3),
+            };
+            let mut arrived = 0;
+            let mut sectors = 0;
+            if let Some(c) = data {
+                for s in 0..c.len {
+                    sectors += 1;
+                    if fate == 0 || (fate == 2 && rng.percent(50)) {
+                        arrived += 1;
+                        self.stable.put(c.start + s, c.payload.token(s), order);
+                    }
+                }
+                loss.writes += u32::from(completed && arrived < sectors);
+                loss.torn += u32::from(arrived > 0 && arrived < sectors);
+            }
+            for write in meta.into_iter().flatten() {
+                self.put_meta(&write, |_| {
+                    sectors += 1;
+                    let arrives = fate == 0 || (fate == 2 && rng.percent(50));
+                    arrived += u32::from(arrives);
+                    arrives
+                });
+            }
+            loss.torn_meta += u32::from(arrived > 0 && arrived < sectors);
+        }
+        self.visible = self.stable.clone();
+        loss
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(disk: &mut Disk, io: u64, start: u32, token: u64, fua: bool) {
+        let payload = Payload::Data(Arc::new([token]));
+        disk.submit(io, DiskCommand::Write { start, len: 1, payload, fua });
+        let order = disk.order_of(io);
+        disk.finish(io);
+        disk.handed(order);
+    }
+
+    #[test]
+    fn a_write_is_visible_but_not_stable_until_flushed() {
+        let mut disk = Disk::new(0, 1 << 16, 1 << 17);
+        write(&mut disk, 1, 5, 77, false);
+        assert_eq!(disk.visible(5), Token(77));
+        assert_eq!(disk.stable(5), Token::garbage(0, 5));
+        disk.submit(2, DiskCommand::Flush);
+        disk.finish(2);
+        assert_eq!(disk.stable(5), Token(77));
+    }
+
+    #[test]
+    fn a_flush_covers_nothing_that_completed_after_it_was_submitted() {
+        let mut disk = Disk::new(0, 1 << 16, 1 << 17);
+        disk.submit(1, DiskCommand::Flush);
+        write(&mut disk, 2, 5, 77, false);
+        disk.finish(1);
+        assert_eq!(disk.stable(5), Token::garbage(0, 5));
+    }
+
+    #[test]
+    fn a_flush_covers_no_write_whose_completion_was_not_handed_over() {
+        let mut disk = Disk::new(0, 1 << 16, 1 << 17);
+        let payload = Payload::Data(Arc::new([9]));
+        disk.submit(1, DiskCommand::Write { start: 0, len: 1, payload, fua: false });
+        disk.finish(1);
+        disk.submit(2, DiskCommand::Flush);
+        disk.finish(2);
+        assert_eq!(disk.stable(0), Token::garbage(0, 0));
+    }
+
+    #[test]
+    fn an_older_cached_write_never_lands_over_a_newer_fua_write() {
+        let mut disk = Disk::new(0, 1 << 16, 1 << 17);
+        write(&mut disk, 1, 5, 77, false);
+        write(&mut disk, 2, 5, 78, true);
+        assert_eq!(disk.stable(5), Token(78));
+        disk.submit(3, DiskCommand::Flush);
+        disk.finish(3);
+        assert_eq!(disk.stable(5), Token(78));
+        let mut rng = Rng::new(1);
+        for _ in 0..20 {
+            disk.clone().power_cut(&mut rng);
+            assert_eq!(disk.stable(5), Token(78));
+        }
+    }
+
+    #[test]
+    fn a_power_cut_keeps_some_and_loses_some() {
+        let mut kept = 0;
+        for seed in 0..200 {
+            let mut disk = Disk::new(0, 1 << 16, 1 << 17);
+            write(&mut disk, 1, 5, 77, false);
+            write(&mut disk, 2, 6, 78, false);
+            disk.power_cut(&mut Rng::new(seed));
+            assert_eq!(disk.visible(5), disk.stable(5));
+            kept += u32::from(disk.visible(5) == Token(77)) + u32::from(disk.visible(6) == Token(78));
+        }
+        assert!((100..300).contains(&kept), "{kept} of 400");
+    }
+
+    #[test]
+    fn a_kill_keeps_the_cache() {
+        let mut disk = Disk::new(0, 1 << 16, 1 << 17);
+        write(&mut disk, 1, 5, 77, false);
+        disk.kill(&mut Rng::new(3));
+        assert_eq!(disk.visible(5), Token(77));
+        assert_eq!(disk.cached(), 1);
+    }
+
+    #[test]
+    fn a_failed_flush_can_lose_what_no_later_flush_brings_back() {
+        let mut lost = 0;
+        for seed in 0..64 {
+            let mut disk = Disk::new(0, 1 << 16, 1 << 17);
+            write(&mut disk, 1, 5, 77, false);
+            disk.submit(2, DiskCommand::Flush);
+            disk.fail(2, &mut Rng::new(seed));
+            disk.submit(3, DiskCommand::Flush);
+            disk.finish(3);
+            lost += u32::from(disk.stable(5) != Token(77));
+        }
+        assert!(lost > 10, "{lost}");
+    }
+}

@@ -1,0 +1,229 @@
+//! The knobs of one seed. Each fault class is on in about half of the seeds; limits are small, because queues must fill
+//! and the activity log must thrash to be tested.
+
+use super::Rng;
+use bitmap::{FormatParams, Layout, NodeId, Placement};
+use replicator::config::{Config, Limits, Timing, VolumeConfig};
+use replicator::node::Protocol;
+
+const MS: u64 = 1_000_000;
+
+/// Faults that strike at random times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Fault {
+    Kill,
+    PowerCut,
+    PowerCutBoth,
+    CutLink,
+    HalfOpen,
+    Partition,
+    Stall,
+    Flap,
+    Pause,
+    DiskDies,
+    DiskHangs,
+    DiskSlow,
+    Replace,
+    Rot,
+}
+
+/// All of them.
+pub(super) const FAULTS: [Fault; 14] = [
+    Fault::Kill,
+    Fault::PowerCut,
+    Fault::PowerCutBoth,
+    Fault::CutLink,
+    Fault::HalfOpen,
+    Fault::Partition,
+    Fault::Stall,
+    Fault::Flap,
+    Fault::Pause,
+    Fault::DiskDies,
+    Fault::DiskHangs,
+    Fault::DiskSlow,
+    Fault::Replace,
+    Fault::Rot,
+];
+
+/// Everything that is fixed for one seed.
+#[derive(Clone, Debug)]
+pub(super) struct Knobs {
+    pub(super) protocol: Protocol,
+    pub(super) flush_peer: bool,
+    pub(super) suspend_no_data: bool,
+    pub(super) auto_promote: bool,
+    pub(super) device_size: u64,
+    pub(super) data_size: u64,
+    pub(super) al_slots: u32,
+    pub(super) al_sectors: u32,
+    pub(super) extent_size: u32,
+    pub(super) battery: bool,
+    pub(super) timing: Timing,
+    pub(super) limits: Limits,
+    pub(super) rates: [u64; 2],
+    pub(super) link_delay: (u64, u64),
+    pub(super) disk_delay: (u64, u64),
+    /// Mean time between strikes, per fault that is on.
+    pub(super) faults: Vec<(Fault, u64)>,
+    /// Failed operations per million: reads, writes, flushes.
+    pub(super) eio: [u64; 3],
+    pub(super) clients: usize,
+    pub(super) depth: usize,
+    pub(super) think: u64,
+    pub(super) hot_blocks: u32,
+    pub(super) longest: u32,
+    pub(super) flush_percent: u64,
+    pub(super) operator: Option<u64>,
+    pub(super) cruel: bool,
+    /// The cluster manager promotes a survivor.
+    pub(super) failover: bool,
+    pub(super) safety: u64,
+    /// Events between two forks; 0: none.
+    pub(super) fork_every: u64,
+    /// A crash may fall between two actions of one batch.
+    pub(super) split_batches: bool,
+}
+
+impl Knobs {
+    /// Draws them.
+    pub(super) fn draw(rng: &mut Rng) -> Self {
+        let al_slots = if rng.percent(70) { rng.between(2, 7) as u32 } else { 32 };
+        let extent_size = *rng.pick(&[16 << 10, 64 << 10, 256 << 10]);
+        let data = rng.between(48, 512) * 4096;
+        let al_sectors = *rng.pick(&[32, 64, 128]);
+        let device_size = data + (128 << 10) + u64::from(al_sectors) * 512;
+        let layout =
+            Layout::new(Placement::Internal, device_size, None, 1, al_slots, al_sectors, 4096)
+                .expect("the layout of a small device");
+        let timing = Timing {
+            ping_interval: rng.between(200, 1500),
+            ping_timeout: rng.between(100, 800),
+            reconnect_min: rng.between(10, 200),
+            reconnect_max: rng.between(200, 2000),
+            connect_wait: rng.between(1000, 10_000),
+            handshake: rng.between(2000, 10_000),
+            checkpoint: rng.between(50, 2000),
+        };
+        let small = rng.percent(50);
+        let limits = if small {
+            Limits {
+                requests: rng.between(1, 8) as usize,
+                peer_bytes: rng.between(64 << 10, 512 << 10),
+                unflushed: rng.between(1, 16) as usize,
+                resync_bytes: rng.between(64 << 10, 256 << 10),
+                piece_bytes: *rng.pick(&[8 << 10, 32 << 10, 64 << 10]),
+                extents_per_request: rng.between(1, 2) as u32,
+                resync_commit_blocks: rng.between(1, 32),
+            }
+        } else {
+            Limits { extents_per_request: al_slots.min(8), ..Limits::default() }
+        };
+        let slow_disk = rng.spread(MS / 100, 10 * MS);
+        let slow_link = rng.spread(MS / 50, 20 * MS);
+        let mut faults = Vec::new();
+        for fault in FAULTS {
+            if rng.percent(40) {
+                let mean = match fault {
+                    Fault::DiskDies | Fault::DiskHangs | Fault::Replace => rng.between(8000, 40_000),
+                    Fault::CutLink | Fault::Kill => rng.spread(400, 20_000),
+                    _ => rng.spread(1000, 30_000),
+                };
+                faults.push((fault, mean * MS));
+            }
+        }
+        let eio = if rng.percent(25) {
+            [rng.below(2000), rng.below(1000), rng.below(3000)]
+        } else {
+            [0; 3]
+        };
+        Self {
+            protocol: *rng.pick(&[Protocol::C, Protocol::C, Protocol::A, Protocol::B]),
+            flush_peer: !rng.one_in(10),
+            suspend_no_data: rng.percent(50),
+            auto_promote: rng.one_in(4),
+            device_size,
+            data_size: layout.data_size(),
+            al_slots,
+            al_sectors,
+            extent_size,
+            battery: rng.one_in(10),
+            timing,
+            limits,
+            rates: [rng.between(950_000, 1_050_000), rng.between(950_000, 1_050_000)],
+            link_delay: (slow_link / 4, slow_link),
+            disk_delay: (slow_disk / 8, slow_disk),
+            faults,
+            eio,
+            clients: rng.between(1, 3) as usize,
+            depth: *rng.pick(&[1, 1, 2, 4, 16]),
+            think: rng.spread(MS / 10, 60 * MS),
+            hot_blocks: rng.between(1, 64) as u32,
+            longest: *rng.pick(&[8, 8, 32, 128]),
+            flush_percent: *rng.pick(&[1, 3, 3, 10]),
+            operator: rng.percent(50).then(|| rng.between(500, 8000) * MS),
+            cruel: rng.one_in(10),
+            failover: rng.percent(70),
+            safety: rng.between(5000, 30_000) * MS,
+            fork_every: *rng.pick(&[150, 300, 600, 2000]),
+            split_batches: rng.percent(70),
+        }
+    }
+
+    /// Everything quiet and kind: for scenarios.
+    pub(super) fn calm(protocol: Protocol) -> Self {
+        let mut rng = Rng::new(1);
+        let mut knobs = Self::draw(&mut rng);
+        knobs.protocol = protocol;
+        knobs.flush_peer = true;
+        knobs.suspend_no_data = false;
+        knobs.auto_promote = false;
+        knobs.battery = false;
+        knobs.timing = Timing::default();
+        knobs.limits = Limits { extents_per_request: 2, ..Limits::default() };
+        knobs.rates = [1_000_000; 2];
+        knobs.link_delay = (MS / 10, MS / 5);
+        knobs.disk_delay = (MS / 20, MS / 10);
+        knobs.faults.clear();
+        knobs.eio = [0; 3];
+        knobs.clients = 0;
+        knobs.operator = None;
+        knobs.cruel = false;
+        knobs.failover = false;
+        knobs.fork_every = 0;
+        knobs.split_batches = false;
+        knobs
+    }
+
+    /// A node's configuration.
+    pub(super) fn config(&self, node: usize) -> Config {
+        let id = |n: usize| NodeId(n as u8);
+        Config {
+            node: id(node),
+            volumes: vec![VolumeConfig { number: 0, placement: Placement::Internal }],
+            peers: vec![id(1 - node)],
+            protocol: self.protocol,
+            flush_peer: self.flush_peer,
+            suspend_no_data: self.suspend_no_data,
+            auto_promote: self.auto_promote,
+            timing: self.timing,
+            limits: self.limits,
+        }
+    }
+
+    /// What create-md makes on a node's disk.
+    pub(super) fn format(&self, node: usize, device_uuid: u64) -> FormatParams {
+        FormatParams {
+            placement: Placement::Internal,
+            device_size: self.device_size,
+            data_size: None,
+            node_id: NodeId(node as u8),
+            device_uuid,
+            slots: vec![NodeId(1 - node as u8)],
+            al_slots: self.al_slots,
+            al_sectors: self.al_sectors,
+            block_size: 4096,
+            extent_size: self.extent_size,
+            logical_block_size: 512,
+        }
+    }
+}
