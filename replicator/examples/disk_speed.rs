@@ -1,1 +1,203 @@
-fn main() {}
+//! How fast the engines are on the files given: 4 KiB random writes and reads, one at a time and
+//! 32 deep, and writes that are each followed by a flush.
+//!
+//! `cargo run --release -p replicator --example disk_speed -- [--rounds N] [--seconds S] DIR...`
+//!
+//! In each directory it makes a file of 256 MiB, fills it, and removes it at the end. Rounds go over
+//! all engines in turn, so that what else the machine does hits all of them; the table has medians,
+//! with minimum and maximum. It is a tool to look with: nothing depends on its figures.
+
+use std::error::Error;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use replicator::buffers::Pool;
+use replicator::disk::{Backing, Completion, Direct, Engine, EngineChoice, Op, Options};
+
+const SIZE: u64 = 256 << 20;
+const BLOCK: u64 = 4096;
+
+const ENGINES: [(&str, Direct, EngineChoice); 4] = [
+    ("page cache, pread", Direct::No, EngineChoice::Pread),
+    ("page cache, io_uring", Direct::No, EngineChoice::Uring),
+    ("O_DIRECT, threads", Direct::Yes, EngineChoice::Pread),
+    ("O_DIRECT, io_uring", Direct::Yes, EngineChoice::Uring),
+];
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Work {
+    Write,
+    Read,
+    WriteFlush,
+}
+
+const WORKS: [(&str, Work, usize); 6] = [
+    ("write qd1", Work::Write, 1),
+    ("write qd32", Work::Write, 32),
+    ("read qd1", Work::Read, 1),
+    ("read qd32", Work::Read, 32),
+    ("write+flush qd1", Work::WriteFlush, 1),
+    ("write+flush qd32", Work::WriteFlush, 32),
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut rounds = 3;
+    let mut seconds = 0.5;
+    let mut directories = Vec::new();
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--rounds" => rounds = words.next().ok_or("--rounds takes a number")?.parse()?,
+            "--seconds" => seconds = words.next().ok_or("--seconds takes a number")?.parse()?,
+            _ => directories.push(PathBuf::from(word)),
+        }
+    }
+    if directories.is_empty() {
+        return Err("which directories?".into());
+    }
+    for directory in directories {
+        let path = directory.join("pollux-disk-speed");
+        let measured = measure(&path, rounds, Duration::from_secs_f64(seconds));
+        let removed = std::fs::remove_file(&path);
+        print(&directory, &measured?);
+        removed?;
+    }
+    Ok(())
+}
+
+/// Operations per second by engine, workload and round.
+type Figures = Vec<(&'static str, Vec<Vec<f64>>)>;
+
+fn measure(path: &Path, rounds: usize, time: Duration) -> Result<Figures, Box<dyn Error>> {
+    File::create(path)?.set_len(SIZE)?;
+    fill(path)?;
+    let mut figures: Figures =
+        ENGINES.iter().map(|e| (e.0, vec![Vec::new(); WORKS.len()])).collect();
+    for round in 0..rounds {
+        for (figures, &(_, direct, engine)) in figures.iter_mut().zip(&ENGINES) {
+            let options = Options { direct, engine, ..Options::default() };
+            for (figures, &(_, work, depth)) in figures.1.iter_mut().zip(&WORKS) {
+                let mut backing = open(path, &options)?;
+                figures.push(one(&mut backing, work, depth, time, round as u64 + 1)?);
+            }
+        }
+    }
+    Ok(figures)
+}
+
+/// The one before lets go a moment after it is dropped.
+fn open(path: &Path, options: &Options) -> Result<Backing, Box<dyn Error>> {
+    let pool = Pool::new(64 << 20);
+    let start = Instant::now();
+    loop {
+        match Backing::open(path, options, &pool) {
+            Ok(backing) => return Ok(backing),
+            Err(_) if start.elapsed() < Duration::from_secs(10) => std::thread::yield_now(),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn fill(path: &Path) -> Result<(), Box<dyn Error>> {
+    let mut backing = open(path, &Options::default())?;
+    let buffer = Pool::new(0).copy_of(&vec![1; 1 << 20]);
+    for offset in (0..SIZE).step_by(1 << 20) {
+        backing.perform(&Op::Write { offset, buffer: buffer.clone(), fua: false })?;
+    }
+    backing.perform(&Op::Flush)?;
+    Ok(())
+}
+
+fn one(
+    backing: &mut Backing,
+    work: Work,
+    depth: usize,
+    time: Duration,
+    seed: u64,
+) -> Result<f64, Box<dyn Error>> {
+    let buffer = Pool::new(1 << 20).copy_of(&[7; BLOCK as usize]);
+    let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut next = |token: u64| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        // Each slot has its own part of the file: no two operations touch one block.
+        let part = SIZE / BLOCK / depth as u64;
+        let offset = (token * part + random % part) * BLOCK;
+        let read = Op::Read { offset, len: BLOCK as u32, detect_zero: false };
+        (
+            token,
+            if work == Work::Read {
+                read
+            } else {
+                Op::Write { offset, buffer: buffer.clone(), fua: false }
+            },
+        )
+    };
+    let mut batch: Vec<_> = (0..depth as u64).map(&mut next).collect();
+    let mut flushing = vec![false; depth];
+    let mut out: Vec<Completion> = Vec::new();
+    let mut done = 0u64;
+    let start = Instant::now();
+    loop {
+        backing.submit(&mut batch);
+        backing.poll(&mut out);
+        if out.is_empty() {
+            wait(backing)?;
+            continue;
+        }
+        let over = start.elapsed() >= time;
+        for completion in out.drain(..) {
+            completion.result?;
+            let slot = completion.token as usize;
+            if work == Work::WriteFlush && !flushing[slot] {
+                flushing[slot] = true;
+                batch.push((completion.token, Op::Flush));
+                continue;
+            }
+            flushing[slot] = false;
+            done += 1;
+            if !over {
+                batch.push(next(completion.token));
+            }
+        }
+        if batch.is_empty() && backing.in_flight() == 0 {
+            return Ok(done as f64 / start.elapsed().as_secs_f64());
+        }
+    }
+}
+
+/// Sleeps until a completion comes.
+fn wait(backing: &Backing) -> io::Result<()> {
+    let fd = backing.wake_fd();
+    let mut watched = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one entry on this stack.
+    match unsafe { libc::poll(&raw mut watched, 1, 10_000) } {
+        0 => return Err(io::ErrorKind::TimedOut.into()),
+        1 => {}
+        _ => return Err(io::Error::last_os_error()),
+    }
+    File::from(fd.try_clone_to_owned()?).read_exact(&mut [0; 8])
+}
+
+fn print(directory: &Path, figures: &Figures) {
+    println!("\n{}: thousand operations per second, median (min..max)", directory.display());
+    print!("{:24}", "");
+    for (name, ..) in WORKS {
+        print!("{name:>24}");
+    }
+    for (engine, works) in figures {
+        print!("\n{engine:24}");
+        for rounds in works {
+            let mut sorted: Vec<f64> = rounds.iter().map(|ops| ops / 1000.0).collect();
+            sorted.sort_by(f64::total_cmp);
+            let (median, last) = (sorted[sorted.len() / 2], sorted.len() - 1);
+            let text = format!("{median:.1} ({:.1}..{:.1})", sorted[0], sorted[last]);
+            print!("{text:>24}");
+        }
+    }
+    println!();
+}

@@ -201,7 +201,7 @@ impl Node {
         peer.promoting = false;
         peer.rx.author_diskless = 0;
         self.paused = false;
-        let wait = self.waits.open(Then::HandshakeStable { link });
+        let wait = self.waits.open(Then::HandshakeStable { peer: p, link });
         for (v, &verdict) in verdicts.iter().enumerate() {
             let (our, their) = (&ours.volumes[v], &theirs.volumes[v]);
             self.peers[p].volumes[v].disk = their.disk;
@@ -333,11 +333,12 @@ impl Node {
     }
 
     /// What the verdict demands of us is stable: now it is told, and copying may begin.
-    pub(super) fn handshake_stable(&mut self, link: LinkId, ok: bool) {
-        let Some(p) = self.peer_of(link).filter(|_| ok) else {
-            return;
-        };
+    pub(super) fn handshake_stable(&mut self, p: usize, link: LinkId, ok: bool) {
+        // Even if the link is gone: what was received over it is applied now (a lost disk drops it).
         self.peers[p].rx.hold = false;
+        if !ok || self.peers[p].link != Some(link) {
+            return self.pump_rx(p);
+        }
         let currents = self
             .volumes
             .iter()

@@ -248,7 +248,7 @@ impl Node {
             Then::FlushedForPeer { peer, link, number, barrier } => {
                 self.flushed_for_peer(peer, link, number, barrier, ok);
             }
-            Then::HandshakeStable { link } => self.handshake_stable(link, ok),
+            Then::HandshakeStable { peer, link } => self.handshake_stable(peer, link, ok),
             Then::CommitFlushed { link, volume } => self.commit_flushed(link, volume, ok),
             Then::CommitAtSource { link, volume, id, runs } => {
                 self.commit_at_source(link, volume, id, &runs, ok);

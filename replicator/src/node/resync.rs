@@ -116,6 +116,11 @@ impl Node {
     ) -> Result<(), &'static str> {
         let v = self.volume_index(volume).ok_or("a volume that does not exist")?;
         let slot = self.slot(p, v).ok_or("bits for a volume without a disk")?;
+        let replication = match self.peers[p].volumes[v].replication {
+            ReplicationState::WfBitMapS => ReplicationState::SyncSource,
+            ReplicationState::WfBitMapT => ReplicationState::SyncTarget,
+            _ => return Err("bits while no resync is agreed"),
+        };
         let meta = self.volumes[v].meta.as_mut().expect("a slot is in the metadata");
         let blocks = meta.geometry().blocks();
         for run in ranges(runs) {
@@ -132,11 +137,7 @@ impl Node {
         let bytes = total.saturating_mul(u64::from(meta.geometry().block_size));
         let now = self.now;
         let peer = &mut self.peers[p].volumes[v];
-        peer.replication = match peer.replication {
-            ReplicationState::WfBitMapS => ReplicationState::SyncSource,
-            ReplicationState::WfBitMapT => ReplicationState::SyncTarget,
-            _ => return Err("bits while no resync is agreed"),
-        };
+        peer.replication = replication;
         peer.source.bits_complete = true;
         peer.began = now;
         peer.progress = super::Resync { total: bytes, copied: 0, milliseconds: 0 };
@@ -414,23 +415,19 @@ impl Node {
 
     /// Stably UpToDate: tell.
     pub(super) fn now_in_sync(&mut self, link: LinkId, v: usize, ok: bool) {
-        let Some(p) = self.peer_of(link) else {
-            // The link is gone, the superblock stands.
-            if ok {
-                self.volumes[v].state = DiskState::UpToDate;
-                self.regate = true;
-            }
-            return;
-        };
-        if !ok {
+        let consistent =
+            self.volumes[v].meta.as_ref().is_some_and(|m| m.superblock().flags.consistent);
+        if !ok || !consistent {
             return;
         }
         self.volumes[v].state = DiskState::UpToDate;
+        self.regate = true;
+        // The link may be gone; the superblock stands.
+        let Some(p) = self.peer_of(link) else { return };
         self.end_resync(p, v);
         self.peers[p].volumes[v].target = None;
         let volume = self.volumes[v].number;
         self.send(p, Message::InSync { volume });
-        self.regate = true;
     }
 
     fn end_resync(&mut self, p: usize, v: usize) {

@@ -93,6 +93,12 @@ impl Node {
     fn refuse_change(&mut self, command: Option<CommandId>, kind: RefusalKind, text: String) {
         self.change = None;
         self.end_change(command, Err(Refusal { kind, text }));
+        // The mark may be on disk already.
+        for volume in &mut self.volumes {
+            if let Some(meta) = volume.meta.as_mut().filter(|m| m.superblock().flags.primary_ind) {
+                meta.edit(|sb| sb.flags.primary_ind = false);
+            }
+        }
         for p in 0..self.peers.len() {
             if self.peers[p].connected() {
                 self.send(p, Message::RoleIs(self.role));
@@ -129,6 +135,17 @@ impl Node {
                         return;
                     }
                     Stage::Mark(with, self.mark(change.force))
+                }
+                // The operator's claim is on disk already: a new handshake judges it, after this node is Primary.
+                Stage::Mark(with, _) if with != link && change.force => {
+                    for p in 0..self.peers.len() {
+                        self.restart_link(p, "this node's data was declared good by force");
+                    }
+                    let link = self.peers.iter().find(|p| p.connected()).and_then(|p| p.link);
+                    let Stage::Mark(_, tickets) = change.stage else {
+                        unreachable!("just matched")
+                    };
+                    Stage::Mark(link, tickets)
                 }
                 Stage::Mark(with, _) if with != link => Stage::Check,
                 Stage::Mark(_, ref tickets) => {

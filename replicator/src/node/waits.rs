@@ -23,7 +23,7 @@ pub(super) enum Then {
     /// A flush the peer asked for is done.
     FlushedForPeer { peer: usize, link: Option<LinkId>, number: u64, barrier: bool },
     /// What the verdict demands is stable.
-    HandshakeStable { link: LinkId },
+    HandshakeStable { peer: usize, link: LinkId },
     /// The target's blocks are flushed: tell the source.
     CommitFlushed { link: LinkId, volume: usize },
     /// The source has flushed for a commit: clear and tell the target.

@@ -33,8 +33,18 @@ impl Statement {
         if self.name() == "shared-secret" {
             return "shared-secret ...".to_owned();
         }
-        let text = self.words.join(" ").replace(" : ", ":");
-        text.replace("[ ", "[").replace(" ]", "]")
+        let mut text = String::new();
+        for word in &self.words {
+            // An address stays in one piece.
+            if !text.is_empty()
+                && !text.ends_with([':', '['])
+                && !matches!(word.as_str(), ":" | "]")
+            {
+                text.push(' ');
+            }
+            text += word;
+        }
+        text
     }
 
     pub(super) fn error(&self, message: impl Into<String>) -> ConfigError {

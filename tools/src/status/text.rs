@@ -178,8 +178,11 @@ impl Page {
         words.add(true, "peer-disk", peer.peer_disk_state);
         words.add(is_client_shown, "peer-client", yes_no(peer.peer_client));
         if let Some(sync) = &peer.sync {
-            // Rounded down: 100.00 is not said before it is done.
-            let done = (sync.percent_resync_done * 100.0).floor() / 100.0;
+            // 100.00 is not said before it is done.
+            let done = match sync.percent_resync_done {
+                part if part < 100.0 => part.min(99.99),
+                all => all,
+            };
             words.add(true, "done", format!("{done:.2}"));
             let rate = if sync.rate1 > 0.0 { sync.rate1 } else { sync.rate };
             words.add(rate > 0.0, "rate", format!("{rate:.1}MiB/s"));

@@ -1,0 +1,26 @@
+//! Every bound of the daemon in one place. The node's own are in `config::Limits`, those of engines,
+//! links and front ends beside their code.
+
+use std::time::Duration;
+
+/// Requests that wait for their turn because the node holds `config::Limits::requests` already.
+/// Front ends stop reading from their clients long before.
+pub const QUEUED_REQUESTS: usize = 16_384;
+
+/// Operators' orders that wait for the owner; further callers wait.
+pub const QUEUED_ORDERS: usize = 64;
+
+/// Events handled in one turn of the loop before others on the thread (the front ends) get theirs.
+pub const EVENTS_PER_TURN: usize = 512;
+
+/// Connections to the control socket; more wait in the kernel's queue.
+pub const CONTROL_CONNECTIONS: usize = 64;
+
+/// Bytes of a command on the control socket.
+pub const CONTROL_BODY: usize = 16 << 10;
+
+/// How often a wait on the control socket looks again.
+pub const WAIT_STEP: Duration = Duration::from_millis(20);
+
+/// Unused payload memory that is kept for the next requests, in bytes.
+pub const IDLE_MEMORY: usize = 64 << 20;

@@ -1,0 +1,598 @@
+//! Everything there is in a run, and the flow of time through it. Cloneable: a clone is another future.
+
+use super::client::Client;
+use super::counters::Counters;
+use super::disk::Disk;
+use super::disks::{Disks, FactsCache};
+use super::host::{Host, Incoming};
+use super::link::{Network, Parcel};
+use super::swarm::{Fault, Knobs};
+use super::{Clock, Rng};
+use crate::model::{Check, Cluster, OpId, View, Violation};
+use bitmap::Metadata;
+use replicator::node::{Action, Event, LinkId, Message, Node, Role};
+use std::collections::{BTreeMap, BinaryHeap};
+use std::sync::Arc;
+
+pub(super) const MS: u64 = 1_000_000;
+
+/// What happens at a moment.
+#[derive(Clone, Debug)]
+pub(super) enum What {
+    Disk { node: usize, life: u32, io: u64 },
+    Arrive { connection: u64, to: usize },
+    Stale { node: usize, life: u32, link: LinkId, parcel: Box<Parcel> },
+    Meet,
+    Unreachable { node: usize, life: u32, link: LinkId },
+    Broken { connection: u64, node: usize },
+    Tick { node: usize, life: u32 },
+    Issue { client: usize },
+    Reopen { client: usize },
+    Strike(Fault),
+    Unhang { node: usize },
+    Mend,
+    Resume { node: usize, life: u32 },
+    Start { node: usize },
+    Operator,
+    Manager,
+    Fork,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    at: u64,
+    seq: u64,
+    what: What,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.seq) == (other.at, other.seq)
+    }
+}
+impl Eq for Entry {}
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Entry {
+    /// The earliest is the greatest: a heap gives the greatest first.
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (other.at, other.seq).cmp(&(self.at, self.seq))
+    }
+}
+
+/// A client operation under way.
+#[derive(Clone, Debug)]
+pub(super) struct InFlightOp {
+    pub(super) client: usize,
+    pub(super) floors: Vec<OpId>,
+}
+
+/// The world.
+#[derive(Clone)]
+pub(super) struct World {
+    pub(super) seed: u64,
+    pub(super) now: u64,
+    pub(super) knobs: Arc<Knobs>,
+    pub(super) rng: Rng,
+    heap: BinaryHeap<Entry>,
+    seq: u64,
+    pub(super) hosts: [Host; 2],
+    pub(super) disks: Disks,
+    pub(super) facts: FactsCache,
+    pub(super) network: Network,
+    pub(super) clients: Vec<Client>,
+    pub(super) model: Cluster,
+    pub(super) ops: BTreeMap<u32, InFlightOp>,
+    /// Stamp of the last client write that touched each block, at its begin or end.
+    pub(super) block_stamps: Vec<u64>,
+    /// Runs of the resync commits under way, by link and id; stamp at which a resync began.
+    pub(super) commits: BTreeMap<(u64, u64), Vec<(u64, u64)>>,
+    pub(super) resync_since: u64,
+    pub(super) counters: Counters,
+    pub(super) violation: Option<Violation>,
+    pub(super) events: u64,
+    pub(super) next_command: u64,
+    pub(super) next_disk: u32,
+    /// No faults, no operator's whims any more.
+    pub(super) calm: bool,
+    /// Clients send nothing new.
+    pub(super) hushed: bool,
+    /// This is a fork: nothing but the nodes moves.
+    pub(super) forked: bool,
+    /// A disk was lost, or an operator was cruel: good data may be gone for ever.
+    pub(super) excused: bool,
+    pub(super) initialised: bool,
+    pub(super) refusals: u32,
+    pub(super) since_fork: u64,
+    pub(super) fork_soon: bool,
+    /// Hash of all actions (DET); 0 while not wanted.
+    pub(super) hash: u64,
+    /// 0: silent, 1: state changes, 2: everything.
+    pub(super) trace: u8,
+    out: Vec<Action>,
+}
+
+impl World {
+    /// A world with two machines that are off and two formatted disks.
+    pub(super) fn new(seed: u64, knobs: Knobs, mut rng: Rng) -> Self {
+        let sectors = (knobs.data_size / 512) as u32;
+        let mut host = |n: usize| {
+            let early = rng.spread(1, 3_600_000) * MS;
+            // World time starts late enough for any clock to have started before it.
+            Host::new(Clock::booted(1 << 42, early, knobs.rates[n]))
+        };
+        let hosts = [host(0), host(1)];
+        let disks = Disks([0, 1].map(|n| fresh_disk(&knobs, n, n as u32, rng.next())));
+        let clients = (0..knobs.clients).map(|_| Client::default()).collect();
+        let model = Cluster::new(sectors, knobs.protocol, knobs.flush_peer);
+        Self {
+            seed,
+            now: 1 << 42,
+            rng,
+            heap: BinaryHeap::new(),
+            seq: 0,
+            hosts,
+            disks,
+            facts: FactsCache::default(),
+            network: Network::new(knobs.link_delay),
+            clients,
+            model,
+            ops: BTreeMap::new(),
+            block_stamps: vec![0; sectors.div_ceil(8) as usize],
+            commits: BTreeMap::new(),
+            resync_since: 0,
+            counters: Counters::default(),
+            violation: None,
+            events: 0,
+            next_command: 0,
+            next_disk: 2,
+            calm: false,
+            hushed: false,
+            forked: false,
+            excused: false,
+            initialised: false,
+            refusals: 0,
+            since_fork: 0,
+            fork_soon: false,
+            hash: 0,
+            trace: 0,
+            out: Vec::new(),
+            knobs: Arc::new(knobs),
+        }
+    }
+
+    /// Puts something into the future.
+    pub(super) fn after(&mut self, delay: u64, what: What) {
+        self.at(self.now + delay, what);
+    }
+
+    /// Puts something at a time.
+    pub(super) fn at(&mut self, at: u64, what: What) {
+        self.seq += 1;
+        self.heap.push(Entry { at: at.max(self.now), seq: self.seq, what });
+    }
+
+    /// Notes a broken invariant; the first one counts.
+    pub(super) fn check(&mut self, check: Check) {
+        if let Err(violation) = check {
+            if self.trace > 0 {
+                self.say(&format!("VIOLATION {} {}", violation.invariant, violation.story));
+            }
+            self.violation.get_or_insert(violation);
+        }
+    }
+
+    /// A broken invariant.
+    pub(super) fn violate(&mut self, invariant: &'static str, story: impl Into<String>) {
+        self.check(Err(Violation::new(invariant, story)));
+    }
+
+    /// Takes the next event; false if there is none up to `end`, or an invariant is broken.
+    pub(super) fn step(&mut self, end: u64) -> bool {
+        if self.violation.is_some() {
+            return false;
+        }
+        match self.heap.peek() {
+            Some(entry) if entry.at <= end => {}
+            _ => {
+                self.now = end;
+                return false;
+            }
+        }
+        let entry = self.heap.pop().expect("peeked");
+        self.now = entry.at;
+        self.dispatch(entry.what);
+        true
+    }
+
+    /// Runs until a time.
+    pub(super) fn run_until(&mut self, end: u64) {
+        while self.step(end) {}
+    }
+
+    /// Runs until a condition holds; looks every few events. False if it does not hold by `end`.
+    pub(super) fn run_to(&mut self, end: u64, done: impl Fn(&Self) -> bool) -> bool {
+        let mut count = 0u32;
+        while self.step(end) {
+            count += 1;
+            if count.is_multiple_of(8) && done(self) {
+                return true;
+            }
+        }
+        self.violation.is_none() && done(self)
+    }
+
+    fn dispatch(&mut self, what: What) {
+        match what {
+            What::Disk { node, life, io } => {
+                if self.hosts[node].life == life {
+                    self.disk_done(node, io);
+                }
+            }
+            What::Arrive { connection, to } => self.arrive(connection, to),
+            What::Stale { node, life, link, parcel } => {
+                if self.hosts[node].life == life {
+                    self.counters.mark("link: event of an earlier link delivered");
+                    self.deliver(node, link, *parcel);
+                }
+            }
+            What::Meet => self.meet(),
+            What::Unreachable { node, life, link } => {
+                if self.hosts[node].life == life && self.network.wanted[node] == Some(link) {
+                    self.network.wanted[node] = None;
+                    self.link_down(node, link, true);
+                }
+            }
+            What::Broken { connection, node } => self.broken(connection, node),
+            What::Tick { node, life } => {
+                let host = &mut self.hosts[node];
+                if host.life == life && host.tick_at <= self.now {
+                    host.tick_at = u64::MAX;
+                    if host.paused {
+                        return;
+                    }
+                    self.feed(node, Event::Tick, None);
+                }
+            }
+            What::Resume { node, life } => {
+                if self.hosts[node].life == life {
+                    self.resume(node);
+                }
+            }
+            What::Start { node } => self.start(node),
+            What::Mend => self.mend(),
+            What::Unhang { node } => self.unhang(node),
+            _ if self.forked => {}
+            What::Issue { client } => self.issue(client),
+            What::Reopen { client } => self.reopen(client),
+            What::Strike(fault) => self.strike(fault),
+            What::Operator => self.operator(),
+            What::Manager => self.manager(),
+            What::Fork => {}
+        }
+    }
+
+    /// Gives an event to a process, or lets it wait if the process is paused.
+    pub(super) fn feed(&mut self, n: usize, event: Event, handed: Option<u32>) {
+        let host = &mut self.hosts[n];
+        if !host.running() {
+            return;
+        }
+        if host.paused {
+            host.inbox.push_back(Incoming { event, handed });
+            return;
+        }
+        self.handle(n, event, handed);
+    }
+
+    fn handle(&mut self, n: usize, event: Event, handed: Option<u32>) {
+        self.events += 1;
+        self.since_fork += 1;
+        if let Some(order) = handed {
+            self.disks.0[n].handed(order);
+        }
+        let now = self.hosts[n].clock.read(self.now);
+        if self.trace > 1 {
+            self.say(&format!("{n} <- {}", brief(&format!("{event:?}"))));
+        }
+        let mut out = std::mem::take(&mut self.out);
+        let host = &mut self.hosts[n];
+        let Some(process) = host.process.as_mut() else { return };
+        let mut changed = may_change_state(&event);
+        process.handle(now, event, &mut out);
+        changed |= out.iter().any(tells_of_change);
+        if self.hash != 0 {
+            for action in &out {
+                self.hash = hash(self.hash, &format!("{n} {now:?} {action:?}"));
+            }
+        }
+        if changed {
+            self.observe(n);
+        }
+        if out.len() > 1
+            && let Some(power) = self.hosts[n].dies
+        {
+            self.die_in_batch(n, out, power);
+            return;
+        }
+        for action in out.drain(..) {
+            self.act(n, action);
+            if self.violation.is_some() {
+                break;
+            }
+        }
+        out.clear();
+        self.out = out;
+        self.schedule_tick(n);
+        self.fork_if_due();
+    }
+
+    /// The process dies between two actions of a batch. Actions to different sinks commute, so any merge of
+    /// the sinks' queues may have been on the way.
+    fn die_in_batch(&mut self, n: usize, out: Vec<Action>, power: bool) {
+        self.counters.mark("crash: between two actions of one batch");
+        let mut sinks: [Vec<Action>; 4] = Default::default();
+        for action in out {
+            let sink = match action {
+                Action::Disk { .. } | Action::CloseDisk(_) => 0,
+                Action::Send(..) | Action::Connect(..) | Action::Close(_) => 1,
+                Action::Reply(..) | Action::Opened(..) | Action::CloseExports(_) => 2,
+                // The memory dies with the process.
+                Action::Release(_) | Action::Notice(_) => continue,
+                Action::Done(..) => 3,
+            };
+            sinks[sink].push(action);
+        }
+        for sink in &mut sinks {
+            sink.reverse();
+        }
+        let total = sinks.iter().map(Vec::len).sum::<usize>() as u64;
+        for _ in 0..self.rng.below(total + 1) {
+            let left: Vec<usize> = (0..4).filter(|&s| !sinks[s].is_empty()).collect();
+            let Some(&sink) = left.get(self.rng.below(left.len() as u64) as usize) else { break };
+            let action = sinks[sink].pop().expect("not empty");
+            self.act(n, action);
+        }
+        self.kill(n, power);
+        let delay = self.rng.spread(10 * MS, 10_000 * MS);
+        self.after(delay, What::Start { node: n });
+    }
+
+    fn schedule_tick(&mut self, n: usize) {
+        let host = &mut self.hosts[n];
+        let Some(deadline) = host.process.as_ref().and_then(|p| p.deadline()) else { return };
+        let at = host.clock.world(deadline).max(self.now);
+        if at < host.tick_at {
+            host.tick_at = at;
+            let life = host.life;
+            self.at(at, What::Tick { node: n, life });
+        }
+    }
+
+    /// Looks at what a node says about itself.
+    pub(super) fn observe(&mut self, n: usize) {
+        let Some(process) = self.hosts[n].process.as_ref() else { return };
+        let Some(view) = View::of(&process.status()) else { return };
+        let old = *self.model.view(n);
+        if old == view {
+            return;
+        }
+        if view.target() && !old.target() {
+            self.resync_since = self.model.history.stamp();
+            self.counters.mark("resync: began");
+        }
+        let linked = self.network.live().is_some();
+        let Self { model, disks, facts, .. } = self;
+        let check = model.observe(n, view, linked, disks, &mut |n| facts.read(disks, n));
+        self.check(check);
+        if self.trace > 0 {
+            self.say(&format!("{n} {}", state(&view, &self.hosts[n], &self.disks.0[n])));
+        }
+        let significant = |v: &View| (v.role, v.disk, v.connection, v.replication, v.current);
+        self.fork_soon |= significant(&old) != significant(&view);
+        if view.connected() && !old.connected() {
+            self.hosts[n].zombie_since = None;
+        }
+        if view.role == Role::Primary && old.role != Role::Primary {
+            self.counters.mark("role: promoted");
+        }
+    }
+
+    /// A process starts: a new node over the same disk, attached and connected.
+    pub(super) fn start(&mut self, n: usize) {
+        if self.hosts[n].running() {
+            return;
+        }
+        let seed = self.rng.next();
+        let host = &mut self.hosts[n];
+        let now = host.clock.read(self.now);
+        host.process = Some(Box::new(Node::new(self.knobs.config(n), now, seed)));
+        self.model.started(n);
+        if self.trace > 0 {
+            self.say(&format!("{n} process starts"));
+        }
+        self.bring_up(n);
+    }
+
+    /// The process dies, perhaps with the power.
+    pub(super) fn kill(&mut self, n: usize, power: bool) {
+        if !self.hosts[n].running() && !power {
+            return;
+        }
+        if self.trace > 0 {
+            self.say(&format!("{n} {}", if power { "POWER CUT" } else { "KILLED" }));
+        }
+        if self.hosts[n].running() {
+            if !self.ops.is_empty() {
+                self.counters.mark("crash: with requests in flight");
+            }
+            if self.model.view(n).target() {
+                self.counters.mark("crash: of a sync target");
+            }
+            self.model.killed(n);
+            self.lose_clients(n);
+        }
+        self.hosts[n].forget_process();
+        if power {
+            let loss = self.disks.0[n].power_cut(&mut self.rng);
+            if loss.writes > 0 {
+                self.counters.mark("power cut: lost completed unflushed writes");
+            }
+            if loss.torn_meta > 0 {
+                self.counters.mark("power cut: tore a metadata write");
+            }
+            if loss.torn > 0 {
+                self.counters.mark("power cut: tore a data write");
+            }
+            self.model.power_cut(n);
+            let rate = self.hosts[n].clock.rate_ppm();
+            self.hosts[n].clock = Clock::booted(self.now, MS, rate);
+        } else {
+            self.disks.0[n].kill(&mut self.rng);
+        }
+        self.hang_up(n, power);
+    }
+
+    /// A process stops being scheduled for a while.
+    pub(super) fn pause(&mut self, n: usize, length: u64) {
+        let host = &mut self.hosts[n];
+        if !host.running() || host.paused {
+            return;
+        }
+        host.paused = true;
+        host.paused_at = self.now;
+        let life = host.life;
+        if self.trace > 0 {
+            self.say(&format!("{n} PAUSED for {} ms", length / MS));
+        }
+        self.after(length, What::Resume { node: n, life });
+    }
+
+    /// Everything that waited comes at once.
+    pub(super) fn resume(&mut self, n: usize) {
+        let host = &mut self.hosts[n];
+        if !host.paused {
+            return;
+        }
+        host.paused = false;
+        let node_ms = |ns: u64, rate: u64| ns / MS * rate / 1_000_000;
+        let slept = node_ms(self.now - host.paused_at, host.clock.rate_ppm());
+        let view = self.model.view(n);
+        let detection = self.knobs.timing.ping_interval + self.knobs.timing.ping_timeout;
+        if slept > detection + 50 && view.role == Role::Primary && view.connected() {
+            host.zombie_since = Some(self.now);
+            self.counters.mark("pause: of a connected Primary, longer than the detection time");
+            if self.model.view(1 - n).role == Role::Primary {
+                self.counters.mark("pause: the peer was promoted meanwhile");
+            }
+        }
+        let waiting = std::mem::take(&mut self.hosts[n].inbox);
+        let life = self.hosts[n].life;
+        if self.trace > 0 {
+            self.say(&format!("{n} RESUMES, {} events waited", waiting.len()));
+        }
+        for Incoming { event, handed } in waiting {
+            if self.hosts[n].life == life && self.violation.is_none() {
+                self.feed(n, event, handed);
+            }
+        }
+        if self.hosts[n].life == life {
+            self.feed(n, Event::Tick, None);
+        }
+    }
+
+    /// One line of the trace.
+    pub(super) fn say(&self, line: &str) {
+        let t = self.now - (1 << 42);
+        let fork = if self.forked { "  fork " } else { "" };
+        println!("{:>5}.{:06} {fork}{line}", t / (1000 * MS), t / 1000 % MS);
+    }
+}
+
+/// A formatted disk.
+pub(super) fn fresh_disk(knobs: &Knobs, node: usize, number: u32, uuid: u64) -> Disk {
+    let mut disk = Disk::new(number, knobs.data_size, knobs.device_size);
+    disk.battery = knobs.battery;
+    let (_, stages) = Metadata::format(knobs.format(node, uuid)).expect("the layout was checked");
+    disk.format(&stages);
+    disk
+}
+
+fn state(view: &View, host: &Host, disk: &Disk) -> String {
+    format!(
+        "{:<9} {:<12} {:<11} {:<11} peer {:<9}/{:<12} gi {:04x} oos {:>4} KiB req {} io {} cached {}{}",
+        format!("{:?}", view.role),
+        format!("{:?}", view.disk),
+        format!("{:?}", view.connection),
+        format!("{:?}", view.replication),
+        format!("{:?}", view.peer_role),
+        format!("{:?}", view.peer_disk),
+        view.current & 0xffff,
+        view.out_of_sync / 1024,
+        view.requests,
+        host.ios.len(),
+        disk.cached(),
+        if view.suspended { " SUSPENDED" } else { "" },
+    )
+}
+
+/// The beginning of a long text.
+pub(super) fn brief(text: &str) -> String {
+    if text.len() < 300 { text.into() } else { format!("{}...", &text[..text.floor_char_boundary(300)]) }
+}
+
+fn hash(start: u64, text: &str) -> u64 {
+    text.bytes().fold(start, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3))
+}
+
+fn may_change_state(event: &Event) -> bool {
+    match event {
+        Event::Request(_) | Event::Tick => false,
+        Event::Disk(_, result) => !matches!(result, Ok(replicator::node::DiskDone::Zero)),
+        Event::Peer(_, message) => !matches!(
+            message,
+            Message::Write(_)
+                | Message::Received(_)
+                | Message::Written(_)
+                | Message::Flush { .. }
+                | Message::Flushed(_)
+                | Message::Read { .. }
+                | Message::ReadData { .. }
+                | Message::SyncRead { .. }
+                | Message::SyncData { .. }
+                | Message::Ping
+                | Message::Pong
+        ),
+        _ => true,
+    }
+}
+
+fn tells_of_change(action: &Action) -> bool {
+    match action {
+        Action::Send(_, message) => !matches!(
+            message,
+            Message::Write(_)
+                | Message::Received(_)
+                | Message::Written(_)
+                | Message::Flush { .. }
+                | Message::Flushed(_)
+                | Message::Read { .. }
+                | Message::ReadData { .. }
+                | Message::SyncRead { .. }
+                | Message::SyncData { .. }
+                | Message::Ping
+                | Message::Pong
+        ),
+        Action::Connect(..)
+        | Action::Close(_)
+        | Action::CloseDisk(_)
+        | Action::CloseExports(_)
+        | Action::Done(..)
+        | Action::Opened(..)
+        | Action::Notice(_) => true,
+        _ => false,
+    }
+}
