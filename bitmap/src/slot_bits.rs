@@ -111,10 +111,8 @@ impl SlotBits {
             if is_default && !written {
                 continue;
             }
-            if is_default && !slot.default_set {
-                // Clean again: the next attach need not read it. Not the other way round: the
-                // unit keeps its old bits, and when the summary vouches for it again, a tear
-                // between the two may show them. Too many set bits are safe, too few are not.
+            if is_default {
+                // The summary alone says so, and the next attach need not read the unit.
                 self.written.clear(summary_bit);
                 self.summary_changed.insert(unit_of(u64::from(unit)));
                 continue;

@@ -10,7 +10,9 @@ mod common;
 
 use bitmap::{Activation, Generation, MetaWrite, Metadata, NodeId, OpenError, Opened, Placement};
 use bitmap::{FormatParams, Superblock};
-use common::{Disk, Random, Sector, bits, blocks_of, check_stages, formatted, params, sectors};
+use common::{
+    Blocks, Disk, Random, Sector, bits, blocks_of, check_stages, formatted, params, sectors,
+};
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
@@ -18,8 +20,19 @@ use std::hash::{Hash, Hasher};
 const INTERNAL: u64 = 640 * 1024 + 512;
 const EXTERNAL: u64 = 160 * 1024;
 
-/// Sectors of a stage up to which every subset is tried.
-const ALL_SUBSETS: usize = 10;
+/// How many of the subsets of a stage are tried.
+#[derive(Clone, Copy)]
+struct Effort {
+    /// Sectors, or writes, up to which it is every subset.
+    exhaustive: usize,
+    /// How many it is beyond.
+    samples: u64,
+}
+
+/// Inside an operation.
+const FULL: Effort = Effort { exhaustive: 10, samples: 6000 };
+/// Inside the first commit after each of the recoveries.
+const AGAIN: Effort = Effort { exhaustive: 5, samples: 24 };
 
 #[derive(Default)]
 struct Tally {
@@ -32,7 +45,7 @@ struct Tally {
 fn each_crash(
     disk: &Disk,
     stages: &[Vec<MetaWrite>],
-    samples: u64,
+    effort: Effort,
     mut visit: impl FnMut(&Disk, bool),
 ) {
     let mut done = disk.clone();
@@ -49,7 +62,7 @@ fn each_crash(
             }
             visit(&torn, false);
         };
-        if all.len() <= ALL_SUBSETS {
+        if all.len() <= effort.exhaustive {
             for subset in 1..(1_usize << all.len()) - 1 {
                 crash(&|at| subset >> at & 1 == 1);
             }
@@ -62,9 +75,9 @@ fn each_crash(
                 .collect();
             let count = writes.len();
             let torn: u64 = writes.iter().map(|write| 2 * write.len() as u64).sum();
-            let subsets = if count <= ALL_SUBSETS { 1_u64 << count } else { u64::MAX };
+            let subsets = if count <= effort.exhaustive { 1_u64 << count } else { u64::MAX };
             let mut random = Random(all.len() as u64 + 77);
-            if subsets.saturating_mul(torn + 1) <= samples {
+            if subsets.saturating_mul(torn + 1) <= effort.samples {
                 for subset in 0..subsets {
                     crash(&|at| subset >> place[at].0 & 1 == 1);
                     for (victim, write) in writes.iter().enumerate() {
@@ -84,7 +97,7 @@ fn each_crash(
                     }
                 }
             } else {
-                for _ in 0..samples {
+                for _ in 0..effort.samples {
                     let subset = random.next();
                     let victim = random.below(count as u64) as usize;
                     let cut = random.below(writes[victim].len() as u64 + 1) as usize;
@@ -100,7 +113,7 @@ fn each_crash(
                 }
             }
             // Within a write the disk has no order either.
-            for _ in 0..samples / 4 {
+            for _ in 0..effort.samples / 4 {
                 let density = 1 + random.below(7);
                 let lands: Vec<bool> = all.iter().map(|_| random.below(8) < density).collect();
                 crash(&|at| lands[at]);
@@ -116,9 +129,19 @@ fn record(metadata: &Metadata) -> Superblock {
     Superblock { sequence: 0, log_floor: 0, ..metadata.superblock().clone() }
 }
 
+/// What tells two recovered states apart: what was found, and what the next commit would write.
 fn digest(opened: &Opened) -> u64 {
     let mut hasher = DefaultHasher::new();
-    format!("{opened:?}").hash(&mut hasher);
+    format!("{:?}", opened.metadata.superblock()).hash(&mut hasher);
+    opened.recovered_extents.hash(&mut hasher);
+    for slot in 0..opened.metadata.superblock().slots.len() {
+        bits(&opened.metadata, slot).hash(&mut hasher);
+    }
+    let mut next = opened.metadata.clone();
+    next.sync_bits();
+    for write in next.start_commit().iter().flat_map(|commit| commit.stages.iter().flatten()) {
+        sectors(write).hash(&mut hasher);
+    }
     hasher.finish()
 }
 
@@ -134,11 +157,11 @@ struct Truth {
 
 struct SlotTruth {
     /// Covered before, and still to be covered.
-    must: BTreeSet<u64>,
+    must: Blocks,
     /// Found when all is done.
-    after: BTreeSet<u64>,
+    after: Blocks,
     /// May be found at any time.
-    may: BTreeSet<u64>,
+    may: Blocks,
 }
 
 impl Truth {
@@ -156,11 +179,9 @@ impl Truth {
             let cleared = old.epoch != new.epoch && !new.default_set;
             let covered =
                 if cleared { blocks_of(after, old_active.iter().copied()) } else { found.clone() };
-            let mut must: BTreeSet<u64> = memory.intersection(&covered).copied().collect();
-            must.extend(&kept);
-            let mut after_bits = memory.clone();
-            after_bits.extend(blocks_of(after, new_active.iter().copied()));
-            let may = found.union(&after_bits).copied().collect();
+            let must = memory.intersection(&covered).union(&kept);
+            let after_bits = memory.union(&blocks_of(after, new_active.iter().copied()));
+            let may = found.union(&after_bits);
             SlotTruth { must, after: after_bits, may }
         });
         let slots = slots.collect();
@@ -194,9 +215,9 @@ impl Truth {
             if done {
                 assert_eq!(found, truth.after, "{name}: MD-2, bits of slot {slot}");
             }
-            let lost: Vec<_> = truth.must.difference(&found).collect();
+            let lost: Vec<_> = truth.must.difference(&found).iter().collect();
             assert!(lost.is_empty(), "{name}: MD-2, slot {slot} lost {lost:?}");
-            let extra: Vec<_> = found.difference(&truth.may).collect();
+            let extra: Vec<_> = found.difference(&truth.may).iter().collect();
             assert!(extra.is_empty(), "{name}: MD-2, slot {slot} from nowhere {extra:?}");
         }
     }
@@ -212,9 +233,9 @@ fn explore(name: &str, disk: &Disk, mut pending: Metadata, depth: u32, tally: &m
     pending.finish_commit();
     assert!(!pending.needs_commit(), "{name}: one commit takes everything");
     let truth = Truth::new(name, &before, &memory, &pending);
-    let samples = if depth == 2 { 6000 } else { 60 };
+    let effort = if depth == 2 { FULL } else { AGAIN };
     let mut states: BTreeMap<u64, (Disk, Opened)> = BTreeMap::new();
-    each_crash(disk, &commit.stages, samples, |torn, done| {
+    each_crash(disk, &commit.stages, effort, |torn, done| {
         let opened = torn.open().unwrap_or_else(|error| panic!("{name}: refused: {error}"));
         tally.opened += 1;
         truth.check(&opened, done);
@@ -543,7 +564,7 @@ fn format() {
             let (metadata, stages) = new;
             check_stages(&stages);
             let (mut none, mut olds, mut news) = (0, 0, 0);
-            each_crash(disk, &stages, 3000, |torn, done| match torn.open() {
+            each_crash(disk, &stages, FULL, |torn, done| match torn.open() {
                 Ok(opened) if opened.metadata.superblock().device_uuid == 0xdead => {
                     assert!(!done, "{name}");
                     assert_eq!(record(&opened.metadata), record(&old.metadata), "{name}");

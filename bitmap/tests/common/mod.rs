@@ -163,15 +163,79 @@ pub fn formatted(params: FormatParams) -> (Disk, Metadata) {
     (disk, metadata)
 }
 
+/// A set of blocks, one bit each.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Blocks(Vec<u64>);
+
+impl Blocks {
+    pub fn insert(&mut self, blocks: Range<u64>) {
+        for block in blocks {
+            let word = (block / 64) as usize;
+            if self.0.len() <= word {
+                self.0.resize(word + 1, 0);
+            }
+            self.0[word] |= 1 << (block % 64);
+        }
+    }
+
+    fn merge(&self, other: &Self, f: impl Fn(u64, u64) -> u64) -> Self {
+        let word = |words: &Self, n: usize| words.0.get(n).copied().unwrap_or(0);
+        let len = self.0.len().max(other.0.len());
+        let mut words: Vec<u64> = (0..len).map(|n| f(word(self, n), word(other, n))).collect();
+        // One form for each set, so that equal sets are equal.
+        while words.last() == Some(&0) {
+            words.pop();
+        }
+        Self(words)
+    }
+
+    pub fn union(&self, other: &Self) -> Self {
+        self.merge(other, |a, b| a | b)
+    }
+
+    pub fn intersection(&self, other: &Self) -> Self {
+        self.merge(other, |a, b| a & b)
+    }
+
+    pub fn difference(&self, other: &Self) -> Self {
+        self.merge(other, |a, b| a & !b)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|&word| word == 0)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = u64> + '_ {
+        let bits = |(n, &word): (usize, &u64)| {
+            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| n as u64 * 64 + bit)
+        };
+        self.0.iter().enumerate().flat_map(bits)
+    }
+}
+
 /// The set bits of a slot.
-pub fn bits(metadata: &Metadata, slot: usize) -> BTreeSet<u64> {
-    metadata.bits(slot).runs().flatten().collect()
+pub fn bits(metadata: &Metadata, slot: usize) -> Blocks {
+    let mut blocks = Blocks::default();
+    for run in metadata.bits(slot).runs() {
+        let words = run.start.div_ceil(64)..run.end / 64;
+        if words.start < words.end {
+            blocks.insert(run.start..words.start * 64);
+            blocks.0.resize(words.end as usize, u64::MAX);
+            blocks.insert(words.end * 64..run.end);
+        } else {
+            blocks.insert(run);
+        }
+    }
+    blocks
 }
 
 /// The blocks of extents.
-pub fn blocks_of(metadata: &Metadata, extents: impl IntoIterator<Item = u32>) -> BTreeSet<u64> {
-    let blocks = |extent| -> Range<u64> { metadata.geometry().extent_blocks(extent) };
-    extents.into_iter().flat_map(blocks).collect()
+pub fn blocks_of(metadata: &Metadata, extents: impl IntoIterator<Item = u32>) -> Blocks {
+    let mut blocks = Blocks::default();
+    for extent in extents {
+        blocks.insert(metadata.geometry().extent_blocks(extent));
+    }
+    blocks
 }
 
 /// A small deterministic generator.

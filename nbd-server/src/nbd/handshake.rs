@@ -207,7 +207,10 @@ impl Handshake {
             }
             (option::EXPORT_NAME, None) => return None,
             _ if !fixed => {
-                return answer(option_reply::ERR_INVALID, "only EXPORT_NAME without fixed newstyle");
+                return answer(
+                    option_reply::ERR_INVALID,
+                    "only EXPORT_NAME without fixed newstyle",
+                );
             }
             (option::ABORT, _) => return Some(Ok(Then::Abort)),
             (_, Some(reason)) => return answer(option_reply::ERR_SHUTDOWN, reason),

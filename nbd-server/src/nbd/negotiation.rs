@@ -9,7 +9,7 @@ use crate::closing::Closing;
 use crate::device::{BlockDevice, Geometry};
 use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
-use std::task::Poll;
+use std::rc::Rc;
 
 /// Why there is no transmission phase.
 #[derive(Debug, thiserror::Error)]
@@ -113,7 +113,7 @@ async fn open<E: Exports>(
 }
 
 /// The value of `future`, or the reason why the server closes before there is one.
-async fn or_closing<F: Future>(future: F, closing: &mut Closing) -> Result<F::Output, std::rc::Rc<str>> {
+async fn or_closing<F: Future>(future: F, closing: &mut Closing) -> Result<F::Output, Rc<str>> {
     tokio::select! {
         biased;
         value = future => Ok(value),
@@ -173,19 +173,4 @@ pub(super) async fn see_off(transport: &impl Transport, receiver: &mut Receiver)
 
 pub(super) fn is_no_error(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
-}
-
-/// Lets other tasks of the thread run.
-#[allow(dead_code)]
-pub(super) async fn yield_once() {
-    let mut yielded = false;
-    poll_fn(|context| {
-        if yielded {
-            return Poll::Ready(());
-        }
-        yielded = true;
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }

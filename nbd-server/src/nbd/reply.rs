@@ -202,10 +202,11 @@ fn merged(extents: &[Extent], length: u32, limit: usize) -> Vec<(u32, u32)> {
         let take = u32::try_from(extent.length).unwrap_or(u32::MAX).min(left);
         let hole = if extent.hole { STATE_HOLE } else { 0 };
         let state = hole | if extent.zero { STATE_ZERO } else { 0 };
+        let full = merged.len() == limit;
         match merged.last_mut() {
             _ if take == 0 => break,
             Some(last) if last.1 == state => last.0 += take,
-            _ if merged.len() == limit => break,
+            _ if full => break,
             _ => merged.push((take, state)),
         }
         left -= take;

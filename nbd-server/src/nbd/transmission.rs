@@ -23,9 +23,19 @@ pub struct Transmission<B> {
 #[derive(Debug)]
 enum Phase<B> {
     Header,
-    Payload { ticket: Ticket, offset: u64, data: B, filled: usize, fua: bool },
+    Payload {
+        ticket: Ticket,
+        offset: u64,
+        data: B,
+        filled: usize,
+        fua: bool,
+    },
     /// A payload that nobody wants, and the answer once it is off the stream.
-    Skip { left: u32, ticket: Ticket, error: IoError },
+    Skip {
+        left: u32,
+        ticket: Ticket,
+        error: IoError,
+    },
     Ended,
 }
 
@@ -243,8 +253,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Transmission<B> {
         if header.flags & !allowed != 0 {
             return Err(IoError::Invalid);
         }
-        let changes =
-            matches!(command, command::WRITE | command::TRIM | command::WRITE_ZEROES);
+        let changes = matches!(command, command::WRITE | command::TRIM | command::WRITE_ZEROES);
         if matches!(command, command::READ | command::WRITE) && length > maximum {
             let chunks = self.session.structured && command == command::READ;
             return Err(if chunks { IoError::TooLong } else { IoError::Invalid });

@@ -15,8 +15,10 @@
 mod admin;
 mod apply;
 mod check;
+mod copies;
 mod handshake;
 mod locks;
+mod log;
 mod peer;
 mod replica;
 mod request;

@@ -7,7 +7,7 @@ use super::{Io, Node, Purpose};
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
-use bitmap::{ByteRange, Generation, Geometry, MetaWrite, Metadata, Opening, Placement, Ticket};
+use bitmap::{Generation, Geometry, MetaWrite, Metadata, Opening, Placement, Ticket};
 
 /// One volume.
 #[derive(Clone, Debug)]
@@ -144,13 +144,18 @@ impl Volume {
     }
 
     /// Operations up to this one, of those that have `finished`, are stable here.
-    fn stable_up_to(&self, finished: u64) -> u64 {
+    pub(super) fn stable_up_to(&self, finished: u64) -> u64 {
         if self.needs_flush() { self.flush.stable } else { finished }
     }
 
     /// Has anything completed that no flush covers?
     pub(super) fn needs_flush(&self) -> bool {
         self.flush.dirty || self.flush.running.is_some()
+    }
+
+    /// Writes completed that no flush under way or wanted covers.
+    pub(super) fn wants_flush(&self) -> bool {
+        self.usable() && self.flush.dirty && self.flush.next.is_empty()
     }
 
     /// A fresh disk: whatever an earlier process left in the page cache is not known to be stable.
@@ -297,117 +302,5 @@ impl Node {
         self.ios.insert(io, Io { volume: v, purpose });
         let volume = self.volumes[v].number;
         self.out.push(Action::Disk { io, volume, op });
-    }
-
-    // ---- activity log ----
-
-    /// Extents of a range in the volume's geometry.
-    pub(super) fn extents_of(&self, v: usize, range: ByteRange) -> core::ops::Range<u32> {
-        self.volumes[v].geometry().map_or(0..0, |g| g.extents_of(range))
-    }
-
-    pub(super) fn hold_extents(&mut self, v: usize, range: ByteRange) {
-        for extent in self.extents_of(v, range) {
-            let extent = self.volumes[v].extents.entry(extent).or_default();
-            extent.refs += 1;
-        }
-    }
-
-    /// The operation `finished` has ended: the extents stay in the log until all sinks are stable up to it (COV-4).
-    pub(super) fn drop_extents(&mut self, v: usize, range: ByteRange) {
-        let (finished, now) = (self.finished, self.now);
-        for extent in self.extents_of(v, range) {
-            if let Some(extent) = self.volumes[v].extents.get_mut(&extent) {
-                extent.refs = extent.refs.saturating_sub(1);
-                extent.last = finished;
-                extent.touched = now;
-            }
-        }
-        self.feed_log(v);
-    }
-
-    /// May this extent leave the log? COV-4: everything written to it is stable on the local disk, and stable on each
-    /// replicating peer or marked in its bitmap (`retire` makes the marks stable first).
-    fn clean_extent(&self, v: usize, extent: u32) -> bool {
-        let Some(extent) = self.volumes[v].extents.get(&extent) else {
-            return true;
-        };
-        extent.refs == 0 && extent.last <= self.stable_everywhere(v)
-    }
-
-    /// Operations up to this one are stable on every copy that has them.
-    fn stable_everywhere(&self, v: usize) -> u64 {
-        let finished = self.finished;
-        let peers = self.peers.iter().filter(|p| p.replicates(v));
-        let local = self.volumes[v].stable_up_to(finished);
-        peers.map(|p| p.stable_up_to(finished)).fold(local, u64::min)
-    }
-
-    /// Serves the operations that wait for room in the log.
-    pub(super) fn feed_log(&mut self, v: usize) {
-        if !self.volumes[v].log_queue.is_empty() {
-            self.work.push_back(super::Work::FeedLog(v));
-        }
-    }
-
-    /// Makes room for `missing` extents, or arranges that room will come.
-    pub(super) fn make_room(&mut self, v: usize, missing: u32) {
-        for _ in 0..missing {
-            let meta = self.volumes[v].meta.as_ref().expect("only a disk has a log");
-            let Some(victim) = meta.oldest_active(|extent| self.clean_extent(v, extent)) else {
-                self.flush_everywhere();
-                return;
-            };
-            self.retire(v, victim);
-        }
-    }
-
-    fn retire(&mut self, v: usize, extent: u32) {
-        assert!(self.clean_extent(v, extent), "COV-4: only a clean extent leaves the log");
-        let volume = &mut self.volumes[v];
-        volume.extents.remove(&extent);
-        let ticket = volume.meta.as_mut().expect("only a disk has a log").retire(extent);
-        self.after_durable(v, ticket, Then::Nothing);
-        self.feed_log(v);
-    }
-
-    /// Flushes all disks and peers that hold un-flushed writes, in the background.
-    pub(super) fn flush_everywhere(&mut self) {
-        for v in 0..self.volumes.len() {
-            let volume = &self.volumes[v];
-            if volume.usable() && volume.flush.dirty && volume.flush.next.is_empty() {
-                let wait = self.waits.open(Then::Nothing);
-                self.flush_local(v, wait);
-            }
-        }
-        for p in 0..self.peers.len() {
-            if self.peers[p].wants_flush() {
-                self.flush_peer(p, false);
-            }
-        }
-    }
-
-    /// Every extent that is clean and was not used for a while leaves the log, each by itself.
-    pub(super) fn cool(&mut self, v: usize, idle_ms: u64) {
-        let Some(meta) = self.volumes[v].meta.as_ref() else {
-            return;
-        };
-        let cold: Vec<_> = meta
-            .active_extents()
-            .filter(|&extent| {
-                let touched =
-                    self.volumes[v].extents.get(&extent).map_or(super::Time(0), |e| e.touched);
-                self.now.ms_since(touched) >= idle_ms && self.clean_extent(v, extent)
-            })
-            .collect();
-        for extent in cold {
-            self.retire(v, extent);
-        }
-    }
-
-    /// Is the log empty, and stably so?
-    pub(super) fn log_empty(&self, v: usize) -> bool {
-        let volume = &self.volumes[v];
-        !volume.log_in_use() && volume.quiet()
     }
 }

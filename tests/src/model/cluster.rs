@@ -92,6 +92,16 @@ impl Cluster {
         self.together.is_some()
     }
 
+    /// Since which stamp both copies are good.
+    pub fn together_since(&self) -> Option<u64> {
+        self.together
+    }
+
+    /// An order to take this node's data as good was refused.
+    pub fn revoke_force(&mut self, node: usize) {
+        self.forced[node] = false;
+    }
+
     /// Whether both nodes accepted something the other may lack, so that a split brain may be declared.
     pub fn may_be_split(&self) -> bool {
         self.touched == [true; 2] || self.forced != [false; 2]

@@ -10,7 +10,8 @@ use super::swarm::{Fault, Knobs};
 use super::{Clock, Rng};
 use crate::model::{Check, Cluster, OpId, View, Violation};
 use bitmap::Metadata;
-use replicator::node::{Action, Event, LinkId, Message, Node, Role};
+use replicator::node::{Action, Event, LinkId, Node, OpenId, Role};
+use replicator::wire::Message;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 
@@ -35,7 +36,10 @@ pub(super) enum What {
     Start { node: usize },
     Operator,
     Manager,
-    Fork,
+    Drain { node: usize },
+    CloseOpen { node: usize, life: u32, open: u64 },
+    NewDisk { node: usize },
+    Retry { node: usize },
 }
 
 #[derive(Clone, Debug)]
@@ -105,6 +109,8 @@ pub(super) struct World {
     /// A disk was lost, or an operator was cruel: good data may be gone for ever.
     pub(super) excused: bool,
     pub(super) initialised: bool,
+    /// A split brain was declared and not resolved.
+    pub(super) split: bool,
     pub(super) refusals: u32,
     pub(super) since_fork: u64,
     pub(super) fork_soon: bool,
@@ -154,6 +160,7 @@ impl World {
             forked: false,
             excused: false,
             initialised: false,
+            split: false,
             refusals: 0,
             since_fork: 0,
             fork_soon: false,
@@ -201,6 +208,10 @@ impl World {
                 self.now = end;
                 return false;
             }
+        }
+        self.fork_if_due();
+        if self.violation.is_some() {
+            return false;
         }
         let entry = self.heap.pop().expect("peeked");
         self.now = entry.at;
@@ -265,13 +276,20 @@ impl World {
             What::Start { node } => self.start(node),
             What::Mend => self.mend(),
             What::Unhang { node } => self.unhang(node),
+            What::Drain { node } => self.drain(node),
+            What::CloseOpen { node, life, open } => {
+                if self.hosts[node].life == life {
+                    self.feed(node, Event::Close(OpenId(open)), None);
+                }
+            }
             _ if self.forked => {}
             What::Issue { client } => self.issue(client),
             What::Reopen { client } => self.reopen(client),
             What::Strike(fault) => self.strike(fault),
             What::Operator => self.operator(),
             What::Manager => self.manager(),
-            What::Fork => {}
+            What::NewDisk { node } => self.replace_disk(node),
+            What::Retry { node } => self.bring_up(node),
         }
     }
 
@@ -327,7 +345,6 @@ impl World {
         out.clear();
         self.out = out;
         self.schedule_tick(n);
-        self.fork_if_due();
     }
 
     /// The process dies between two actions of a batch. Actions to different sinks commute, so any merge of

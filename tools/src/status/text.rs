@@ -2,7 +2,7 @@
 //! before devices and connections, four before peer devices. Reasons and hints are lines of their
 //! own that begin with `#`, so that what reads the rest word by word is not disturbed.
 
-use super::{Advice, Connection, ConnectionState, Device, NEVER, PeerDevice, Role, Status};
+use super::{Advice, Connection, ConnectionState, Device, NEVER, PeerDevice, Status};
 use super::{DiskState, ReplicationState};
 
 /// How to print.
@@ -150,8 +150,7 @@ impl Page {
         let mut words = Words(vec![connection.name.clone()]);
         words.add(verbose, "node-id", connection.peer_node_id);
         words.add(verbose || !is_connected, "connection", connection.connection_state);
-        let is_role_known = connection.peer_role != Role::Unknown;
-        words.add(verbose || is_connected && is_role_known, "role", connection.peer_role);
+        words.add(verbose || is_connected, "role", connection.peer_role);
         words.add(verbose || connection.tls, "tls", yes_no(connection.tls));
         let is_shown = verbose || statistics || connection.congested;
         words.add(is_shown, "congested", yes_no(connection.congested));

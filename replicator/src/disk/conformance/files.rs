@@ -3,13 +3,15 @@
 use std::fs::{self, File};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::fs::{Mode, OFlags};
 
 use super::super::backing::{Backing, Direct, EngineChoice, Options};
-use super::super::error::{Cause, Holder, OpenError};
+use super::super::error::{Action, Cause, DiskError, Holder, OpenError};
 use super::super::files::Via;
+use super::super::queue::Queue;
 use super::super::{Done, Errno, Op};
 use super::kinds::{self, DATA, Disk, META, OnFiles};
 use super::{PATIENCE, pool, run_one};
@@ -24,6 +26,7 @@ macro_rules! on_files {
 }
 
 on_files! { failed_flush_is_for_good: tmpfs page_cache direct_threads direct_uring external_direct }
+on_files! { a_success_beside_a_failed_flush_is_not_believed: page_cache direct_threads }
 on_files! { errors_reach_the_submitter: tmpfs page_cache page_cache_uring direct_threads direct_uring }
 on_files! { a_file_cut_short_is_noticed: tmpfs page_cache page_cache_uring direct_threads direct_uring }
 on_files! { a_second_open_is_refused: tmpfs page_cache direct_threads direct_uring external_page_cache
@@ -87,6 +90,32 @@ fn failed_flush_is_for_good(mut disk: Disk) {
     run_one(&mut *disk.engine, write(0, false)).expect("what promises nothing goes on");
     let read = Op::Read { offset: 0, len: 4096, detect_zero: false };
     assert!(matches!(run_one(&mut *disk.engine, read), Ok(Done::Read(_))));
+}
+
+/// Of two flushes that run together the kernel tells one of the error and the other nothing; their
+/// ends are played here, in the order that would hide it.
+fn a_success_beside_a_failed_flush_is_not_believed(disk: Disk) {
+    let files = &under(&disk).files;
+    let mut queue = Queue::new(Arc::clone(files)).expect("threads");
+    let first = queue.admit(1, Op::Flush).expect("admitted");
+    let second = queue.admit(2, write(0, true)).expect("admitted");
+    let third = queue.admit(3, Op::Flush).expect("admitted");
+    let mut out = Vec::new();
+    queue.finish(third, Ok(Done::Finished));
+    queue.poll(&mut out);
+    assert!(out.is_empty(), "held back while the first runs");
+    let error = DiskError { action: Action::Flush, offset: 0, len: 0, cause: Errno::IO.into() };
+    queue.finish(first, Err(error));
+    queue.finish(second, Ok(Done::Finished));
+    assert!(queue.admit(4, Op::Flush).is_none(), "not even tried");
+    queue.poll(&mut out);
+    out.sort_by_key(|completion| completion.token);
+    let causes: Vec<_> = out.into_iter().map(|c| (c.token, c.result.map_err(|e| e.cause))).collect();
+    for (token, result) in &causes {
+        let expected = if *token == 1 { Cause::Os(Errno::IO) } else { Cause::FlushFailedBefore };
+        assert_eq!(result.as_ref().expect_err("IO-4"), &expected, "{token}");
+    }
+    assert_eq!((causes.len(), queue.in_flight()), (4, 0));
 }
 
 fn errors_reach_the_submitter(mut disk: Disk) {

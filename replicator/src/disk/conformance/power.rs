@@ -53,7 +53,7 @@ fn writes_that_nobody_flushes_do_not_fill_the_memory() {
     let disk = disk();
     let mut engine = disk.clone();
     let payload = pool().copy_of(&vec![5; 1 << 20]);
-    let count = 2 * limits::MEMORY_UNFLUSHED as u64 >> 20;
+    let count = (2 * limits::MEMORY_UNFLUSHED as u64) >> 20;
     for i in 0..count {
         let op = Op::Write { offset: i << 20, buffer: payload.clone(), fua: false };
         run_one(&mut engine, op).expect("written");

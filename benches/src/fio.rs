@@ -1,0 +1,116 @@
+//! The client: fio's NBD engine, one TCP connection. It turns fsync into NBD_CMD_FLUSH.
+
+use crate::Error;
+use crate::process::run;
+use crate::workload::Workload;
+use serde::Serialize;
+use serde_json::Value;
+use std::path::Path;
+
+/// How long filling a device may take, in seconds.
+const FILL_SECONDS: u64 = 300;
+/// What fio may need beside its run time, in seconds.
+const EXTRA_SECONDS: u64 = 30;
+
+/// What one run of the client brought.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Measured {
+    /// Requests per second; a flush is not counted as one.
+    pub iops: f64,
+    /// Millions of bytes per second.
+    pub megabytes: f64,
+    /// Median latency in microseconds; with flushes, that of the write plus that of the flush.
+    pub p50: f64,
+    /// 99th percentile in microseconds; with flushes, the sum of both percentiles.
+    pub p99: f64,
+    /// Requests in all.
+    pub requests: u64,
+}
+
+/// Writes the whole device once, and flushes: no contender may profit from holes.
+pub(crate) fn fill(uri: &str) -> Result<(), Error> {
+    let arguments = arguments(uri, "write", 1 << 20, 8);
+    run(FILL_SECONDS, Path::new("fio"), arguments.iter().map(String::as_str).chain(["--end_fsync=1"]))?;
+    Ok(())
+}
+
+/// Runs one piece of work for so many seconds.
+pub(crate) fn measure(uri: &str, work: &Workload, seconds: u64) -> Result<Measured, Error> {
+    let mut arguments = arguments(uri, work.pattern, work.block, work.depth);
+    arguments.extend(["--time_based".into(), format!("--runtime={seconds}")]);
+    if work.flush {
+        arguments.push("--fsync=1".into());
+    }
+    let output = run(seconds + EXTRA_SECONDS, Path::new("fio"), &arguments)?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    read(&text, work.flush)
+        .ok_or_else(|| Error::Nonsense { what: "fio", said: text.chars().take(500).collect() })
+}
+
+fn arguments(uri: &str, pattern: &str, block: u32, depth: u32) -> Vec<String> {
+    vec![
+        "--name=client".into(),
+        "--ioengine=nbd".into(),
+        format!("--uri={uri}"),
+        format!("--rw={pattern}"),
+        format!("--bs={block}"),
+        format!("--iodepth={depth}"),
+        "--norandommap".into(),
+        "--randrepeat=0".into(),
+        "--output-format=json".into(),
+    ]
+}
+
+/// fio's report; none if it is not one, or tells of an error. fio may print warnings before it.
+fn read(report: &str, flush: bool) -> Option<Measured> {
+    let report: Value = serde_json::from_str(&report[report.find('{')?..]).ok()?;
+    let job = report["jobs"].get(0)?;
+    if job["error"].as_i64()? != 0 {
+        return None;
+    }
+    let reads = job["read"]["total_ios"].as_u64()? > 0;
+    let side = if reads { &job["read"] } else { &job["write"] };
+    let microseconds = |latency: &Value, percentile| {
+        Some(latency["percentile"][percentile].as_f64()? / 1000.0)
+    };
+    let latency = |percentile| {
+        let own = microseconds(&side["clat_ns"], percentile)?;
+        let sync = if flush { microseconds(&job["sync"]["lat_ns"], percentile)? } else { 0.0 };
+        Some(own + sync)
+    };
+    Some(Measured {
+        iops: side["iops"].as_f64()?,
+        megabytes: side["bw_bytes"].as_f64()? / 1e6,
+        p50: latency("50.000000")?,
+        p99: latency("99.000000")?,
+        requests: side["total_ios"].as_u64().filter(|&n| n > 0)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REPORT: &str = r#"fio: a warning
+{ "jobs": [ { "error": 0,
+  "read": { "total_ios": 0 },
+  "write": { "total_ios": 2000, "iops": 1000.5, "bw_bytes": 4098048,
+    "clat_ns": { "percentile": { "50.000000": 10000, "99.000000": 50000 } } },
+  "sync": { "lat_ns": { "percentile": { "50.000000": 30000, "99.000000": 70000 } } } } ] }"#;
+
+    #[test]
+    fn a_report_is_read_and_a_flush_adds_its_latency() {
+        let plain = read(REPORT, false).unwrap();
+        assert_eq!((plain.requests, plain.p50, plain.p99), (2000, 10.0, 50.0));
+        assert_eq!((plain.iops, plain.megabytes), (1000.5, 4.098048));
+        let flushed = read(REPORT, true).unwrap();
+        assert_eq!((flushed.p50, flushed.p99), (40.0, 120.0));
+    }
+
+    #[test]
+    fn an_error_or_an_empty_run_is_no_measurement() {
+        assert!(read(&REPORT.replace("\"error\": 0", "\"error\": 5"), false).is_none());
+        assert!(read(&REPORT.replace("2000", "0"), false).is_none());
+        assert!(read("fio: cannot connect", false).is_none());
+    }
+}

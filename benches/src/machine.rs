@@ -1,0 +1,28 @@
+//! Where the figures come from: processor, kernel, versions of the peers, and how busy the machine was.
+
+use crate::process::run;
+use std::path::Path;
+
+/// One line about the machine, for the head of the table.
+pub fn describe() -> String {
+    let cpus = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
+    let system = rustix::system::uname();
+    let kernel = system.release().to_string_lossy();
+    let versions = ["fio", "nbdkit", "qemu-storage-daemon"].map(version).join(", ");
+    format!("{cpus} x {}, Linux {kernel}; {versions}", model.unwrap_or("unknown processor"))
+}
+
+/// Processes that were ready to run, averaged over the last minute.
+pub fn load() -> f64 {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(f64::NAN)
+}
+
+/// The first line of `PROGRAM --version`.
+fn version(program: &str) -> String {
+    let said = run(5, Path::new(program), ["--version"]).map(|output| output.stdout);
+    let said = String::from_utf8_lossy(&said.unwrap_or_default()).into_owned();
+    said.lines().next().map_or_else(|| format!("no {program}"), str::to_owned)
+}

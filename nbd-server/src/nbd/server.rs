@@ -1,0 +1,153 @@
+//! A server: exports, limits, and the connections that share them. Lives on the thread of the
+//! devices' owner, inside a tokio `LocalSet`.
+
+use super::budget::{Account, Budget};
+use super::connection::{Connection, Departure};
+use super::exports::Exports;
+use super::handshake::Ending;
+use super::limits::Limits;
+use super::listener::Listener;
+use super::negotiation::{Failure, negotiate, see_off};
+use super::receive::Receiver;
+use super::transport::Transport;
+use crate::closing::Closer;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::spawn_local;
+use tokio::time::{sleep, timeout};
+
+/// A handle; clones are the same server.
+pub struct Server<E>(Rc<Shared<E>>);
+
+impl<E> Clone for Server<E> {
+    fn clone(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
+}
+
+struct Shared<E> {
+    exports: E,
+    limits: Limits,
+    budget: Rc<Budget>,
+    closer: Closer,
+    /// LIM: one permit per connection, from accept to its last completion.
+    places: Arc<Semaphore>,
+}
+
+/// Pause after a failed accept: it fails for want of memory or descriptors, and at once again.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+impl<E: Exports> Server<E> {
+    /// A server without clients. Panics if `limits` contradict each other.
+    pub fn new(exports: E, limits: Limits) -> Self {
+        limits.check();
+        Self(Rc::new(Shared {
+            exports,
+            limits,
+            budget: Rc::default(),
+            closer: Closer::new(),
+            places: Arc::new(Semaphore::new(limits.connections)),
+        }))
+    }
+
+    /// What it serves.
+    pub fn exports(&self) -> &E {
+        &self.0.exports
+    }
+
+    /// Clients at the moment, the ones in the handshake included.
+    pub fn connections(&self) -> usize {
+        self.0.limits.connections - self.0.places.available_permits()
+    }
+
+    /// Requests that are submitted or whose reply is not sent, and their payload bytes, over all
+    /// connections.
+    pub fn in_flight(&self) -> (usize, u64) {
+        self.0.budget.in_flight()
+    }
+
+    /// Accepts clients until [`Server::shut_down`]; then closes `listener`. At the limit of
+    /// connections it waits for one to end before it accepts the next.
+    pub async fn listen(&self, listener: Listener) {
+        let mut closing = self.0.closer.watch();
+        let accept = async {
+            loop {
+                let place = self.place().await;
+                match listener.accept().await {
+                    Ok((socket, client)) => self.start(place, socket, client),
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept a client");
+                        sleep(ACCEPT_RETRY).await;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = closing.closed() => {}
+            () = accept => {}
+        }
+    }
+
+    /// Serves one client that came in some other way. Returns when it has a place.
+    pub async fn serve(&self, transport: impl Transport, client: String) {
+        let place = self.place().await;
+        self.start(place, transport, client);
+    }
+
+    /// Stops listening, answers new requests with an error, and returns when every connection has
+    /// ended: at the latest after [`Limits::drain`] and [`Limits::linger`].
+    pub async fn shut_down(&self, reason: &str) {
+        self.0.closer.close(reason);
+        let all = u32::try_from(self.0.limits.connections).expect("a sensible limit");
+        let ended = self.0.places.acquire_many(all).await;
+        drop(ended.expect("the semaphore is never closed"));
+    }
+
+    async fn place(&self) -> OwnedSemaphorePermit {
+        let place = Arc::clone(&self.0.places).acquire_owned().await;
+        place.expect("the semaphore is never closed")
+    }
+
+    fn start(&self, place: OwnedSemaphorePermit, transport: impl Transport, client: String) {
+        let server = self.clone();
+        spawn_local(async move {
+            server.0.connection(transport, client).await;
+            drop(place);
+        });
+    }
+}
+
+impl<E: Exports> Shared<E> {
+    async fn connection(&self, transport: impl Transport, client: String) {
+        let limits = self.limits;
+        let mut receiver = Receiver::new(limits.receive_buffer);
+        let negotiation = negotiate(&transport, &mut receiver, &self.exports, self.closer.watch());
+        let has_last_words = match timeout(limits.handshake, negotiation).await {
+            Ok(Ok(negotiated)) => {
+                let export = negotiated.export.clone();
+                tracing::info!(client, export, "connected");
+                let account = Account::new(limits, Rc::clone(&self.budget));
+                let connection =
+                    Connection::new(&transport, &mut receiver, negotiated, limits, account);
+                let departure = connection.run(self.closer.watch()).await;
+                tracing::info!(client, export, "{departure}");
+                matches!(departure, Departure::Disconnected | Departure::Closed(_))
+            }
+            Ok(Err(failure)) => {
+                tracing::info!(client, "handshake: {failure}");
+                matches!(failure, Failure::Ended(Ending::Aborted) | Failure::ShutDown)
+            }
+            Err(_) => {
+                tracing::info!(client, "the handshake took too long");
+                false
+            }
+        };
+        if has_last_words {
+            // A client that does not hang up in time is cut off.
+            let _ = timeout(limits.linger, see_off(&transport, &mut receiver)).await;
+        }
+    }
+}

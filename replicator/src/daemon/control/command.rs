@@ -1,0 +1,88 @@
+//! `POST /command`: an operator's command as JSON. It answers when the command has ended, with
+//! `{}`, or with why it was refused.
+
+use super::{Refused, Served};
+use crate::daemon::orders::Remote;
+use crate::node::{Command, VolumeNumber};
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// The body. Commands that name a volume act on all if they name none.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case", rename_all_fields = "kebab-case")]
+#[serde(deny_unknown_fields)]
+enum Wanted {
+    Attach {
+        volume: Option<VolumeNumber>,
+    },
+    Detach {
+        volume: Option<VolumeNumber>,
+    },
+    Connect {
+        #[serde(default)]
+        discard_my_data: bool,
+    },
+    Disconnect {},
+    Primary {
+        #[serde(default)]
+        force: bool,
+    },
+    Secondary {
+        #[serde(default)]
+        force: bool,
+    },
+    Invalidate {},
+    InvalidateRemote {},
+    Down {},
+}
+
+pub(super) async fn command(
+    State(served): State<Served>,
+    body: Bytes,
+) -> Result<Json<Value>, Refused> {
+    let wanted = serde_json::from_slice(&body).map_err(|error| {
+        let text = format!("no command can be read from this body: {error}");
+        Refused { kind: "usage", text }
+    })?;
+    let remote = &served.remote;
+    match wanted {
+        Wanted::Attach { volume } => {
+            for volume in volumes(remote, volume) {
+                remote.attach(volume).await?;
+            }
+        }
+        Wanted::Detach { volume } => {
+            for volume in volumes(remote, volume) {
+                remote.command(Command::Detach(volume)).await?;
+            }
+        }
+        other => remote.command(plain(&other)).await?,
+    }
+    Ok(Json(json!({})))
+}
+
+fn plain(wanted: &Wanted) -> Command {
+    match *wanted {
+        Wanted::Connect { discard_my_data } => Command::Connect { discard_my_data },
+        Wanted::Disconnect {} => Command::Disconnect,
+        Wanted::Primary { force } => Command::Primary { force },
+        Wanted::Secondary { force } => Command::Secondary { force },
+        Wanted::Invalidate {} => Command::Invalidate,
+        Wanted::InvalidateRemote {} => Command::InvalidateRemote,
+        Wanted::Down {} => Command::Down,
+        Wanted::Attach { .. } | Wanted::Detach { .. } => {
+            unreachable!("these are carried out volume by volume")
+        }
+    }
+}
+
+/// The one that is named, else all that have a disk by configuration.
+fn volumes(remote: &Remote, named: Option<VolumeNumber>) -> Vec<VolumeNumber> {
+    match named {
+        Some(volume) => vec![volume],
+        None => remote.volumes().filter(|(_, has_disk)| *has_disk).map(|(v, _)| v).collect(),
+    }
+}

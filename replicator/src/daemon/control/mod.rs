@@ -1,0 +1,163 @@
+//! The control socket: HTTP and JSON over a Unix socket, on a thread of its own, so that operators
+//! never stall the owner.
+//!
+//! ```text
+//! POST /command              {"command": "primary", "force": true}   see `command`
+//! POST /wait/connect?seconds=N, /wait/sync?seconds=N                 see `wait`
+//! GET  /metrics                                                      see `metrics`
+//! GET  /NAME                 a page of the program's own, made from a snapshot
+//! ```
+//!
+//! What is refused is answered with 409 and `{"kind": .., "text": ..}`: the text is for people, the
+//! kind for exit codes.
+
+mod command;
+mod metrics;
+mod socket;
+mod wait;
+
+pub use metrics::Names;
+pub use socket::{RunLock, SocketError};
+
+use super::limits;
+use super::orders::{OrderError, Remote};
+use super::snapshot::Snapshot;
+use crate::node::{Refusal, RefusalKind};
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Serialize;
+use serde_json::Value;
+use std::io;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// A page that shows the resource: its path, and how it is made.
+pub type Page = (&'static str, Box<dyn Fn(&Snapshot) -> Value + Send + Sync>);
+
+/// A control socket that answers, until it is dropped.
+pub struct Control {
+    /// Dropped to end it.
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+#[derive(Clone)]
+struct Served {
+    remote: Remote,
+    names: Arc<Names>,
+}
+
+impl Control {
+    /// Answers on the socket of `lock`, which says that nobody else does.
+    ///
+    /// # Errors
+    /// If the socket or the thread cannot be had.
+    pub fn start(
+        lock: &RunLock,
+        remote: Remote,
+        names: Names,
+        pages: Vec<Page>,
+    ) -> Result<Self, SocketError> {
+        let listener = lock.bind()?;
+        let failed = |error| lock.error("serve", error);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(failed)?;
+        let router = router(Served { remote, names: Arc::new(names) }, pages);
+        let (stop, stopped) = oneshot::channel::<()>();
+        let serve = async move {
+            let listener = tokio::net::UnixListener::from_std(listener)?;
+            let stopped = async {
+                // Its being dropped is the message.
+                let _ = stopped.await;
+            };
+            let served = axum::serve(socket::Bounded::new(listener), router);
+            served.with_graceful_shutdown(stopped).await
+        };
+        let thread = std::thread::Builder::new().name("control".into()).spawn(move || {
+            let result: io::Result<()> = runtime.block_on(serve);
+            if let Err(error) = result {
+                tracing::error!("the control socket ended: {error}");
+            }
+        });
+        Ok(Self { stop: Some(stop), thread: Some(thread.map_err(failed)?) })
+    }
+
+    /// Answers what was asked already, then ends. Waits for at most `patience`.
+    pub fn end(mut self, patience: std::time::Duration) {
+        self.stop = None;
+        let Some(thread) = self.thread.take() else { return };
+        let until = std::time::Instant::now() + patience;
+        while !thread.is_finished() && std::time::Instant::now() < until {
+            std::thread::sleep(limits::WAIT_STEP);
+        }
+    }
+}
+
+fn router(served: Served, pages: Vec<Page>) -> Router {
+    let mut router = Router::new()
+        .route("/command", post(command::command))
+        .route("/wait/connect", post(wait::connect))
+        .route("/wait/sync", post(wait::sync))
+        .route("/metrics", get(metrics));
+    for (path, page) in pages {
+        let page = Arc::new(page);
+        let handler = move |State(served): State<Served>| async move {
+            let snapshot = served.remote.snapshot().await?;
+            Ok::<_, Refused>(Json(page(&snapshot)))
+        };
+        router = router.route(path, get(handler));
+    }
+    router.layer(DefaultBodyLimit::max(limits::CONTROL_BODY)).with_state(served)
+}
+
+async fn metrics(State(served): State<Served>) -> Result<Response, Refused> {
+    let text = metrics::text(&served.names, &served.remote.snapshot().await?);
+    let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
+    Ok((kind, text).into_response())
+}
+
+/// Why a request was not carried out, as it goes over the socket.
+#[derive(Debug, Serialize)]
+struct Refused {
+    kind: &'static str,
+    text: String,
+}
+
+impl From<OrderError> for Refused {
+    fn from(error: OrderError) -> Self {
+        let text = error.to_string();
+        let kind = match error {
+            OrderError::Refused(Refusal { kind, .. }) => name(kind),
+            OrderError::Ending => "ending",
+        };
+        Self { kind, text }
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let status = match self.kind {
+            "usage" => StatusCode::BAD_REQUEST,
+            "ending" => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::CONFLICT,
+        };
+        (status, Json(self)).into_response()
+    }
+}
+
+fn name(kind: RefusalKind) -> &'static str {
+    match kind {
+        RefusalKind::TwoPrimaries => "two-primaries",
+        RefusalKind::NoUpToDateData => "no-up-to-date-data",
+        RefusalKind::NoDisk => "no-disk",
+        RefusalKind::InUse => "in-use",
+        RefusalKind::Busy => "busy",
+        RefusalKind::NotConnected => "not-connected",
+        RefusalKind::State => "state",
+        RefusalKind::Metadata => "metadata",
+        RefusalKind::Peer => "peer",
+    }
+}

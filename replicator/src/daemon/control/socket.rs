@@ -1,0 +1,181 @@
+//! The files of a running resource: a lock that says it runs, and the socket it answers on. With
+//! the lock held, a socket that is there already is what a killed daemon left.
+
+use crate::daemon::limits;
+use rustix::fs::FlockOperation;
+use std::fs::{self, File};
+use std::io::{self, IoSlice, Read, Seek, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net as std_net;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::unix::SocketAddr;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Why a resource cannot be run here.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// It runs already.
+    #[error("{}: the resource runs here already, as process {holder}", path.display())]
+    Running {
+        /// The lock.
+        path: PathBuf,
+        /// Who holds it, as it wrote.
+        holder: String,
+    },
+    /// A system call refused.
+    #[error("{}: cannot {action}: {error}", path.display())]
+    System {
+        /// The file.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// Why not.
+        error: io::Error,
+    },
+}
+
+/// The right to run a resource in a run directory. The kernel takes it back when the process ends.
+#[derive(Debug)]
+pub struct RunLock {
+    _lock: File,
+    socket: PathBuf,
+}
+
+impl RunLock {
+    /// Takes the lock `NAME.pid` in `directory` (made if there is none), and writes our pid into it.
+    ///
+    /// # Errors
+    /// [`SocketError::Running`] if another process has it.
+    pub fn take(directory: &Path, name: &str) -> Result<Self, SocketError> {
+        let path = directory.join(format!("{name}.pid"));
+        let failed = |action, error| SocketError::System { path: path.clone(), action, error };
+        fs::create_dir_all(directory).map_err(|e| failed("make its directory", e))?;
+        let opened = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+        let mut lock = opened.map_err(|error| failed("open", error))?;
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut holder = String::new();
+                // For the message only.
+                let _ = lock.by_ref().take(20).read_to_string(&mut holder);
+                let holder = holder.trim().to_owned();
+                return Err(SocketError::Running { path, holder });
+            }
+            Err(errno) => return Err(failed("lock", errno.into())),
+        }
+        let write = |lock: &mut File| {
+            lock.set_len(0)?;
+            lock.rewind()?;
+            writeln!(lock, "{}", std::process::id())
+        };
+        write(&mut lock).map_err(|error| failed("write", error))?;
+        Ok(Self { _lock: lock, socket: directory.join(format!("{name}.sock")) })
+    }
+
+    /// Binds the socket `NAME.sock`; only our own user may use it.
+    pub(super) fn bind(&self) -> Result<std_net::UnixListener, SocketError> {
+        match fs::remove_file(&self.socket) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(self.error("remove what a killed daemon left", error));
+            }
+            _ => {}
+        }
+        let bind = || {
+            let listener = std_net::UnixListener::bind(&self.socket)?;
+            fs::set_permissions(&self.socket, fs::Permissions::from_mode(0o600))?;
+            listener.set_nonblocking(true)?;
+            Ok(listener)
+        };
+        bind().map_err(|error| self.error("listen", error))
+    }
+
+    pub(super) fn error(&self, action: &'static str, error: io::Error) -> SocketError {
+        SocketError::System { path: self.socket.clone(), action, error }
+    }
+}
+
+impl Drop for RunLock {
+    fn drop(&mut self) {
+        // While the lock is still held. If somebody removed it before: as well.
+        let _ = fs::remove_file(&self.socket);
+    }
+}
+
+/// Accepts so many connections at a time.
+pub(super) struct Bounded {
+    listener: UnixListener,
+    places: Arc<Semaphore>,
+}
+
+impl Bounded {
+    pub(super) fn new(listener: UnixListener) -> Self {
+        Self { listener, places: Arc::new(Semaphore::new(limits::CONTROL_CONNECTIONS)) }
+    }
+}
+
+impl axum::serve::Listener for Bounded {
+    type Io = Placed;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Placed, SocketAddr) {
+        let place = Arc::clone(&self.places).acquire_owned().await;
+        let place = place.expect("the semaphore is never closed");
+        let (stream, address) = axum::serve::Listener::accept(&mut self.listener).await;
+        (Placed { stream, _place: place }, address)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+/// A connection, and its place among those allowed.
+pub(super) struct Placed {
+    stream: UnixStream,
+    _place: OwnedSemaphorePermit,
+}
+
+impl AsyncRead for Placed {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Placed {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,188 @@
+//! The side that front ends (NBD, later vhost-user) see: open the resource, submit requests, be told
+//! how they ended. All of it lives on the owner's thread; nothing here waits or decides.
+
+use super::limits;
+use super::owner::Owner;
+use super::snapshot::Snapshot;
+use crate::buffers::{Buffer, BufferMut, Pool};
+use crate::node::{OpenId, Refusal, RefusalKind, RequestError, VolumeNumber};
+use bitmap::ByteRange;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::task::Waker;
+use tokio::sync::oneshot;
+
+/// Whom to tell how a request ended. Called on the owner's turn: it notes the result and returns.
+pub trait Waiter: 'static {
+    /// The request ended so; a read that succeeded brings its bytes.
+    fn done(self, result: Result<Option<Buffer>, RequestError>);
+}
+
+/// What a client can ask for. The range lies inside the volume and is not empty.
+#[derive(Debug)]
+pub enum Ask {
+    /// Read.
+    Read(ByteRange),
+    /// Write the buffer, which has the length of the range.
+    Write {
+        /// Where.
+        range: ByteRange,
+        /// What.
+        buffer: Buffer,
+        /// Stable on every UpToDate copy before it is done.
+        fua: bool,
+    },
+    /// Make the range read as zeros.
+    Zero {
+        /// Where.
+        range: ByteRange,
+        /// Space may be given back.
+        unmap: bool,
+        /// As for writes.
+        fua: bool,
+    },
+    /// Make everything stable that was done before.
+    Flush,
+}
+
+/// What waits for the owner's next turn.
+pub(super) enum Incoming<W> {
+    Request(VolumeNumber, Ask, W),
+    Open(OpenId, Opening),
+    Close(OpenId),
+}
+
+/// A client whose open is under way.
+pub(super) struct Opening {
+    pub(super) answer: oneshot::Sender<Result<(), Refusal>>,
+    pub(super) must_go: MustGo,
+}
+
+/// Tells a client that it must go, and why.
+pub(super) type MustGo = Box<dyn FnOnce(&str)>;
+
+/// Between front ends and owner. Never borrowed across a wait.
+pub(super) struct Inbox<W> {
+    pub(super) incoming: VecDeque<Incoming<W>>,
+    pub(super) owner: Option<Waker>,
+    last_open: u64,
+}
+
+pub(super) struct Shared<W: Waiter> {
+    pub(super) inbox: RefCell<Inbox<W>>,
+    pub(super) owner: RefCell<Owner<W>>,
+    pub(super) pool: Pool,
+    /// The owner has ended and takes nothing more.
+    pub(super) ended: Cell<bool>,
+}
+
+impl<W: Waiter> Shared<W> {
+    pub(super) fn new(owner: Owner<W>, pool: Pool) -> Rc<Self> {
+        let inbox = Inbox { incoming: VecDeque::new(), owner: None, last_open: 0 };
+        let (inbox, owner) = (RefCell::new(inbox), RefCell::new(owner));
+        Rc::new(Self { inbox, owner, pool, ended: Cell::new(false) })
+    }
+
+    fn push(&self, incoming: impl IntoIterator<Item = Incoming<W>>) {
+        let mut inbox = self.inbox.borrow_mut();
+        inbox.incoming.extend(incoming);
+        let queued = inbox.incoming.len();
+        assert!(queued <= limits::QUEUED_REQUESTS, "front ends bound their requests, not {queued}");
+        if let Some(owner) = inbox.owner.take() {
+            owner.wake();
+        }
+    }
+}
+
+/// A front end's way to the resource. Clones reach the same one.
+pub struct Handle<W: Waiter>(pub(super) Rc<Shared<W>>);
+
+impl<W: Waiter> Clone for Handle<W> {
+    fn clone(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
+}
+
+impl<W: Waiter> Handle<W> {
+    /// Opens the resource for reading and writing, which may promote it. `must_go` is called when
+    /// the client has to leave, with the reason for its user. The client has gone when what this
+    /// returns is dropped: after all its requests have ended.
+    ///
+    /// # Errors
+    /// Why not, in words for the client's user.
+    pub async fn open(&self, must_go: impl FnOnce(&str) + 'static) -> Result<Open<W>, Refusal> {
+        let ending = || Refusal {
+            kind: RefusalKind::State,
+            text: "this daemon is ending; connect again when it runs, or to the other node".into(),
+        };
+        if self.0.ended.get() {
+            return Err(ending());
+        }
+        let (answer, answered) = oneshot::channel();
+        let id = {
+            let mut inbox = self.0.inbox.borrow_mut();
+            inbox.last_open += 1;
+            OpenId(inbox.last_open)
+        };
+        self.0.push([Incoming::Open(id, Opening { answer, must_go: Box::new(must_go) })]);
+        // From here on the node knows of it, also if the client does not wait for the answer.
+        let mut open = Open { shared: Rc::clone(&self.0), id: Some(id) };
+        let result = answered.await.unwrap_or_else(|_| Err(ending()));
+        if result.is_err() {
+            open.id = None;
+        }
+        result.map(|()| open)
+    }
+
+    /// What the resource is like now.
+    pub fn snapshot(&self) -> Snapshot {
+        self.0.owner.borrow().snapshot()
+    }
+
+    /// Bytes that clients of this volume see; `None` if nobody knows yet.
+    pub fn size(&self, volume: VolumeNumber) -> Option<u64> {
+        self.0.owner.borrow().size(volume)
+    }
+
+    /// Payload memory to be filled, of any length up to `buffers::MAX_LEN`.
+    pub fn allocate(&self, len: usize) -> BufferMut {
+        self.0.pool.take(len)
+    }
+}
+
+/// A client that has the resource open.
+pub struct Open<W: Waiter> {
+    shared: Rc<Shared<W>>,
+    /// `None` if the open was refused.
+    id: Option<OpenId>,
+}
+
+impl<W: Waiter> Open<W> {
+    /// Asks for all of these. Each is answered exactly once, later: never inside of this call.
+    pub fn submit(&self, asks: impl IntoIterator<Item = (VolumeNumber, Ask, W)>) {
+        if self.shared.ended.get() {
+            for (_, _, waiter) in asks {
+                waiter.done(Err(RequestError::Shutdown));
+            }
+            return;
+        }
+        let requests = asks.into_iter();
+        self.shared.push(requests.map(|(volume, ask, waiter)| Incoming::Request(volume, ask, waiter)));
+    }
+
+    /// The resource's handle.
+    pub fn handle(&self) -> Handle<W> {
+        Handle(Rc::clone(&self.shared))
+    }
+}
+
+impl<W: Waiter> Drop for Open<W> {
+    fn drop(&mut self) {
+        if let Some(id) = self.id
+            && !self.shared.ended.get()
+        {
+            self.shared.push([Incoming::Close(id)]);
+        }
+    }
+}

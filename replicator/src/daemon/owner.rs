@@ -1,0 +1,402 @@
+//! The owner of the node: it takes all that is ready, lets the node handle it, and runs the actions,
+//! grouped by sink. No decision about roles or states is made here.
+//!
+//! Grouping is legal because actions to different sinks commute: the node emits one only when it
+//! may happen now.
+
+use super::buffer_table::BufferTable;
+use super::clock;
+use super::disks::{Disks, Finished};
+use super::front::{Ask, Inbox, Incoming, MustGo, Opening, Waiter};
+use super::ids::IdMap;
+use super::limits;
+use super::orders::{Answer, Order};
+use super::snapshot::{Snapshot, VolumeCounters};
+use crate::config::Config;
+use crate::link::{Arrival, Links};
+use crate::node::{
+    Action, Backing, BufferId, Command, CommandId, Event, Level, Node, Notice, OpenId,
+    Refusal, RefusalKind, Request, RequestError, RequestId, RequestOp, Time, VolumeNumber,
+};
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, Sleep};
+
+/// What a client waits for.
+struct Pending<W> {
+    waiter: W,
+    volume: usize,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Read(u64),
+    Write(u64),
+    Flush,
+}
+
+/// What an operator waits for.
+struct Ordered {
+    answer: Answer,
+    is_down: bool,
+}
+
+/// A client that has, or wants to have, the resource open.
+struct Client {
+    answer: Option<oneshot::Sender<Result<(), Refusal>>>,
+    must_go: Option<MustGo>,
+}
+
+pub(super) struct Owner<W: Waiter> {
+    node: Node,
+    disks: Disks,
+    links: Links,
+    table: BufferTable,
+    /// Requests the node has at most at a time.
+    room: usize,
+    requests: IdMap<RequestId, Pending<W>>,
+    last_request: u64,
+    clients: IdMap<OpenId, Client>,
+    orders: mpsc::Receiver<Order>,
+    commands: IdMap<CommandId, Ordered>,
+    last_command: u64,
+    counters: Vec<VolumeCounters>,
+    /// Wakes the task when the node wants a tick; may be early, never late.
+    timer: Pin<Box<Sleep>>,
+    armed: Option<Time>,
+    /// Ready now; empty between turns.
+    finished: Vec<Finished>,
+    arrivals: Vec<Arrival>,
+    incoming: Vec<Incoming<W>>,
+    ordered: Vec<Order>,
+    actions: Vec<Action>,
+    over: bool,
+}
+
+impl<W: Waiter> Owner<W> {
+    pub(super) fn new(config: Config, node: Node, links: Links, orders: mpsc::Receiver<Order>) -> Self {
+        let counters = config.volumes.iter();
+        let counters =
+            counters.map(|v| VolumeCounters { number: v.number, ..VolumeCounters::default() });
+        Self {
+            node,
+            disks: Disks::default(),
+            links,
+            table: BufferTable::default(),
+            room: config.limits.requests,
+            requests: IdMap::default(),
+            last_request: 0,
+            clients: IdMap::default(),
+            orders,
+            commands: IdMap::default(),
+            last_command: 0,
+            counters: counters.collect(),
+            timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            armed: None,
+            finished: Vec::new(),
+            arrivals: Vec::new(),
+            incoming: Vec::new(),
+            ordered: Vec::new(),
+            actions: Vec::new(),
+            over: false,
+        }
+    }
+
+    /// One turn of the loop. Ready when the owner has ended; pending when there is nothing to do, or
+    /// (then it has woken itself) when others on this thread shall have their turn.
+    pub(super) fn turn(&mut self, inbox: &RefCell<Inbox<W>>, cx: &mut Context<'_>) -> Poll<()> {
+        self.gather(inbox, cx);
+        // ROLE-5: the clock is read after all that is ready was taken. If this process is stopped
+        // at any moment, what it handles with a time from before was asked for before.
+        let now = clock::now();
+        let due = self.node.deadline().is_some_and(|deadline| deadline <= now);
+        let idle = self.finished.is_empty()
+            && self.arrivals.is_empty()
+            && self.incoming.is_empty()
+            && self.ordered.is_empty();
+        if !(idle && !due) {
+            self.handle_all(now, due);
+            cx.waker().wake_by_ref();
+        }
+        if self.over {
+            self.end();
+            return Poll::Ready(());
+        }
+        self.arm(now, cx);
+        Poll::Pending
+    }
+
+    /// Takes what is ready, and leaves a waker with what is not.
+    fn gather(&mut self, inbox: &RefCell<Inbox<W>>, cx: &mut Context<'_>) {
+        let _ = self.disks.poll_ready(cx);
+        self.disks.poll(&mut self.table, &mut self.finished);
+        let table = &mut self.table;
+        self.links.poll(cx, &mut |buffer| table.name(buffer), &mut self.arrivals);
+        while self.ordered.len() < limits::QUEUED_ORDERS
+            && let Poll::Ready(Some(order)) = self.orders.poll_recv(cx)
+        {
+            self.ordered.push(order);
+        }
+        let mut inbox = inbox.borrow_mut();
+        let room = self.room - self.requests.len();
+        let mut requests = 0;
+        while let Some(next) = inbox.incoming.front() {
+            requests += usize::from(matches!(next, Incoming::Request(..)));
+            if requests > room || self.incoming.len() == limits::EVENTS_PER_TURN {
+                break;
+            }
+            self.incoming.extend(inbox.incoming.pop_front());
+        }
+        if !inbox.owner.as_ref().is_some_and(|owner| owner.will_wake(cx.waker())) {
+            inbox.owner = Some(cx.waker().clone());
+        }
+    }
+
+    fn handle_all(&mut self, now: Time, due: bool) {
+        if due {
+            self.handle(now, Event::Tick);
+        }
+        self.handle_finished(now);
+        for arrival in take(&mut self.arrivals) {
+            match arrival {
+                Arrival::Link(link, event) => self.handle(now, Event::Link(link, event)),
+                Arrival::Message(link, message) => self.handle(now, Event::Peer(link, message)),
+            }
+        }
+        for order in take(&mut self.ordered) {
+            self.order(now, order);
+        }
+        let mut incoming = take(&mut self.incoming);
+        for incoming in incoming.drain(..) {
+            self.client(now, incoming);
+        }
+        self.incoming = incoming;
+        self.run();
+        // What the engines did at once is known now; the answers to it go out with the rest.
+        loop {
+            self.disks.submit();
+            self.disks.poll(&mut self.table, &mut self.finished);
+            if self.finished.is_empty() {
+                break;
+            }
+            // The peer works on the writes while this disk does.
+            self.links.flush_turn();
+            self.handle_finished(clock::now());
+            self.run();
+        }
+        self.links.flush_turn();
+    }
+
+    fn handle_finished(&mut self, now: Time) {
+        let mut finished = take(&mut self.finished);
+        for (io, result) in finished.drain(..) {
+            self.handle(now, Event::Disk(io, result));
+        }
+        self.finished = finished;
+    }
+
+    fn handle(&mut self, now: Time, event: Event) {
+        self.node.handle(now, event, &mut self.actions);
+    }
+
+    fn order(&mut self, now: Time, order: Order) {
+        match order {
+            Order::Snapshot(answer) => {
+                // Whoever asked may have gone.
+                let _ = answer.send(self.snapshot());
+            }
+            Order::End => self.over = true,
+            Order::Command(command, answer) => self.command(now, command, answer),
+            Order::Attach(volume, backing, answer) => {
+                let sizes = Backing {
+                    data_size: backing.size(),
+                    meta_size: backing.has_external_meta().then(|| backing.meta_size()),
+                };
+                if let Err(error) = self.disks.open(volume, *backing) {
+                    let text = format!("volume {volume}: cannot watch the disk: {error}");
+                    let _ = answer.send(Err(Refusal { kind: RefusalKind::State, text }));
+                    return;
+                }
+                self.command(now, Command::Attach(volume, sizes), answer);
+            }
+        }
+    }
+
+    fn command(&mut self, now: Time, command: Command, answer: Answer) {
+        self.last_command += 1;
+        let id = CommandId(self.last_command);
+        let is_down = command == Command::Down;
+        self.commands.insert(id, Ordered { answer, is_down });
+        self.handle(now, Event::Admin(id, command));
+    }
+
+    fn client(&mut self, now: Time, incoming: Incoming<W>) {
+        match incoming {
+            Incoming::Open(id, Opening { answer, must_go }) => {
+                let client = Client { answer: Some(answer), must_go: Some(must_go) };
+                self.clients.insert(id, client);
+                self.handle(now, Event::Open(id));
+            }
+            Incoming::Close(id) => {
+                // Answers to an open come before: else the node would not know the client.
+                self.clients.remove(&id);
+                self.handle(now, Event::Close(id));
+            }
+            Incoming::Request(volume, ask, waiter) => {
+                let (op, kind) = match ask {
+                    Ask::Read(range) => (RequestOp::Read(range), Kind::Read(range.len())),
+                    Ask::Write { range, buffer, fua } => {
+                        assert_eq!(buffer.len() as u64, range.len(), "a write of {range:?}");
+                        let buffer = self.table.name(buffer);
+                        (RequestOp::Write { range, buffer, fua }, Kind::Write(range.len()))
+                    }
+                    Ask::Zero { range, unmap, fua } => {
+                        (RequestOp::Zero { range, unmap, fua }, Kind::Write(range.len()))
+                    }
+                    Ask::Flush => (RequestOp::Flush, Kind::Flush),
+                };
+                self.last_request += 1;
+                let id = RequestId(self.last_request);
+                let place = self.counters.iter().position(|c| c.number == volume);
+                let place = place.expect("front ends know the volumes there are");
+                self.requests.insert(id, Pending { waiter, volume: place, kind });
+                self.counters[place].upper_pending += 1;
+                self.handle(now, Event::Request(Request { id, volume, op }));
+            }
+        }
+    }
+
+    fn run(&mut self) {
+        let mut actions = take(&mut self.actions);
+        for action in actions.drain(..) {
+            match action {
+                Action::Disk { io, volume, op } => self.disks.add(io, volume, op, &self.table),
+                Action::CloseDisk(volume) => self.disks.close(volume),
+                Action::Send(link, message) => {
+                    let table = &self.table;
+                    self.links.send(link, message, |id: BufferId| table.take(id));
+                }
+                Action::Connect(link, peer) => self.links.connect(link, peer),
+                Action::Close(link) => self.links.close(link),
+                Action::Reply(id, result) => self.reply(id, result),
+                Action::Opened(id, result) => {
+                    // The client may have gone meanwhile; then its Close is on the way.
+                    if let Some(client) = self.clients.get_mut(&id)
+                        && let Some(answer) = client.answer.take()
+                    {
+                        if result.is_err() {
+                            self.clients.remove(&id);
+                        }
+                        let _ = answer.send(result);
+                    }
+                }
+                Action::CloseExports(reason) => {
+                    tracing::info!("all clients must go: {reason}");
+                    for client in self.clients.values_mut() {
+                        if let Some(must_go) = client.must_go.take() {
+                            must_go(&reason);
+                        }
+                    }
+                }
+                Action::Release(buffer) => self.table.release(buffer),
+                Action::Done(id, result) => {
+                    let ordered = self.commands.remove(&id).expect("a command ends once");
+                    self.over |= ordered.is_down && result.is_ok();
+                    let _ = ordered.answer.send(result);
+                }
+                Action::Notice(Notice { level, text }) => match level {
+                    Level::Info => tracing::info!("{text}"),
+                    Level::Warning => tracing::warn!("{text}"),
+                    Level::Error => tracing::error!("{text}"),
+                },
+            }
+        }
+        self.actions = actions;
+    }
+
+    fn reply(&mut self, id: RequestId, result: Result<Option<BufferId>, RequestError>) {
+        let pending = self.requests.remove(&id).expect("a request is answered once");
+        let counters = &mut self.counters[pending.volume];
+        counters.upper_pending -= 1;
+        counters.failed += u64::from(result.is_err());
+        match pending.kind {
+            Kind::Read(bytes) => {
+                counters.reads += 1;
+                counters.read += bytes;
+            }
+            Kind::Write(bytes) => {
+                counters.writes += 1;
+                counters.written += bytes;
+            }
+            Kind::Flush => counters.flushes += 1,
+        }
+        let table = &self.table;
+        pending.waiter.done(result.map(|buffer| buffer.map(|id| table.take(id))));
+    }
+
+    /// Sets the timer to the node's deadline, if it is not set to an earlier moment already: then
+    /// this is called again. Deadlines mostly move away, so the timer is rarely touched.
+    fn arm(&mut self, now: Time, cx: &mut Context<'_>) {
+        while let Some(deadline) = self.node.deadline() {
+            if self.armed.is_none_or(|armed| deadline < armed) {
+                let wait = Duration::from_nanos(deadline.0.saturating_sub(now.0));
+                self.timer.as_mut().reset(Instant::now() + wait);
+                self.armed = Some(deadline);
+            }
+            if self.timer.as_mut().poll(cx).is_pending() {
+                return;
+            }
+            let early = self.armed.take().is_some_and(|armed| armed < deadline);
+            if !early {
+                // Due: the next turn sees it.
+                cx.waker().wake_by_ref();
+                return;
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        for (_, pending) in self.requests.drain() {
+            pending.waiter.done(Err(RequestError::Shutdown));
+        }
+        for (_, client) in self.clients.drain() {
+            if let Some(must_go) = client.must_go {
+                must_go("the daemon ends");
+            }
+        }
+        self.commands.clear();
+        self.orders.close();
+    }
+
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let volumes = self.counters.iter().map(|counters| VolumeCounters {
+            engine: self.disks.engine_name(counters.number),
+            lower_pending: self.disks.pending(counters.number) as u64,
+            ..counters.clone()
+        });
+        Snapshot {
+            status: self.node.status(),
+            volumes: volumes.collect(),
+            linked: self.links.linked(),
+        }
+    }
+
+    pub(super) fn size(&self, volume: VolumeNumber) -> Option<u64> {
+        let status = self.node.status();
+        let size = status.volumes.iter().find(|v| v.number == volume)?.size;
+        (size > 0).then_some(size)
+    }
+
+    /// What is left to be sent goes out, if the peers take it in time.
+    pub(super) fn into_links(self) -> Links {
+        self.links
+    }
+}
+
+fn take<T: Default>(place: &mut T) -> T {
+    std::mem::take(place)
+}

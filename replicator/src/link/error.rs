@@ -1,0 +1,96 @@
+//! What can go wrong with links, for the log and for the operator.
+
+use crate::node::LinkDown;
+use crate::wire::{HelloError, Mismatch, WireError};
+use bitmap::NodeId;
+use std::io;
+use std::net::SocketAddr;
+
+/// Links cannot be made at all.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration is wrong.
+    #[error("{0}")]
+    Config(String),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address} for peers: {source}")]
+    Listen {
+        /// Our `address`.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Why a link that was up is gone.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The other end closed it.
+    #[error("closed by the peer")]
+    Closed,
+    /// It ended inside a message.
+    #[error("cut in the middle of a message")]
+    Cut,
+    /// The network or the other host failed.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// What came is not what a peer sends.
+    #[error("protocol error: {0}")]
+    Wire(#[from] WireError),
+    /// An answer nobody waits for.
+    #[error("protocol error: an answer to a read that was not asked (id {0})")]
+    Unasked(u64),
+    /// An answer of the wrong length.
+    #[error("protocol error: {found} bytes in answer to a read of {asked} (id {id})")]
+    AnswerLength {
+        /// As asked.
+        id: u64,
+        /// Bytes asked for.
+        asked: u64,
+        /// Bytes received.
+        found: u64,
+    },
+    /// The peer does not take what we send.
+    #[error("{bytes} bytes are queued, more than the limit of {limit}")]
+    SendQueue {
+        /// Bytes queued.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The peer has begun a new one.
+    #[error("the peer connected anew")]
+    Replaced,
+}
+
+/// Why a handshake came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HandshakeError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("the handshake took too long")]
+    Late,
+    #[error("{0}")]
+    Hello(#[from] HelloError),
+    #[error("{0}")]
+    Mismatch(#[from] Mismatch),
+}
+
+/// Why an attempt of ours failed.
+#[derive(Debug, thiserror::Error)]
+#[error("connection to node {} at {address}: {error}", peer.0)]
+pub(super) struct DialError {
+    pub(super) peer: NodeId,
+    pub(super) address: SocketAddr,
+    pub(super) error: HandshakeError,
+}
+
+impl DialError {
+    /// Only a whole hello that does not fit needs the operator; everything else may be the network, and is tried again.
+    pub(super) fn into_down(self) -> LinkDown {
+        match self.error {
+            HandshakeError::Mismatch(_) => LinkDown::Rejected(self.to_string()),
+            _ => LinkDown::Unreachable,
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! How a connection begins: hellos both ways, proofs both ways, then the acceptor's word that its node wants the link.
+//!
+//! ```text
+//! dialer                       acceptor
+//!   │ ── hello ──────────────────► │   fixed size, before anything else is read
+//!   │ ◄────────────────── hello ── │
+//!   │ ── proof ──────────────────► │   the acceptor shows nothing to somebody who cannot prove himself
+//!   │ ◄── proof, or "wrong proof"  │
+//!   │ ◄────────────────── begin ── │   when its node has asked for the link; frames follow
+//! ```
+//!
+//! Each end judges the other's hello by itself; both come to the same. An acceptor lets nobody who has not proved himself
+//! change anything but the log: else any stranger could stop its attempt to connect.
+
+use super::config::LinkConfig;
+use super::error::{DialError, HandshakeError};
+use super::proof::Transcript;
+use crate::node::LinkId;
+use crate::wire::{
+    ANSWER_LEN, Answer, End, HELLO_LEN, Hello, HelloError, Mismatch, PROOF_LEN, Session,
+    authenticable, identify, settle,
+};
+use bitmap::NodeId;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+/// A connection whose ends know each other, and that is not a link yet.
+pub(super) struct Fresh {
+    pub(super) stream: TcpStream,
+    pub(super) peer: NodeId,
+    pub(super) session: Session,
+}
+
+impl Fresh {
+    /// Is the other end still there, and silent as it must be?
+    pub(super) fn is_open(&self) -> bool {
+        let flags = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
+        let nothing = rustix::net::recv(&self.stream, &mut [0u8; 1], flags);
+        matches!(nothing, Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR))
+    }
+}
+
+/// What a handshake task has to tell.
+pub(super) enum Outcome {
+    /// One of ours has ended.
+    Dialed { id: LinkId, result: Result<Fresh, DialError> },
+    /// A peer has dialled us and is who it says.
+    Accepted(Fresh),
+    /// A peer has dialled us, is who it says, and does not fit.
+    Refused { peer: NodeId, text: String },
+}
+
+/// One attempt, reported.
+pub(super) async fn dial(
+    config: Arc<LinkConfig>,
+    id: LinkId,
+    peer: NodeId,
+    address: SocketAddr,
+    report: mpsc::Sender<Outcome>,
+) {
+    let result = attempt(&config, peer, address).await;
+    let result = result.map_err(|error| DialError { peer, address, error });
+    // If nobody listens any more, the links are gone.
+    let _ = report.send(Outcome::Dialed { id, result }).await;
+}
+
+async fn attempt(
+    config: &LinkConfig,
+    peer: NodeId,
+    address: SocketAddr,
+) -> Result<Fresh, HandshakeError> {
+    let shaken = async {
+        let mut stream = open(config, address).await?;
+        prepare(&stream, config)?;
+        let session = shake_as_dialer(&mut stream, config, peer).await?;
+        Ok::<_, HandshakeError>(Fresh { stream, peer, session })
+    };
+    let mut fresh = timeout(config.timing.hello, shaken).await.map_err(|_| HandshakeError::Late)??;
+    // The acceptor gives up first, so that a refusal to wait any longer is seen as its end.
+    let wait = config.timing.wait + config.timing.hello;
+    let begin = timeout(wait, read_answer(&mut fresh.stream)).await;
+    match begin.map_err(|_| HandshakeError::Late)?? {
+        Answer::Begin => Ok(fresh),
+        _ => Err(HelloError::Damaged("order of answers").into()),
+    }
+}
+
+async fn open(config: &LinkConfig, address: SocketAddr) -> io::Result<TcpStream> {
+    let socket =
+        if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    let source = config.listen.ip();
+    if source.is_ipv4() == address.is_ipv4() && !source.is_unspecified() {
+        // The peer keeps room for connections from our address. Without it, the route decides.
+        let _ = socket.bind(SocketAddr::new(source, 0));
+    }
+    socket.connect(address).await
+}
+
+/// What every connection is set to, before the first byte.
+pub(super) fn prepare(stream: &TcpStream, config: &LinkConfig) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let milliseconds = config.timing.user.as_millis().try_into().unwrap_or(u32::MAX);
+    rustix::net::sockopt::set_tcp_user_timeout(stream, milliseconds)?;
+    Ok(())
+}
+
+pub(super) async fn shake_as_dialer<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    config: &LinkConfig,
+    peer: NodeId,
+) -> Result<Session, HandshakeError> {
+    let ours = hello(config, End::Dialer, peer)?;
+    let dialer = ours.encode();
+    stream.write_all(&dialer).await?;
+    let acceptor = read::<HELLO_LEN, _>(stream).await?;
+    let theirs = Hello::decode(&acceptor)?;
+    identify(&ours, &theirs)?;
+    authenticable(&ours, &theirs)?;
+    let (transcript, secret) = (Transcript { dialer, acceptor }, config.secret.as_ref());
+    let proof = transcript.prove(secret, End::Dialer);
+    stream.write_all(&Answer::Proof(proof).encode()).await?;
+    match read_answer(stream).await? {
+        Answer::Proof(proof) if transcript.believes(secret, End::Acceptor, &proof) => {}
+        Answer::Proof(_) | Answer::WrongProof => return Err(Mismatch::Secret.into()),
+        Answer::Begin => return Err(HelloError::Damaged("order of answers").into()),
+    }
+    Ok(settle(&ours, &theirs)?)
+}
+
+/// How the acceptor's side of a handshake ends: with whom, and what was settled, or why not.
+pub(super) enum Shaken {
+    /// The peer is who it says.
+    Proved(NodeId, Result<Session, Mismatch>),
+    /// Nobody knows who it was.
+    Unknown(HandshakeError),
+}
+
+pub(super) async fn shake_as_acceptor<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    config: &LinkConfig,
+) -> Shaken {
+    match accept(stream, config).await {
+        Ok((peer, result)) => Shaken::Proved(peer, result),
+        Err(error) => Shaken::Unknown(error),
+    }
+}
+
+async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    config: &LinkConfig,
+) -> Result<(NodeId, Result<Session, Mismatch>), HandshakeError> {
+    let dialer = read::<HELLO_LEN, _>(stream).await?;
+    let theirs = Hello::decode(&dialer)?;
+    // Who is no peer of ours is told whom we look for, and sees by itself that it is somebody else.
+    let expected = config.dialing_peers().find(|&peer| peer == theirs.from);
+    let peer = expected.or_else(|| config.dialing_peers().next()).unwrap_or(config.me);
+    let ours = hello(config, End::Acceptor, peer)?;
+    let acceptor = ours.encode();
+    stream.write_all(&acceptor).await?;
+    identify(&ours, &theirs)?;
+    let secret = config.secret.as_ref();
+    if let Err(mismatch) = authenticable(&ours, &theirs) {
+        // Without a secret, what it says of itself is all the proof we ask for.
+        return if secret.is_none() { Ok((peer, Err(mismatch))) } else { Err(mismatch.into()) };
+    }
+    let transcript = Transcript { dialer, acceptor };
+    let Answer::Proof(proof) = read_answer(stream).await? else {
+        return Err(HelloError::Damaged("order of answers").into());
+    };
+    if !transcript.believes(secret, End::Dialer, &proof) {
+        stream.write_all(&Answer::WrongProof.encode()).await?;
+        return Err(Mismatch::Secret.into());
+    }
+    let proof = transcript.prove(secret, End::Acceptor);
+    stream.write_all(&Answer::Proof(proof).encode()).await?;
+    Ok((peer, settle(&ours, &theirs)))
+}
+
+fn hello(config: &LinkConfig, end: End, peer: NodeId) -> io::Result<Hello> {
+    let mut nonce = [0; PROOF_LEN];
+    getrandom::fill(&mut nonce)?;
+    Ok(Hello {
+        authentication: config.secret.is_some(),
+        integrity: config.integrity,
+        incarnation: config.incarnation,
+        nonce,
+        ..Hello::new(end, config.me, peer, config.resource.clone())
+    })
+}
+
+async fn read_answer<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Answer, HandshakeError> {
+    Ok(Answer::decode(&read::<ANSWER_LEN, _>(stream).await?)?)
+}
+
+async fn read<const N: usize, S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    stream.read_exact(&mut bytes).await?;
+    Ok(bytes)
+}

@@ -1,0 +1,336 @@
+//! The sockets between nodes: one TCP stream per peer, made, authenticated, batched, closed. Knows no decisions: which
+//! link is wanted, and what a message means, is the node's.
+//!
+//! ```text
+//!             dial ──┐                       ┌── incoming ── messages ──► Links::poll
+//!                    ├─ handshake ─► Link ───┤
+//!  listener ─ accept ┘   (proof)             └── outgoing ◄─ messages ─── Links::send, flush_turn
+//! ```
+//!
+//! The lower node-id dials, the higher accepts. Handshakes run as tasks of their own; a link that is up has no task: the
+//! owner of [`Links`] reads and writes all of them from its loop, so that one turn costs one receive and one gathered
+//! send per link, and so that it may spin on [`Links::poll`] before it sleeps in [`Links::ready`].
+
+mod asked;
+mod closing;
+mod config;
+mod error;
+mod handshake;
+mod incoming;
+mod listener;
+mod log;
+mod outgoing;
+mod proof;
+mod socket;
+mod stream;
+
+pub use config::{LinkConfig, LinkLimits, LinkTiming, PeerAddress, Secret};
+pub use error::{LinkError, StartError};
+
+use crate::buffers::{Buffer, Pool};
+use crate::node::{LinkDown, LinkEvent, LinkId};
+use crate::wire::{Answer, Message};
+use bitmap::NodeId;
+use handshake::{Fresh, Outcome};
+use log::LogGate;
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use stream::Link;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, timeout_at};
+
+/// What links bring.
+#[derive(Debug)]
+pub enum LinkInput {
+    /// For `Event::Link`.
+    Event(LinkEvent),
+    /// For `Event::Peer`, in stream order. A buffer in it is `wire::UNNAMED`: whoever takes the payload names it.
+    Message(Message, Option<Buffer>),
+}
+
+/// All links of one resource on one node. Belongs to a tokio runtime of one thread, with I/O and time.
+pub struct Links {
+    config: Arc<LinkConfig>,
+    pool: Pool,
+    address: Option<SocketAddr>,
+    /// Links that are up; at most one a peer.
+    links: Vec<Link>,
+    /// Attempts of ours that run as tasks.
+    dials: Vec<Dial>,
+    /// Attempts that wait for the peer to dial.
+    wanted: Vec<Wanted>,
+    /// Authenticated connections that wait for the node to want them; at most one a peer.
+    waiting: Vec<Waiting>,
+    /// Events that arose outside `poll`.
+    pending: VecDeque<(LinkId, LinkInput)>,
+    /// What the tasks found. One may have been taken out to learn that it is there.
+    outcomes: mpsc::Receiver<Outcome>,
+    outcome: Option<Outcome>,
+    report: mpsc::Sender<Outcome>,
+    tasks: JoinSet<()>,
+    closing: JoinSet<()>,
+    gate: LogGate,
+}
+
+struct Dial {
+    id: LinkId,
+    task: AbortHandle,
+}
+
+struct Wanted {
+    id: LinkId,
+    peer: NodeId,
+    deadline: Instant,
+}
+
+struct Waiting {
+    fresh: Fresh,
+    deadline: Instant,
+}
+
+impl Links {
+    /// Listens, if a peer is to dial us. Received payloads come from `pool`.
+    pub async fn new(config: LinkConfig, pool: Pool) -> Result<Self, StartError> {
+        config.check()?;
+        let config = Arc::new(config);
+        let (report, outcomes) = mpsc::channel(config.limits.unauthenticated.max(1));
+        let mut tasks = JoinSet::new();
+        let mut address = None;
+        if config.dialing_peers().next().is_some() {
+            let bound = TcpListener::bind(config.listen).await.and_then(|l| Ok((l.local_addr()?, l)));
+            let (local, listener) =
+                bound.map_err(|source| StartError::Listen { address: config.listen, source })?;
+            address = Some(local);
+            tasks.spawn(listener::listen(listener, config.clone(), report.clone()));
+        }
+        Ok(Self {
+            config,
+            pool,
+            address,
+            links: vec![],
+            dials: vec![],
+            wanted: vec![],
+            waiting: vec![],
+            pending: VecDeque::new(),
+            outcomes,
+            outcome: None,
+            report,
+            tasks,
+            closing: JoinSet::new(),
+            gate: LogGate::default(),
+        })
+    }
+
+    /// Where we listen; none if every peer is dialled by us.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// `Action::Connect`: one attempt, bounded in time, that ends in `Up` or `Down`.
+    pub fn connect(&mut self, id: LinkId, peer: NodeId) {
+        let Some(address) = self.config.address_of(peer) else {
+            panic!("node {} is not a configured peer", peer.0)
+        };
+        while self.tasks.try_join_next().is_some() {}
+        if self.config.me < peer {
+            let dial = handshake::dial(self.config.clone(), id, peer, address, self.report.clone());
+            self.dials.push(Dial { id, task: self.tasks.spawn(dial) });
+            return;
+        }
+        let waits = self.waiting.iter().position(|waiting| waiting.fresh.peer == peer);
+        if let Some(fresh) = waits.map(|at| self.waiting.swap_remove(at).fresh)
+            && fresh.is_open()
+        {
+            let mut inputs = std::mem::take(&mut self.pending);
+            self.establish(id, fresh, Some(Answer::Begin), &mut inputs);
+            self.pending = inputs;
+            return;
+        }
+        let deadline = Instant::now() + self.config.timing.hello + self.config.timing.wait;
+        self.wanted.push(Wanted { id, peer, deadline });
+    }
+
+    /// `Action::Send`: queues a message; it leaves with `flush_turn`. `payload` is the buffer the message names. To a link
+    /// that is gone, nothing happens.
+    pub fn send(&mut self, id: LinkId, message: &Message, payload: Option<Buffer>) {
+        if let Some(link) = self.links.iter_mut().find(|link| link.id == id) {
+            link.send(message, payload, self.config.limits.send_bytes);
+        }
+    }
+
+    /// Sends what was queued: once at the end of each turn. What a socket does not take now goes out from `poll`.
+    pub fn flush_turn(&mut self) {
+        for link in &mut self.links {
+            link.flush();
+        }
+    }
+
+    /// `Action::Close`: forgets a link or an attempt. What was sent before still goes out, for a bounded time, in the
+    /// background. Nothing more comes from this id.
+    pub fn close(&mut self, id: LinkId) {
+        self.pending.retain(|(from, _)| *from != id);
+        self.wanted.retain(|wanted| wanted.id != id);
+        if let Some(at) = self.dials.iter().position(|dial| dial.id == id) {
+            self.dials.swap_remove(at).task.abort();
+        }
+        if let Some(at) = self.links.iter().position(|link| link.id == id) {
+            let mut link = self.links.swap_remove(at);
+            link.flush();
+            while self.closing.try_join_next().is_some() {}
+            // LIM: beyond the bound a link is cut instead.
+            if self.closing.len() < self.config.limits.closing
+                && let Some((socket, outgoing)) = link.into_parts()
+            {
+                self.closing.spawn(closing::close(socket, outgoing, self.config.timing.linger));
+            }
+        }
+    }
+
+    /// Waits until everything closed has gone out, or has run out of time; before the process ends.
+    pub async fn closed(&mut self) {
+        while self.closing.join_next().await.is_some() {}
+    }
+
+    /// Takes what has arrived, without waiting; says whether anything has. A call takes at most `RECEIVE_TURN` bytes a
+    /// link (and finishes a payload begun), so that no peer starves another.
+    pub fn poll(&mut self, inputs: &mut VecDeque<(LinkId, LinkInput)>) -> bool {
+        let before = inputs.len();
+        inputs.append(&mut self.pending);
+        while let Some(outcome) = self.outcome.take().or_else(|| self.outcomes.try_recv().ok()) {
+            self.handshake_ended(outcome, inputs);
+        }
+        self.expire(inputs);
+        let mut at = 0;
+        while at < self.links.len() {
+            let link = &mut self.links[at];
+            link.resume();
+            match link.receive(&self.pool, inputs) {
+                Ok(()) => at += 1,
+                Err(error) => self.broken(at, &error, inputs),
+            }
+        }
+        inputs.len() > before
+    }
+
+    /// Waits until `poll` has something to do. Safe to cancel.
+    pub async fn ready(&mut self) {
+        let timed = self.wanted.iter().map(|wanted| wanted.deadline);
+        let deadline = timed.chain(self.waiting.iter().map(|waiting| waiting.deadline)).min();
+        let ready = poll_fn(|context| self.poll_ready(context));
+        match deadline {
+            // Running out of time is a thing for `poll`, too.
+            Some(deadline) => drop(timeout_at(deadline, ready).await),
+            None => ready.await,
+        }
+    }
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if !self.pending.is_empty() || self.outcome.is_some() {
+            return Poll::Ready(());
+        }
+        // `report` is ours, so the channel never ends.
+        if let Poll::Ready(outcome) = self.outcomes.poll_recv(context) {
+            self.outcome = outcome;
+            return Poll::Ready(());
+        }
+        // All are asked: each must remember whom to wake.
+        let ready = self.links.iter().filter(|link| link.poll_ready(context).is_ready()).count();
+        if ready > 0 { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    fn handshake_ended(&mut self, outcome: Outcome, inputs: &mut VecDeque<(LinkId, LinkInput)>) {
+        match outcome {
+            Outcome::Dialed { id, result } => {
+                let Some(at) = self.dials.iter().position(|dial| dial.id == id) else { return };
+                self.dials.swap_remove(at);
+                match result {
+                    Ok(fresh) => self.establish(id, fresh, None, inputs),
+                    Err(error) => {
+                        self.gate.warn(&self.config.resource, format_args!("{error}"));
+                        inputs.push_back((id, down(error.into_down())));
+                    }
+                }
+            }
+            Outcome::Accepted(fresh) => {
+                // A connection that is dead already must not break one that lives.
+                if !fresh.is_open() {
+                    return;
+                }
+                let peer = fresh.peer;
+                // The dialer would not dial if its old link were good. NET-1: the node hears of the old one's end first.
+                if let Some(at) = self.links.iter().position(|link| link.peer == peer) {
+                    self.broken(at, &LinkError::Replaced, inputs);
+                }
+                if let Some(at) = self.wanted.iter().position(|wanted| wanted.peer == peer) {
+                    let id = self.wanted.swap_remove(at).id;
+                    self.establish(id, fresh, Some(Answer::Begin), inputs);
+                } else {
+                    self.waiting.retain(|waiting| waiting.fresh.peer != peer);
+                    let deadline = Instant::now() + self.config.timing.wait;
+                    self.waiting.push(Waiting { fresh, deadline });
+                }
+            }
+            Outcome::Refused { peer, text } => {
+                if let Some(at) = self.wanted.iter().position(|wanted| wanted.peer == peer) {
+                    let id = self.wanted.swap_remove(at).id;
+                    inputs.push_back((id, down(LinkDown::Rejected(text))));
+                }
+            }
+        }
+    }
+
+    fn establish(
+        &mut self,
+        id: LinkId,
+        fresh: Fresh,
+        greeting: Option<Answer>,
+        inputs: &mut VecDeque<(LinkId, LinkInput)>,
+    ) {
+        let (peer, session) = (fresh.peer, fresh.session);
+        match Link::new(id, fresh, greeting) {
+            Ok(mut link) => {
+                link.flush();
+                tracing::info!(resource = self.config.resource, "link to node {} is up", peer.0);
+                self.links.push(link);
+                let up = LinkEvent::Up { incarnation: session.incarnation };
+                inputs.push_back((id, LinkInput::Event(up)));
+            }
+            Err(error) => {
+                self.gate.warn(&self.config.resource, format_args!("link to node {}: {error}", peer.0));
+                inputs.push_back((id, down(LinkDown::Unreachable)));
+            }
+        }
+    }
+
+    fn broken(
+        &mut self,
+        at: usize,
+        error: &LinkError,
+        inputs: &mut VecDeque<(LinkId, LinkInput)>,
+    ) {
+        let link = self.links.swap_remove(at);
+        let peer = link.peer.0;
+        tracing::warn!(resource = self.config.resource, "link to node {peer} is gone: {error}");
+        inputs.push_back((link.id, down(LinkDown::Broken)));
+    }
+
+    fn expire(&mut self, inputs: &mut VecDeque<(LinkId, LinkInput)>) {
+        if self.wanted.is_empty() && self.waiting.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        self.waiting.retain(|waiting| waiting.deadline > now);
+        for wanted in self.wanted.extract_if(.., |wanted| wanted.deadline <= now) {
+            inputs.push_back((wanted.id, down(LinkDown::Unreachable)));
+        }
+    }
+}
+
+fn down(why: LinkDown) -> LinkInput {
+    LinkInput::Event(LinkEvent::Down(why))
+}

@@ -1,0 +1,153 @@
+//! What waits to be sent on one link: headers in one piece of memory, payloads where they lie, gathered into few sends.
+
+use super::socket::Socket;
+use crate::buffers::Buffer;
+use crate::wire::{Encoder, Message};
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+
+/// Pieces handed to the kernel at once.
+const GATHER: usize = 128;
+
+/// Sent bytes that are kept at the front of `headers` before they are cleared away.
+const CLEAR_AWAY: usize = 64 << 10;
+
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    encoder: Encoder,
+    headers: Vec<u8>,
+    /// Bytes of `headers` that were sent.
+    headers_sent: usize,
+    pieces: VecDeque<Piece>,
+    /// Bytes of the first piece that were sent.
+    piece_sent: usize,
+    /// Bytes of all pieces that were not sent.
+    bytes: usize,
+    /// The socket was full when we last tried.
+    blocked: bool,
+}
+
+#[derive(Debug)]
+enum Piece {
+    /// So many bytes of `headers`.
+    Headers(usize),
+    Payload(Buffer),
+}
+
+impl Piece {
+    fn len(&self) -> usize {
+        match self {
+            Self::Headers(len) => *len,
+            Self::Payload(buffer) => buffer.len(),
+        }
+    }
+}
+
+impl Outgoing {
+    /// `greeting` goes out before the first frame.
+    pub(super) fn new(encoder: Encoder, greeting: &[u8]) -> Self {
+        let mut outgoing = Self {
+            encoder,
+            headers: greeting.to_vec(),
+            headers_sent: 0,
+            pieces: VecDeque::new(),
+            piece_sent: 0,
+            bytes: 0,
+            blocked: false,
+        };
+        outgoing.queue_headers(greeting.len());
+        outgoing
+    }
+
+    /// Bytes that were not sent.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Is something left that the socket did not take?
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked
+    }
+
+    pub(super) fn push(&mut self, message: &Message, payload: Option<Buffer>) {
+        if self.headers_sent > CLEAR_AWAY && self.headers_sent * 2 > self.headers.len() {
+            self.headers.drain(..self.headers_sent);
+            self.headers_sent = 0;
+        }
+        let before = self.headers.len();
+        self.encoder.encode(message, payload.as_ref().map(AsRef::as_ref), &mut self.headers);
+        self.queue_headers(self.headers.len() - before);
+        if let Some(buffer) = payload {
+            self.bytes += buffer.len();
+            self.pieces.push_back(Piece::Payload(buffer));
+        }
+    }
+
+    fn queue_headers(&mut self, added: usize) {
+        self.bytes += added;
+        match self.pieces.back_mut() {
+            Some(Piece::Headers(len)) => *len += added,
+            _ if added > 0 => self.pieces.push_back(Piece::Headers(added)),
+            _ => {}
+        }
+    }
+
+    /// Sends until nothing is left or the socket is full.
+    pub(super) fn write(&mut self, socket: &Socket) -> io::Result<()> {
+        while self.bytes > 0 {
+            let mut slices = [IoSlice::new(&[]); GATHER];
+            let gathered = &slices[..self.gather(&mut slices)];
+            let sent = if self.blocked {
+                socket.write_if_ready(gathered)?
+            } else {
+                socket.write(gathered)?
+            };
+            self.blocked = sent.is_none();
+            match sent {
+                Some(sent) => self.advance(sent),
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn gather<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let (mut headers, mut skip) = (&self.headers[self.headers_sent..], self.piece_sent);
+        let mut count = 0;
+        for (slice, piece) in slices.iter_mut().zip(&self.pieces) {
+            *slice = IoSlice::new(match piece {
+                Piece::Headers(len) => {
+                    // `headers_sent` is past what was sent of the first piece.
+                    let (piece, rest) = headers.split_at(len - skip);
+                    headers = rest;
+                    piece
+                }
+                Piece::Payload(buffer) => &buffer.as_ref()[skip..],
+            });
+            skip = 0;
+            count += 1;
+        }
+        count
+    }
+
+    fn advance(&mut self, mut sent: usize) {
+        self.bytes -= sent;
+        while sent > 0 {
+            let piece = self.pieces.front().expect("the kernel takes no more than it was given");
+            let now = sent.min(piece.len() - self.piece_sent);
+            if let Piece::Headers(_) = piece {
+                self.headers_sent += now;
+            }
+            self.piece_sent += now;
+            sent -= now;
+            if self.piece_sent == piece.len() {
+                self.pieces.pop_front();
+                self.piece_sent = 0;
+            }
+        }
+        if self.headers_sent == self.headers.len() {
+            self.headers.clear();
+            self.headers_sent = 0;
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! Which copies have an operation, when its client is answered, and when it ends: the acknowledgement rules of protocols A, B
+//! and C, the new generation before the first acknowledgement alone (GI-2), and what the loss of a peer or a disk does to
+//! operations under way.
+
+use super::request::{ClientOp, Kind, Part, Stage};
+use super::types::{Action, BufferId, DiskState, Protocol, RequestError};
+use super::waits::Then;
+use super::{Node, Op, Work};
+use alloc::vec::Vec;
+use bitmap::Generation;
+
+impl Node {
+    /// Which peers have done all that this operation's acknowledgement asks of them?
+    fn peers_done(&self, op: &ClientOp) -> u32 {
+        let written_only = match op.kind {
+            // FUA is durable on every UpToDate copy; and a copy that is the only good one must really have it.
+            Kind::Write { fua, .. } => fua || !self.volumes[op.volume].good(),
+            Kind::Flush => {
+                return if self.waits_for_peer_flush(op.volume) { op.written } else { op.sent };
+            }
+            Kind::Read { .. } => true,
+        };
+        match self.config.protocol {
+            Protocol::A if !written_only => op.sent,
+            Protocol::B if !written_only => op.received | op.written,
+            Protocol::A | Protocol::B | Protocol::C => op.written,
+        }
+    }
+
+    /// Acknowledges when the copies that count have it; ends when every copy that was asked has it or is lost.
+    pub(super) fn count_copies(&mut self, id: u64) {
+        let op = self.client(id).clone();
+        if op.stage != Stage::Running {
+            return;
+        }
+        if op.is_read() {
+            return self.finish_read(id, &op);
+        }
+        let v = op.volume;
+        // A SyncTarget, ours or a peer's, gets the write and is never counted.
+        let counted: u32 =
+            (0..self.peers.len()).filter(|&p| self.peers[p].counted(v)).map(|p| 1 << p).sum();
+        let local_counts = self.volumes[v].good();
+        let done = self.peers_done(&op);
+        let pending = (local_counts && op.local == Part::Waiting) || op.sent & counted & !done != 0;
+        let taken = (local_counts && op.local == Part::Done) || op.sent & counted & done != 0;
+        if !op.acknowledged && !pending {
+            if !taken {
+                // No good copy took it: wait for one, or fail. Nothing of it may still be with the local disk.
+                if op.local != Part::Waiting {
+                    self.park(id);
+                }
+                return;
+            }
+            self.acknowledge(id);
+        }
+        let op = self.client(id);
+        if op.acknowledged && op.local != Part::Waiting && op.sent & !op.written == 0 {
+            self.end(id);
+        }
+    }
+
+    fn finish_read(&mut self, id: u64, op: &ClientOp) {
+        let Kind::Read { into } = op.kind else { unreachable!("a read") };
+        if op.cancelled {
+            if op.local != Part::Waiting {
+                self.out.extend(into.map(Action::Release));
+                self.end(id);
+            }
+            return;
+        }
+        let have = op.local == Part::Done || op.sent & op.written != 0;
+        if have && !self.paused {
+            self.client(id).acknowledged = true;
+            let parent =
+                self.requests.get_mut(&op.request).expect("a request outlives its operations");
+            parent.result = Ok(into);
+            parent.unacknowledged = 0;
+            self.out.push(Action::Reply(op.request, Ok(into)));
+            self.end(id);
+        } else if have || (op.local == Part::Absent && op.sent == 0) {
+            self.park(id);
+        }
+    }
+
+    /// Back to the gate: what was done so far is done again.
+    pub(super) fn park(&mut self, id: u64) {
+        let op = self.client(id);
+        op.stage = Stage::Parked;
+        (op.local, op.sent, op.received, op.written) = (Part::Absent, 0, 0, 0);
+        if let Kind::Read { into: Some(into) } = op.kind {
+            op.kind = Kind::Read { into: None };
+            self.out.push(Action::Release(into));
+        }
+        self.parked.insert(id);
+        self.work.push_back(Work::Op(id));
+    }
+
+    /// GI-2: the first acknowledgement that covers a write some so-far UpToDate peer may lack waits until a new current
+    /// generation is stable.
+    fn acknowledge(&mut self, id: u64) {
+        // ROLE-5: not before the pause is over.
+        if self.paused {
+            return;
+        }
+        if self.must_mint() {
+            self.mint();
+        }
+        if let Some((v, ticket)) = self.generation_not_durable() {
+            self.after_durable(v, ticket, Then::Recheck(id));
+            return;
+        }
+        let op = self.client(id);
+        op.acknowledged = true;
+        let request = op.request;
+        self.epoch_acknowledged |= !op.is_flush();
+        let parent = self.requests.get_mut(&request).expect("a request outlives its operations");
+        parent.unacknowledged -= 1;
+        if parent.unacknowledged == 0 {
+            self.out.push(Action::Reply(request, parent.result));
+        }
+    }
+
+    fn generation_not_durable(&self) -> Option<(usize, bitmap::Ticket)> {
+        self.volumes.iter().enumerate().find_map(|(v, volume)| {
+            let ticket = volume.generation_ticket?;
+            (volume.meta.is_some() && !volume.durable(ticket)).then_some((v, ticket))
+        })
+    }
+
+    /// A peer that shared our current generation lacks something now.
+    fn must_mint(&self) -> bool {
+        (0..self.peers.len()).any(|p| self.lacks(p))
+    }
+
+    fn lacks(&self, p: usize) -> bool {
+        (0..self.volumes.len()).any(|v| {
+            if self.peers[p].counted(v) || !self.volumes[v].good() {
+                return false;
+            }
+            let Some(slot) = self.slot(p, v) else {
+                return false;
+            };
+            let meta = self.volumes[v].meta.as_ref().expect("a slot is in the metadata");
+            meta.superblock().slots[slot].bitmap_uuid == Generation::NONE
+                && meta.bits(slot).count() > 0
+        })
+    }
+
+    /// Starts a new generation on every volume.
+    pub(super) fn mint(&mut self) {
+        let lacking: Vec<_> = (0..self.peers.len())
+            .filter(|&p| !self.peers[p].all_counted())
+            .map(|p| self.peers[p].node)
+            .collect();
+        for v in 0..self.volumes.len() {
+            let generation = self.new_generation();
+            let volume = &mut self.volumes[v];
+            if let Some(meta) = volume.meta.as_mut().filter(|_| volume.state == DiskState::UpToDate)
+            {
+                let ticket = meta.edit(|sb| sb.mint(generation, |node| lacking.contains(&node)));
+                volume.generation_ticket = Some(ticket);
+                volume.exposed = generation;
+            }
+        }
+    }
+
+    pub(super) fn fail(&mut self, id: u64, error: RequestError) {
+        let op = self.client(id);
+        let request = op.request;
+        if !op.acknowledged {
+            op.acknowledged = true;
+            let parent =
+                self.requests.get_mut(&request).expect("a request outlives its operations");
+            parent.result = Err(error);
+            parent.unacknowledged -= 1;
+            if parent.unacknowledged == 0 {
+                self.out.push(Action::Reply(request, parent.result));
+            }
+        }
+        self.end(id);
+    }
+
+    /// Every copy has it or is lost: unlock.
+    pub(super) fn end(&mut self, id: u64) {
+        let Some(Op::Client(op)) = self.ops.remove(&id) else { unreachable!("a client's") };
+        assert!(op.acknowledged, "IO-1: an operation ends after its answer");
+        self.parked.remove(&id);
+        let v = op.volume;
+        if let Kind::Write { fua, .. } = op.kind {
+            self.finished += 1;
+            for p in 0..self.peers.len() {
+                if op.sent_to(p) {
+                    self.target_covered(p, v, op.range);
+                    if !fua {
+                        self.peers[p].unflushed.push_back((self.finished, v, op.range));
+                    }
+                }
+            }
+            if op.extents {
+                self.drop_extents(v, op.range);
+            }
+            self.bound_unflushed();
+        }
+        if op.locks() {
+            self.unlock(id);
+        }
+        let parent = self.requests.get_mut(&op.request).expect("a request outlives its operations");
+        parent.unfinished -= 1;
+        if parent.unfinished == 0 {
+            let parent = self.requests.remove(&op.request).expect("just found");
+            for buffer in parent.payload.into_iter().chain(parent.result.ok().flatten()) {
+                self.out.push(Action::Release(buffer));
+            }
+        }
+    }
+
+    pub(super) fn unlock(&mut self, id: u64) {
+        for woken in self.locks.release(id) {
+            match self.ops[&woken] {
+                Op::Client(_) => self.lock_granted(woken),
+                Op::Peer(_) => self.peer_op_locked(woken),
+            }
+        }
+    }
+
+    // ---- what peers and disks do to operations ----
+
+    pub(super) fn peer_received(&mut self, p: usize, dagtag: u64) {
+        if let Some(&id) = self.peers[p].awaited.get(&dagtag) {
+            self.client(id).received |= 1 << p;
+            self.count_copies(id);
+        }
+    }
+
+    pub(super) fn peer_written(&mut self, p: usize, dagtag: u64) {
+        if let Some(id) = self.peers[p].awaited.remove(&dagtag) {
+            let op = self.client(id);
+            op.written |= 1 << p;
+            let bytes = op.range.len();
+            self.peers[p].in_flight -= bytes;
+            self.regate |= !self.parked.is_empty();
+            self.count_copies(id);
+        }
+    }
+
+    pub(super) fn peer_flushed_op(&mut self, p: usize, id: u64) {
+        if let Some(Op::Client(op)) = self.ops.get_mut(&id) {
+            op.written |= 1 << p;
+            self.count_copies(id);
+        }
+    }
+
+    pub(super) fn peer_read_done(&mut self, p: usize, id: u64, buffer: Option<BufferId>) {
+        match self.ops.get_mut(&id) {
+            Some(Op::Client(op)) if op.is_read() && op.sent_to(p) && op.stage == Stage::Running => {
+                if let Some(buffer) = buffer {
+                    op.kind = Kind::Read { into: Some(buffer) };
+                    op.written = op.sent;
+                } else {
+                    // The peer's disk is going; its link will follow.
+                    op.sent = 0;
+                }
+                self.count_copies(id);
+            }
+            _ => self.out.extend(buffer.map(Action::Release)),
+        }
+    }
+
+    /// The link to this peer is gone: what was with it counts as missing there.
+    pub(super) fn peer_lost(&mut self, p: usize) {
+        let ids: Vec<_> = self.ops.keys().copied().collect();
+        for id in ids {
+            let Some(Op::Client(op)) = self.ops.get_mut(&id) else {
+                continue;
+            };
+            if !op.sent_to(p) {
+                continue;
+            }
+            let (v, range, kind) = (op.volume, op.range, op.kind);
+            let written = op.written & (1 << p) != 0;
+            op.sent &= !(1 << p);
+            op.received &= !(1 << p);
+            op.written &= !(1 << p);
+            if let Kind::Write { .. } = kind {
+                self.missed_by(p, v, range);
+                if !self.volumes[v].usable() && !written {
+                    // Neither copy has it for sure: it goes again to whoever answers next, acknowledged or not.
+                    self.park(id);
+                }
+            }
+            self.work.push_back(Work::Op(id));
+        }
+        self.peers[p].awaited.clear();
+        self.peers[p].in_flight = 0;
+        self.peers[p].flush_ops.clear();
+    }
+
+    /// The local disk of this volume is gone.
+    pub(super) fn local_lost(&mut self, v: usize) {
+        self.volumes[v].extents.clear();
+        let ids: Vec<_> = self.ops.keys().copied().collect();
+        for id in ids {
+            if let Some(Op::Client(op)) = self.ops.get_mut(&id)
+                && op.volume == v
+            {
+                op.extents = false;
+                if op.stage == Stage::Running && op.local == Part::Waiting {
+                    op.local = Part::Absent;
+                }
+                self.work.push_back(Work::Op(id));
+            }
+        }
+        self.feed_log(v);
+    }
+
+    /// Pending requests fail: this node stops being Primary under them.
+    pub(super) fn fail_requests(&mut self, error: RequestError) {
+        let ids: Vec<_> = self.ops.keys().copied().collect();
+        for id in ids {
+            if let Some(Op::Client(op)) = self.ops.get_mut(&id)
+                && !op.acknowledged
+            {
+                // What runs is awaited; what does not run yet never will.
+                op.cancelled = true;
+                op.acknowledged = true;
+                let request = op.request;
+                let parent =
+                    self.requests.get_mut(&request).expect("a request outlives its operations");
+                parent.result = Err(error);
+                parent.unacknowledged -= 1;
+                if parent.unacknowledged == 0 {
+                    self.out.push(Action::Reply(request, parent.result));
+                }
+                self.work.push_back(Work::Op(id));
+            }
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! `sim --seeds N [--start S] [--threads T] [--counters]` runs N fresh seeds; `sim --seed S [--verbose]` replays one with
+//! its trace; `sim --old` replays tests/seeds.txt.
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, mpsc};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use tests::sim::{Counters, Outcome, catch_panics, run, run_checked};
+
+const USAGE: &str = "usage: sim --seeds N [--start S] [--threads T] [--counters] [--keep-going N]
+       sim --seed S [--verbose]
+       sim --old [--threads T]";
+
+#[derive(Default)]
+struct Options {
+    seeds: Option<u64>,
+    start: Option<u64>,
+    threads: Option<usize>,
+    seed: Option<u64>,
+    keep_going: u64,
+    verbose: bool,
+    old: bool,
+    counters: bool,
+}
+
+fn parse() -> Option<Options> {
+    let mut options = Options { keep_going: 10, ..Options::default() };
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        let mut number = || {
+            let text = args.next()?;
+            match text.strip_prefix("0x") {
+                Some(hex) => u64::from_str_radix(hex, 16).ok(),
+                None => text.parse().ok(),
+            }
+        };
+        match arg.as_str() {
+            "--seeds" => options.seeds = Some(number()?),
+            "--start" => options.start = Some(number()?),
+            "--threads" => options.threads = Some(number()? as usize),
+            "--seed" => options.seed = Some(number()?),
+            "--keep-going" => options.keep_going = number()?,
+            "--verbose" => options.verbose = true,
+            "--old" => options.old = true,
+            "--counters" => options.counters = true,
+            _ => return None,
+        }
+    }
+    (options.seeds.is_some() || options.seed.is_some() || options.old).then_some(options)
+}
+
+/// Seeds that failed once; lines of a number and, behind `#`, what it was.
+fn old_seeds() -> Vec<u64> {
+    let text = include_str!("../../seeds.txt");
+    let numbers = text.lines().map(|line| line.split('#').next().unwrap_or("").trim());
+    numbers.filter(|n| !n.is_empty()).map(|n| n.parse().expect("a seed in seeds.txt")).collect()
+}
+
+fn main() -> ExitCode {
+    let Some(options) = parse() else {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    catch_panics();
+    if let Some(seed) = options.seed {
+        let outcome = run(seed, if options.verbose { 2 } else { 1 }, false);
+        return finish(&[outcome], 1, Instant::now(), &options);
+    }
+    let seeds: Vec<u64> = if options.old {
+        old_seeds()
+    } else {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
+        let start = options.start.unwrap_or(now >> 10 << 8);
+        (0..options.seeds.unwrap_or(0)).map(|i| start.wrapping_add(i)).collect()
+    };
+    let begun = Instant::now();
+    let outcomes = swarm(&seeds, &options);
+    finish(&outcomes, seeds.len(), begun, &options)
+}
+
+/// Runs all seeds on all threads; stops early when enough have failed. Keeps failures, and one sum of the rest.
+fn swarm(seeds: &[u64], options: &Options) -> Vec<Outcome> {
+    let available = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = options.threads.unwrap_or(available).clamp(1, 64);
+    let next = AtomicU64::new(0);
+    let failed = AtomicU64::new(0);
+    let sum = Mutex::new((0u64, Counters::default()));
+    let (sender, receiver) = mpsc::channel();
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            let (sender, next, failed, sum) = (sender.clone(), &next, &failed, &sum);
+            scope.spawn(move || {
+                while failed.load(Ordering::Relaxed) < options.keep_going {
+                    let i = next.fetch_add(1, Ordering::Relaxed) as usize;
+                    let Some(&seed) = seeds.get(i) else { break };
+                    let mut outcome = run_checked(seed);
+                    {
+                        let mut sum = sum.lock().expect("no thread panics with it");
+                        sum.0 += outcome.events;
+                        sum.1.add(&outcome.counters);
+                    }
+                    if let Some(v) = &outcome.violation {
+                        failed.fetch_add(1, Ordering::Relaxed);
+                        println!("seed {seed}: {} after {} events: {}", v.invariant, outcome.events, v.story);
+                        outcome.events = 0;
+                        outcome.counters = Counters::default();
+                        // The receiver outlives the scope.
+                        let _ = sender.send(outcome);
+                    }
+                }
+            });
+        }
+    });
+    drop(sender);
+    let mut outcomes: Vec<Outcome> = receiver.iter().collect();
+    let (events, counters) = sum.into_inner().expect("no thread panics with it");
+    outcomes.push(Outcome { seed: 0, events, violation: None, counters, hash: 0 });
+    outcomes
+}
+
+fn finish(outcomes: &[Outcome], seeds: usize, begun: Instant, options: &Options) -> ExitCode {
+    let mut counters = Counters::default();
+    for outcome in outcomes {
+        counters.add(&outcome.counters);
+    }
+    if options.seed.is_some() {
+        for v in outcomes.iter().filter_map(|o| o.violation.as_ref()) {
+            println!("seed {}: {}: {}", outcomes[0].seed, v.invariant, v.story);
+        }
+    }
+    if options.counters {
+        print!("{}", counters.table());
+    }
+    let events: u64 = outcomes.iter().map(|o| o.events).sum();
+    let violations = outcomes.iter().filter(|o| o.violation.is_some()).count();
+    let rate = events as f64 / begun.elapsed().as_secs_f64().max(1e-9);
+    println!("sim: {seeds} seeds, {events} events, {rate:.0} events/s, {violations} violations");
+    if violations > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}

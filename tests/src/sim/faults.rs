@@ -1,0 +1,169 @@
+//! What goes wrong: crashes, power cuts, links, pauses, disks.
+
+use super::swarm::Fault;
+use super::world::{MS, What, World, fresh_disk};
+
+impl World {
+    /// Puts the first strike of every fault of this seed into the future.
+    pub(super) fn arm_faults(&mut self) {
+        for (fault, mean) in self.knobs.faults.clone() {
+            let delay = self.rng.wait(mean);
+            self.after(delay, What::Strike(fault));
+        }
+    }
+
+    /// A fault strikes.
+    pub(super) fn strike(&mut self, fault: Fault) {
+        if self.calm {
+            return;
+        }
+        let mean = self.knobs.faults.iter().find(|(f, _)| *f == fault).map_or(MS, |(_, m)| *m);
+        let next = self.rng.wait(mean) + MS;
+        self.after(next, What::Strike(fault));
+        if !self.initialised {
+            return;
+        }
+        if self.trace > 0 {
+            self.say(&format!("fault: {fault:?}"));
+        }
+        let n = self.rng.below(2) as usize;
+        match fault {
+            Fault::Kill => self.crash(n, false),
+            Fault::PowerCut => self.crash(n, true),
+            Fault::PowerCutBoth => {
+                self.counters.mark("power cut: both at once");
+                self.crash_now(0, true);
+                self.crash_now(1, true);
+            }
+            Fault::CutLink => self.cut_link(false),
+            Fault::HalfOpen => {
+                self.counters.mark("link: half open");
+                self.cut_link(true);
+            }
+            Fault::Partition => {
+                self.network.partitioned = true;
+                let half_open = self.rng.percent(50);
+                self.cut_link(half_open);
+                let length = self.rng.spread(100 * MS, 20_000 * MS);
+                self.after(length, What::Mend);
+            }
+            Fault::Flap => {
+                self.counters.mark("link: flapping");
+                for _ in 0..self.rng.below(10) {
+                    let delay = self.rng.below(3000 * MS);
+                    self.after(delay, What::Strike(Fault::CutLink));
+                }
+            }
+            Fault::Stall => {
+                let until = self.now + self.rng.spread(10 * MS, 4000 * MS);
+                let which = self.rng.below(3) as usize;
+                for c in self.network.connections.values_mut() {
+                    for to in 0..2 {
+                        if which == 2 || which == to {
+                            c.stalled[to] = until;
+                        }
+                    }
+                }
+                self.counters.mark("link: stalled");
+            }
+            Fault::Pause => {
+                let length = self.rng.spread(50 * MS, 60_000 * MS);
+                self.pause(n, length);
+            }
+            Fault::DiskDies => {
+                // One bad disk at a time: with both gone there is nothing left to promise.
+                if !self.disks.0[1 - n].dead && self.model.together() {
+                    self.disks.0[n].dead = true;
+                    self.excused = true;
+                    self.counters.mark("disk: died");
+                    let delay = self.rng.between(500, 10_000) * MS;
+                    self.after(delay, What::NewDisk { node: n });
+                }
+            }
+            Fault::DiskHangs => {
+                self.hosts[n].disk_hangs = true;
+                let delay = self.rng.spread(100 * MS, 20_000 * MS);
+                self.after(delay, What::Unhang { node: n });
+            }
+            Fault::DiskSlow => {
+                self.hosts[n].disk_slow = !self.hosts[n].disk_slow;
+                self.counters.mark("disk: slow");
+            }
+            Fault::Replace => {
+                if self.model.together() && !self.disks.0[1 - n].dead {
+                    self.replace_disk(n);
+                }
+            }
+            Fault::Rot => self.rot(n),
+        }
+    }
+
+    fn crash(&mut self, n: usize, power: bool) {
+        if self.knobs.split_batches && self.rng.percent(50) && self.hosts[n].running() {
+            self.hosts[n].dies = Some(power);
+            return;
+        }
+        self.crash_now(n, power);
+    }
+
+    /// A machine or its process dies, and starts again later.
+    pub(super) fn crash_now(&mut self, n: usize, power: bool) {
+        self.kill(n, power);
+        let delay = self.rng.spread(10 * MS, 20_000 * MS);
+        self.after(delay, What::Start { node: n });
+    }
+
+    /// The network is whole again.
+    pub(super) fn mend(&mut self) {
+        self.network.partitioned = false;
+        self.meet();
+    }
+
+    /// Operations that hung go on.
+    pub(super) fn unhang(&mut self, n: usize) {
+        if !self.hosts[n].disk_hangs {
+            return;
+        }
+        self.hosts[n].disk_hangs = false;
+        let life = self.hosts[n].life;
+        let all: Vec<u64> = self.hosts[n].ios.keys().copied().collect();
+        for io in all {
+            let delay = self.rng.below(MS);
+            self.after(delay, What::Disk { node: n, life, io });
+        }
+    }
+
+    /// A machine gets a new disk with fresh metadata, and starts on it.
+    pub(super) fn replace_disk(&mut self, n: usize) {
+        self.kill(n, false);
+        self.excused = true;
+        let number = self.next_disk;
+        self.next_disk += 1;
+        let uuid = self.rng.next();
+        self.disks.0[n] = fresh_disk(&self.knobs, n, number, uuid);
+        self.model.disk_replaced(n);
+        self.counters.mark("disk: replaced");
+        self.after(100 * MS, What::Start { node: n });
+    }
+
+    /// One metadata sector decays: a copy of the superblock, or a bitmap sector. The newest log sectors are left out: no
+    /// format can tell that what was written last is gone.
+    fn rot(&mut self, n: usize) {
+        let disk = &self.disks.0[n];
+        if self.hosts[n].running() {
+            return;
+        }
+        let usable = disk.size / 4096 * 4096;
+        let copies = [usable - 4096, usable - 4096 - 65536];
+        let sound = |d: &super::disk::Disk, at: u64| d.peek_meta(&[(at, 4096)])[0].clone().ok();
+        let (Some(a), Some(b)) = (sound(disk, copies[0]), sound(disk, copies[1])) else { return };
+        // The two copies differ in their own offset and checksum only, if both are new.
+        let different = a.iter().zip(&b).filter(|(x, y)| x != y).count();
+        if different > 16 {
+            return;
+        }
+        let at = copies[self.rng.below(2) as usize];
+        self.disks.0[n].rot_meta(at, &mut self.rng);
+        self.counters.mark("disk: a superblock copy decayed");
+    }
+}

@@ -1,0 +1,105 @@
+//! The second phase of a run: nothing fails any more, and the two copies must become one again.
+
+use super::client::Place;
+use super::world::{MS, World};
+use crate::model::same_content;
+
+/// Simulated time in which a healed pair must be together again: 60 s to connect, 60 s for a resync this small, and as
+/// much again for an operator who looks every half second.
+const BOUND: u64 = 240_000 * MS;
+
+impl World {
+    /// Both nodes are connected, UpToDate, with nothing to copy and nothing in flight.
+    pub(super) fn settled(&self) -> bool {
+        self.network.live().is_some()
+            && (0..2).all(|n| {
+                let view = self.model.view(n);
+                view.mirrored() && view.out_of_sync == 0 && view.requests == 0 && !view.suspended
+            })
+            && self.disks.0.iter().all(|d| d.busy() == 0)
+            && self.ops.is_empty()
+            && self.hosts.iter().all(|h| h.commands.is_empty())
+    }
+
+    /// Stops all faults and repairs what is broken.
+    pub(super) fn stop_faults(&mut self) {
+        if self.trace > 0 {
+            self.say("---- faults stop ----");
+        }
+        self.calm = true;
+        self.mend();
+        for n in 0..2 {
+            self.hosts[n].dies = None;
+            self.hosts[n].disk_slow = false;
+            self.hosts[n].detached = false;
+            self.hosts[n].disconnected = false;
+            self.unhang(n);
+            self.resume(n);
+            if self.disks.0[n].dead {
+                self.replace_disk(n);
+            }
+            self.start(n);
+            self.bring_up(n);
+        }
+        for c in self.network.connections.values_mut() {
+            c.stalled = [self.now; 2];
+        }
+    }
+
+    /// LIVE-1, then CONV and what must hold when all is quiet.
+    pub(super) fn heal(&mut self) {
+        self.stop_faults();
+        let writing = self.rng.between(2000, 8000) * MS;
+        self.run_until(self.now + writing);
+        self.hushed = true;
+        for c in 0..self.clients.len() {
+            if let Place::Open(_) = self.clients[c].place {
+                self.leave(c);
+            }
+        }
+        let end = self.now + BOUND;
+        if !self.run_to(end, Self::settled) {
+            if self.violation.is_none() {
+                let story = self.unsettled();
+                self.violate("LIVE-1", story);
+            }
+            return;
+        }
+        let check = same_content(&self.disks, "CONV");
+        self.check(check);
+        for n in 0..2 {
+            let check = self.model.holds_promises(n, &self.disks);
+            self.check(check);
+            let host = &self.hosts[n];
+            if !host.buffers.is_empty() {
+                let story = format!("node {n} is idle and still holds buffers {:?}", host.buffers.keys());
+                self.violate("LIM", story);
+            }
+        }
+    }
+
+    /// Why it is not settled, for the story.
+    pub(super) fn unsettled(&self) -> String {
+        let mut story = String::from("the healed pair does not come together:");
+        for n in 0..2 {
+            let host = &self.hosts[n];
+            let Some(process) = &host.process else {
+                story += &format!("\n  node {n} does not run");
+                continue;
+            };
+            let status = process.status();
+            story += &format!(
+                "\n  node {n} {:?} held {:?} disk io {} commands {:?} reason {:?}",
+                self.model.view(n),
+                status.suspended,
+                self.disks.0[n].busy(),
+                host.commands.values().map(|p| (&p.command, (self.now - p.since) / MS)).collect::<Vec<_>>(),
+                status.peers.first().map(|p| p.reason.clone()),
+            );
+        }
+        for (&id, op) in &self.ops {
+            story += &format!("\n  open: #{id} {:?} of client {}", self.model.history.op(id), op.client);
+        }
+        story
+    }
+}

@@ -1,0 +1,27 @@
+//! The simulator: two nodes, their disks, the network between them, clients and an operator, all out of one seed.
+//!
+//! Reading order: `swarm` (the knobs of a seed), `world` (time), `host`, `disk`, `link`, `clock` (the parts), `actions` (what
+//! a node wants, done and watched), `client`, `operator`, `faults` (who moves things), `heal` (the second phase), `oracle`
+//! (forks), `run` (a seed from start to end). What must be true is not here: see `model`.
+
+mod actions;
+mod client;
+mod clock;
+mod counters;
+mod disk;
+mod disks;
+mod faults;
+mod heal;
+mod host;
+mod link;
+mod operator;
+mod oracle;
+mod rng;
+mod run;
+mod swarm;
+mod world;
+
+use clock::Clock;
+pub use counters::Counters;
+use rng::Rng;
+pub use run::{Outcome, catch_panics, run, run_checked};

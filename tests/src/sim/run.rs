@@ -1,0 +1,103 @@
+//! One run: from a seed to an outcome.
+
+use super::counters::Counters;
+use super::swarm::Knobs;
+use super::world::{MS, What, World};
+use super::Rng;
+use crate::model::Violation;
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The seed.
+    pub seed: u64,
+    /// Events the nodes handled.
+    pub events: u64,
+    /// What was broken, if something was.
+    pub violation: Option<Violation>,
+    /// Which faults bit.
+    pub counters: Counters,
+    /// Hash of all actions; 0 if not wanted.
+    pub hash: u64,
+}
+
+thread_local! {
+    static PANIC: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Keeps a panic's message for the report instead of printing it. Call once, before the first run.
+pub fn catch_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        let text = info.to_string();
+        let trace = std::env::var_os("RUST_BACKTRACE")
+            .map(|_| std::backtrace::Backtrace::force_capture().to_string());
+        PANIC.with(|p| *p.borrow_mut() = text + &trace.unwrap_or_default());
+    }));
+}
+
+/// Runs a seed. `trace`: 0 silent, 1 state changes, 2 everything. With `hashed`, all actions are hashed (DET).
+pub fn run(seed: u64, trace: u8, hashed: bool) -> Outcome {
+    let mut rng = Rng::new(seed);
+    let knobs = Knobs::draw(&mut rng);
+    if trace > 0 {
+        println!("{knobs:#?}");
+    }
+    let mut world = World::new(seed, knobs, rng);
+    world.trace = trace;
+    world.hash = u64::from(hashed);
+    let finished = catch_unwind(AssertUnwindSafe(|| {
+        world.live();
+    }));
+    if finished.is_err() {
+        let text = PANIC.with(|p| std::mem::take(&mut *p.borrow_mut()));
+        // An assertion of the node is an invariant of its own: it says what must always be true.
+        world.violation = Some(Violation::new("ASSERT", text));
+    }
+    Outcome {
+        seed,
+        events: world.events,
+        violation: world.violation,
+        counters: world.counters,
+        hash: world.hash,
+    }
+}
+
+/// Runs a seed; now and then twice, to see that it does the same again (DET).
+pub fn run_checked(seed: u64) -> Outcome {
+    if !seed.is_multiple_of(50) {
+        return run(seed, 0, false);
+    }
+    let first = run(seed, 0, true);
+    let mut second = run(seed, 0, true);
+    if first.hash != second.hash && second.violation.is_none() {
+        let story = format!("two runs of one seed did {:016x} and {:016x}", first.hash, second.hash);
+        second.violation = Some(Violation::new("DET", story));
+    }
+    second.events += first.events;
+    second
+}
+
+impl World {
+    /// The whole life of a seed.
+    fn live(&mut self) {
+        let start = self.now;
+        for n in 0..2 {
+            let delay = self.rng.below(50 * MS);
+            self.after(delay, What::Start { node: n });
+        }
+        self.after(100 * MS, What::Manager);
+        for client in 0..self.clients.len() {
+            self.after(200 * MS, What::Reopen { client });
+        }
+        if let Some(mean) = self.knobs.operator {
+            self.after(mean, What::Operator);
+        }
+        self.arm_faults();
+        self.run_until(start + self.knobs.safety);
+        if self.violation.is_none() {
+            self.heal();
+        }
+    }
+}
