@@ -30,7 +30,11 @@ pub struct Measured {
 /// Writes the whole device once, and flushes: no contender may profit from holes.
 pub(crate) fn fill(uri: &str) -> Result<(), Error> {
     let arguments = arguments(uri, "write", 1 << 20, 8);
-    run(FILL_SECONDS, Path::new("fio"), arguments.iter().map(String::as_str).chain(["--end_fsync=1"]))?;
+    run(
+        FILL_SECONDS,
+        Path::new("fio"),
+        arguments.iter().map(String::as_str).chain(["--end_fsync=1"]),
+    )?;
     Ok(())
 }
 
@@ -70,9 +74,8 @@ fn read(report: &str, flush: bool) -> Option<Measured> {
     }
     let reads = job["read"]["total_ios"].as_u64()? > 0;
     let side = if reads { &job["read"] } else { &job["write"] };
-    let microseconds = |latency: &Value, percentile| {
-        Some(latency["percentile"][percentile].as_f64()? / 1000.0)
-    };
+    let microseconds =
+        |latency: &Value, percentile| Some(latency["percentile"][percentile].as_f64()? / 1000.0);
     let latency = |percentile| {
         let own = microseconds(&side["clat_ns"], percentile)?;
         let sync = if flush { microseconds(&job["sync"]["lat_ns"], percentile)? } else { 0.0 };

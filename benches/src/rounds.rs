@@ -89,7 +89,8 @@ fn start_all(
     std::fs::create_dir(dir).map_err(Error::file(dir))?;
     let room = statvfs(dir).map_err(|error| Error::file(dir)(error.into()))?;
     let free = room.f_bavail * room.f_frsize;
-    let needed = plan.size * plan.contenders.iter().map(|contender| contender.copies()).sum::<u64>();
+    let needed =
+        plan.size * plan.contenders.iter().map(|contender| contender.copies()).sum::<u64>();
     if free < needed {
         let (free_mib, needed_mib) = (free >> 20, needed >> 20);
         return Err(Error::NoRoom { path: dir.to_owned(), free_mib, needed_mib });

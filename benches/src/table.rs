@@ -23,7 +23,9 @@ pub fn figures(
             if own.is_empty() {
                 continue;
             }
-            let middle = |field: fn(&Sample) -> f64| median(own.iter().map(field).collect());
+            let middle = |field: fn(&Sample) -> f64| {
+                median(own.iter().map(|sample| field(sample)).collect())
+            };
             let ratio = Ratio::of(samples, work.name, contender.name(), base);
             let _ = writeln!(
                 text,

@@ -283,7 +283,11 @@ mod tests {
         drop(small);
         assert_eq!(pool.idle_bytes(), 7 * PAGE, "one large made room for three small");
         drop(pool.take(16 * PAGE));
-        assert_eq!(pool.idle_bytes(), 7 * PAGE, "larger than what is free, nothing larger to evict");
+        assert_eq!(
+            pool.idle_bytes(),
+            7 * PAGE,
+            "larger than what is free, nothing larger to evict"
+        );
     }
 
     #[test]

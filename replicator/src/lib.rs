@@ -7,6 +7,14 @@
 
 extern crate alloc;
 
+#[cfg(feature = "shell")]
+pub mod buffers;
 pub mod config;
+#[cfg(feature = "shell")]
+pub mod daemon;
+#[cfg(feature = "shell")]
+pub mod disk;
+#[cfg(feature = "shell")]
+pub mod link;
 pub mod node;
 pub mod wire;

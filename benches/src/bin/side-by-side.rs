@@ -78,7 +78,11 @@ fn main() -> ExitCode {
     };
     let outcome = rounds::run(&plan, &stop);
     report(&arguments, &outcome);
-    if outcome.troubles.is_empty() && !stop.wanted() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if outcome.troubles.is_empty() && !stop.wanted() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn report(arguments: &Arguments, outcome: &Outcome) {

@@ -59,8 +59,7 @@ fn start(
     arguments.extend(["--blockdev", "driver=raw,node-name=local,file=file", "--blockdev", &peer]);
     arguments.extend(more);
     arguments.extend(["--nbd-server", &server, "--export", &export]);
-    let mut primary =
-        Process::start(dir, "primary", Path::new("qemu-storage-daemon"), arguments)?;
+    let mut primary = Process::start(dir, "primary", Path::new("qemu-storage-daemon"), arguments)?;
     primary.wait_for_port(port)?;
     let mut running = Running::new(contender, port, "");
     running.processes = vec![primary, secondary];

@@ -10,21 +10,21 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// One sector.
-pub type Sector = [u8; SECTOR];
+pub(crate) type Sector = [u8; SECTOR];
 
 /// A disk: a shared image, and the sectors that differ from it.
 #[derive(Clone)]
-pub struct Disk {
-    pub placement: Placement,
+pub(crate) struct Disk {
+    pub(crate) placement: Placement,
     image: Arc<Vec<u8>>,
-    pub changed: BTreeMap<u64, Sector>,
+    pub(crate) changed: BTreeMap<u64, Sector>,
     /// Sectors that fail to read.
-    pub unreadable: BTreeSet<u64>,
+    pub(crate) unreadable: BTreeSet<u64>,
 }
 
 impl Disk {
     /// A disk full of old bytes that mean nothing.
-    pub fn new(placement: Placement, size: u64) -> Self {
+    pub(crate) fn new(placement: Placement, size: u64) -> Self {
         let image = (0..size).map(|n| (n * 7 + n / 512 * 13 + 1) as u8).collect();
         Self {
             placement,
@@ -34,35 +34,35 @@ impl Disk {
         }
     }
 
-    pub fn size(&self) -> u64 {
+    pub(crate) fn size(&self) -> u64 {
         self.image.len() as u64
     }
 
     /// Makes the image what the disk holds.
-    pub fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         let image = Arc::make_mut(&mut self.image);
         for (offset, sector) in std::mem::take(&mut self.changed) {
             image[offset as usize..][..SECTOR].copy_from_slice(&sector);
         }
     }
 
-    pub fn sector(&self, offset: u64) -> Sector {
+    pub(crate) fn sector(&self, offset: u64) -> Sector {
         let base = || self.image[offset as usize..][..SECTOR].try_into().unwrap();
         self.changed.get(&offset).copied().unwrap_or_else(base)
     }
 
-    pub fn put(&mut self, offset: u64, sector: Sector) {
+    pub(crate) fn put(&mut self, offset: u64, sector: Sector) {
         self.unreadable.remove(&offset);
         self.changed.insert(offset, sector);
     }
 
-    pub fn write(&mut self, write: &MetaWrite) {
+    pub(crate) fn write(&mut self, write: &MetaWrite) {
         for (offset, sector) in sectors(write) {
             self.put(offset, sector);
         }
     }
 
-    pub fn write_stages(&mut self, stages: &[Vec<MetaWrite>]) {
+    pub(crate) fn write_stages(&mut self, stages: &[Vec<MetaWrite>]) {
         for write in stages.iter().flatten() {
             self.write(write);
         }
@@ -80,11 +80,11 @@ impl Disk {
     }
 
     /// Opens the metadata as a node would.
-    pub fn open(&self) -> Result<Opened, OpenError> {
+    pub(crate) fn open(&self) -> Result<Opened, OpenError> {
         self.open_as(self.placement, self.size())
     }
 
-    pub fn open_as(&self, placement: Placement, size: u64) -> Result<Opened, OpenError> {
+    pub(crate) fn open_as(&self, placement: Placement, size: u64) -> Result<Opened, OpenError> {
         let mut opening = Opening::new(placement, size);
         let mut results = Vec::new();
         loop {
@@ -99,7 +99,7 @@ impl Disk {
     }
 
     /// Runs everything pending of `metadata` as one commit.
-    pub fn commit(&mut self, metadata: &mut Metadata) {
+    pub(crate) fn commit(&mut self, metadata: &mut Metadata) {
         if let Some(commit) = metadata.start_commit() {
             check_stages(&commit.stages);
             self.write_stages(&commit.stages);
@@ -109,7 +109,7 @@ impl Disk {
 }
 
 /// The sectors of a write.
-pub fn sectors(write: &MetaWrite) -> Vec<(u64, Sector)> {
+pub(crate) fn sectors(write: &MetaWrite) -> Vec<(u64, Sector)> {
     assert_eq!(write.offset % SECTOR as u64, 0, "a write starts at a sector");
     assert_eq!(write.bytes.len() % SECTOR as u64, 0, "a write has whole sectors");
     let offsets = (0..write.bytes.len()).step_by(SECTOR).map(|at| write.offset + at);
@@ -123,7 +123,7 @@ pub fn sectors(write: &MetaWrite) -> Vec<(u64, Sector)> {
 }
 
 /// What every commit keeps: something to write, no empty stage, no overlap inside a stage.
-pub fn check_stages(stages: &[Vec<MetaWrite>]) {
+pub(crate) fn check_stages(stages: &[Vec<MetaWrite>]) {
     assert!(!stages.is_empty());
     for stage in stages {
         assert!(!stage.is_empty());
@@ -135,7 +135,12 @@ pub fn check_stages(stages: &[Vec<MetaWrite>]) {
 }
 
 /// A small device: 8 KiB extents of two blocks, a log of `al_slots` in the smallest ring.
-pub fn params(placement: Placement, device_size: u64, al_slots: u32, peers: u8) -> FormatParams {
+pub(crate) fn params(
+    placement: Placement,
+    device_size: u64,
+    al_slots: u32,
+    peers: u8,
+) -> FormatParams {
     FormatParams {
         placement,
         device_size,
@@ -152,10 +157,10 @@ pub fn params(placement: Placement, device_size: u64, al_slots: u32, peers: u8) 
 }
 
 /// Data of the external test device: four bitmap units, the last one partial.
-pub const EXTERNAL_DATA: u64 = (3 * 3840 + 100) * 4096;
+pub(crate) const EXTERNAL_DATA: u64 = (3 * 3840 + 100) * 4096;
 
 /// A formatted disk.
-pub fn formatted(params: FormatParams) -> (Disk, Metadata) {
+pub(crate) fn formatted(params: FormatParams) -> (Disk, Metadata) {
     let mut disk = Disk::new(params.placement, params.device_size);
     let (metadata, stages) = Metadata::format(params).expect("the parameters are legal");
     check_stages(&stages);
@@ -165,10 +170,10 @@ pub fn formatted(params: FormatParams) -> (Disk, Metadata) {
 
 /// A set of blocks, one bit each.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Blocks(Vec<u64>);
+pub(crate) struct Blocks(Vec<u64>);
 
 impl Blocks {
-    pub fn insert(&mut self, blocks: Range<u64>) {
+    pub(crate) fn insert(&mut self, blocks: Range<u64>) {
         for block in blocks {
             let word = (block / 64) as usize;
             if self.0.len() <= word {
@@ -189,23 +194,23 @@ impl Blocks {
         Self(words)
     }
 
-    pub fn union(&self, other: &Self) -> Self {
+    pub(crate) fn union(&self, other: &Self) -> Self {
         self.merge(other, |a, b| a | b)
     }
 
-    pub fn intersection(&self, other: &Self) -> Self {
+    pub(crate) fn intersection(&self, other: &Self) -> Self {
         self.merge(other, |a, b| a & b)
     }
 
-    pub fn difference(&self, other: &Self) -> Self {
+    pub(crate) fn difference(&self, other: &Self) -> Self {
         self.merge(other, |a, b| a & !b)
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.iter().all(|&word| word == 0)
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = u64> + '_ {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = u64> + '_ {
         let bits = |(n, &word): (usize, &u64)| {
             (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| n as u64 * 64 + bit)
         };
@@ -214,7 +219,7 @@ impl Blocks {
 }
 
 /// The set bits of a slot.
-pub fn bits(metadata: &Metadata, slot: usize) -> Blocks {
+pub(crate) fn bits(metadata: &Metadata, slot: usize) -> Blocks {
     let mut blocks = Blocks::default();
     for run in metadata.bits(slot).runs() {
         let words = run.start.div_ceil(64)..run.end / 64;
@@ -230,7 +235,7 @@ pub fn bits(metadata: &Metadata, slot: usize) -> Blocks {
 }
 
 /// The blocks of extents.
-pub fn blocks_of(metadata: &Metadata, extents: impl IntoIterator<Item = u32>) -> Blocks {
+pub(crate) fn blocks_of(metadata: &Metadata, extents: impl IntoIterator<Item = u32>) -> Blocks {
     let mut blocks = Blocks::default();
     for extent in extents {
         blocks.insert(metadata.geometry().extent_blocks(extent));
@@ -239,17 +244,17 @@ pub fn blocks_of(metadata: &Metadata, extents: impl IntoIterator<Item = u32>) ->
 }
 
 /// A small deterministic generator.
-pub struct Random(pub u64);
+pub(crate) struct Random(pub u64);
 
 impl Random {
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0
     }
 
-    pub fn below(&mut self, limit: u64) -> u64 {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
         (self.next() >> 11) % limit
     }
 }

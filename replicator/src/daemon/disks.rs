@@ -8,7 +8,7 @@ use crate::disk::{Backing, Completion, Done, Engine, IoToken, Op};
 use crate::node::{BufferId, DiskDone, DiskError, DiskOp, IoId, VolumeNumber};
 use bitmap::{Bytes, MetaWrite};
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::OwnedFd;
 use std::task::{Context, Poll};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -33,17 +33,11 @@ pub(super) struct Disks {
 
 struct Disk {
     volume: VolumeNumber,
-    engine: AsyncFd<Watched>,
+    backing: Backing,
+    /// A duplicate of the engine's descriptor that tells of later completions.
+    wake: AsyncFd<OwnedFd>,
     /// Not taken by the engine yet.
     batch: Vec<(IoToken, Op)>,
-}
-
-struct Watched(Backing);
-
-impl AsRawFd for Watched {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.wake_fd().as_raw_fd()
-    }
 }
 
 /// An operation in parts: done when all of them are.
@@ -58,16 +52,23 @@ struct Gather {
 impl Disks {
     pub(super) fn open(&mut self, volume: VolumeNumber, backing: Backing) -> io::Result<()> {
         assert!(self.find(volume).is_none(), "volume {volume} has a disk already");
-        tracing::info!(volume, engine = backing.engine_name(), direct = backing.is_direct(), "disk");
-        let engine = AsyncFd::with_interest(Watched(backing), Interest::READABLE)?;
-        self.disks.push(Disk { volume, engine, batch: Vec::new() });
+        tracing::info!(
+            volume,
+            engine = backing.engine_name(),
+            direct = backing.is_direct(),
+            "disk"
+        );
+        let duplicate = backing.wake_fd().try_clone_to_owned()?;
+        // SAFETY: an `OwnedFd` stays open, and the same, until it is dropped.
+        let wake = unsafe { AsyncFd::register_with_interest(duplicate, Interest::READABLE)? };
+        self.disks.push(Disk { volume, backing, wake, batch: Vec::new() });
         Ok(())
     }
 
     pub(super) fn close(&mut self, volume: VolumeNumber) {
         self.disks.retain(|disk| {
             let closes = disk.volume == volume;
-            let idle = disk.engine.get_ref().0.in_flight() == 0 && disk.batch.is_empty();
+            let idle = disk.backing.in_flight() == 0 && disk.batch.is_empty();
             assert!(!closes || idle, "a disk is closed when its operations have ended");
             !closes
         });
@@ -75,13 +76,13 @@ impl Disks {
 
     pub(super) fn engine_name(&self, volume: VolumeNumber) -> Option<&'static str> {
         let disk = self.disks.iter().find(|disk| disk.volume == volume)?;
-        Some(disk.engine.get_ref().0.engine_name())
+        Some(disk.backing.engine_name())
     }
 
     /// Operations under way on one volume.
     pub(super) fn pending(&self, volume: VolumeNumber) -> usize {
         let disk = self.disks.iter().find(|disk| disk.volume == volume);
-        disk.map_or(0, |disk| disk.batch.len() + disk.engine.get_ref().0.in_flight())
+        disk.map_or(0, |disk| disk.batch.len() + disk.backing.in_flight())
     }
 
     fn find(&self, volume: VolumeNumber) -> Option<usize> {
@@ -142,7 +143,7 @@ impl Disks {
     pub(super) fn submit(&mut self) {
         for disk in &mut self.disks {
             if !disk.batch.is_empty() {
-                disk.engine.get_mut().0.submit(&mut disk.batch);
+                disk.backing.submit(&mut disk.batch);
             }
         }
     }
@@ -151,7 +152,7 @@ impl Disks {
     pub(super) fn poll(&mut self, table: &mut BufferTable, out: &mut Vec<Finished>) {
         let mut completions = std::mem::take(&mut self.completions);
         for disk in &mut self.disks {
-            disk.engine.get_mut().0.poll(&mut completions);
+            disk.backing.poll(&mut completions);
         }
         for completion in completions.drain(..) {
             out.extend(self.finish(completion, table));
@@ -207,7 +208,7 @@ impl Disks {
         let mut ready = Poll::Pending;
         for disk in &self.disks {
             // Until it is pending: only then is the task woken by the next edge.
-            while let Poll::Ready(guard) = disk.engine.poll_read_ready(cx) {
+            while let Poll::Ready(guard) = disk.wake.poll_read_ready(cx) {
                 guard.expect("the driver outlives the owner").clear_ready();
                 ready = Poll::Ready(());
             }

@@ -84,6 +84,17 @@ impl<W: Waiter> Shared<W> {
         Rc::new(Self { inbox, owner, pool, ended: Cell::new(false) })
     }
 
+    /// Nothing is taken any more; what still waits is answered.
+    pub(super) fn end(&self) {
+        self.ended.set(true);
+        let left = std::mem::take(&mut self.inbox.borrow_mut().incoming);
+        for incoming in left {
+            if let Incoming::Request(_, _, waiter) = incoming {
+                waiter.done(Err(RequestError::Shutdown));
+            }
+        }
+    }
+
     fn push(&self, incoming: impl IntoIterator<Item = Incoming<W>>) {
         let mut inbox = self.inbox.borrow_mut();
         inbox.incoming.extend(incoming);
@@ -168,7 +179,8 @@ impl<W: Waiter> Open<W> {
             return;
         }
         let requests = asks.into_iter();
-        self.shared.push(requests.map(|(volume, ask, waiter)| Incoming::Request(volume, ask, waiter)));
+        self.shared
+            .push(requests.map(|(volume, ask, waiter)| Incoming::Request(volume, ask, waiter)));
     }
 
     /// The resource's handle.

@@ -5,7 +5,7 @@ use super::limits;
 use super::snapshot::Snapshot;
 use crate::buffers::Pool;
 use crate::disk;
-use crate::node::{Command, DiskState, Refusal, RefusalKind, VolumeNumber};
+use crate::node::{Backing, Command, DiskState, Refusal, RefusalKind, VolumeNumber};
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
@@ -27,7 +27,8 @@ pub(super) type Answer = oneshot::Sender<Result<(), Refusal>>;
 /// What the owner can be told by an operator.
 pub(super) enum Order {
     Command(Command, Answer),
-    Attach(VolumeNumber, Box<disk::Backing>, Answer),
+    /// A disk that is open and locked, and what was found.
+    Attach(VolumeNumber, Box<disk::Backing>, Backing, Answer),
     Snapshot(oneshot::Sender<Snapshot>),
     /// The process is about to end: take nothing more.
     End,
@@ -79,9 +80,8 @@ impl Remote {
     pub async fn attach(&self, volume: VolumeNumber) -> Result<(), OrderError> {
         let refusal = |kind, text| OrderError::Refused(Refusal { kind, text });
         let files = self.files.iter().find(|files| files.volume == volume);
-        let files = files.ok_or_else(|| {
-            refusal(RefusalKind::State, format!("there is no volume {volume}"))
-        })?;
+        let files = files
+            .ok_or_else(|| refusal(RefusalKind::State, format!("there is no volume {volume}")))?;
         let Some(path) = files.disk.clone() else {
             let text = format!("volume {volume} is diskless by configuration (`disk none;`)");
             return Err(refusal(RefusalKind::NoDisk, text));
@@ -96,6 +96,7 @@ impl Remote {
             );
             return Err(refusal(RefusalKind::State, text));
         }
+        let is_external = files.options.meta.is_some();
         let (options, pool) = (files.options.clone(), self.pool.clone());
         let opening =
             tokio::task::spawn_blocking(move || disk::Backing::open(&path, &options, &pool));
@@ -103,7 +104,11 @@ impl Remote {
             .await
             .map_err(|_| OrderError::Ending)?
             .map_err(|error| refusal(RefusalKind::Metadata, format!("volume {volume}: {error}")))?;
-        self.order(|answer| Order::Attach(volume, Box::new(backing), answer)).await
+        let sizes = Backing {
+            data_size: backing.size(),
+            meta_size: is_external.then(|| backing.meta_size()),
+        };
+        self.order(|answer| Order::Attach(volume, Box::new(backing), sizes, answer)).await
     }
 
     /// The volumes there are, and whether each has a disk by configuration.

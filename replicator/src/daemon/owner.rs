@@ -15,11 +15,12 @@ use super::snapshot::{Snapshot, VolumeCounters};
 use crate::config::Config;
 use crate::link::{Arrival, Links};
 use crate::node::{
-    Action, Backing, BufferId, Command, CommandId, Event, Level, Node, Notice, OpenId,
-    Refusal, RefusalKind, Request, RequestError, RequestId, RequestOp, Time, VolumeNumber,
+    Action, BufferId, Command, CommandId, Event, Level, Node, Notice, OpenId, Refusal, RefusalKind,
+    Request, RequestError, RequestId, RequestOp, Time, VolumeNumber,
 };
 use std::cell::RefCell;
-use std::pin::Pin;
+use std::future::Future;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -78,7 +79,12 @@ pub(super) struct Owner<W: Waiter> {
 }
 
 impl<W: Waiter> Owner<W> {
-    pub(super) fn new(config: Config, node: Node, links: Links, orders: mpsc::Receiver<Order>) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        node: Node,
+        links: Links,
+        orders: mpsc::Receiver<Order>,
+    ) -> Self {
         let counters = config.volumes.iter();
         let counters =
             counters.map(|v| VolumeCounters { number: v.number, ..VolumeCounters::default() });
@@ -118,7 +124,7 @@ impl<W: Waiter> Owner<W> {
             && self.arrivals.is_empty()
             && self.incoming.is_empty()
             && self.ordered.is_empty();
-        if !(idle && !due) {
+        if !idle || due {
             self.handle_all(now, due);
             cx.waker().wake_by_ref();
         }
@@ -135,7 +141,7 @@ impl<W: Waiter> Owner<W> {
         let _ = self.disks.poll_ready(cx);
         self.disks.poll(&mut self.table, &mut self.finished);
         let table = &mut self.table;
-        self.links.poll(cx, &mut |buffer| table.name(buffer), &mut self.arrivals);
+        self.links.poll(cx, |buffer| table.name(buffer), &mut self.arrivals);
         while self.ordered.len() < limits::QUEUED_ORDERS
             && let Poll::Ready(Some(order)) = self.orders.poll_recv(cx)
         {
@@ -161,12 +167,14 @@ impl<W: Waiter> Owner<W> {
             self.handle(now, Event::Tick);
         }
         self.handle_finished(now);
-        for arrival in take(&mut self.arrivals) {
+        let mut arrivals = take(&mut self.arrivals);
+        for arrival in arrivals.drain(..) {
             match arrival {
                 Arrival::Link(link, event) => self.handle(now, Event::Link(link, event)),
                 Arrival::Message(link, message) => self.handle(now, Event::Peer(link, message)),
             }
         }
+        self.arrivals = arrivals;
         for order in take(&mut self.ordered) {
             self.order(now, order);
         }
@@ -211,11 +219,7 @@ impl<W: Waiter> Owner<W> {
             }
             Order::End => self.over = true,
             Order::Command(command, answer) => self.command(now, command, answer),
-            Order::Attach(volume, backing, answer) => {
-                let sizes = Backing {
-                    data_size: backing.size(),
-                    meta_size: backing.has_external_meta().then(|| backing.meta_size()),
-                };
+            Order::Attach(volume, backing, sizes, answer) => {
                 if let Err(error) = self.disks.open(volume, *backing) {
                     let text = format!("volume {volume}: cannot watch the disk: {error}");
                     let _ = answer.send(Err(Refusal { kind: RefusalKind::State, text }));
@@ -278,7 +282,7 @@ impl<W: Waiter> Owner<W> {
                 Action::CloseDisk(volume) => self.disks.close(volume),
                 Action::Send(link, message) => {
                     let table = &self.table;
-                    self.links.send(link, message, |id: BufferId| table.take(id));
+                    self.links.send(link, message, |name| table.take(name));
                 }
                 Action::Connect(link, peer) => self.links.connect(link, peer),
                 Action::Close(link) => self.links.close(link),
@@ -350,8 +354,7 @@ impl<W: Waiter> Owner<W> {
             if self.timer.as_mut().poll(cx).is_pending() {
                 return;
             }
-            let early = self.armed.take().is_some_and(|armed| armed < deadline);
-            if !early {
+            if self.armed.take().is_none_or(|armed| armed >= deadline) {
                 // Due: the next turn sees it.
                 cx.waker().wake_by_ref();
                 return;
@@ -391,9 +394,9 @@ impl<W: Waiter> Owner<W> {
         (size > 0).then_some(size)
     }
 
-    /// What is left to be sent goes out, if the peers take it in time.
-    pub(super) fn into_links(self) -> Links {
-        self.links
+    /// After the end: ready when what was said to peers has gone out, or had its time.
+    pub(super) fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        pin!(self.links.closed()).poll(cx)
     }
 }
 

@@ -92,7 +92,8 @@ impl Backing {
         let files = files.map_err(|e| failed("ask for the size", e.into()))?;
         let files = Arc::new(files);
         let direct = files.target(Via::Data).is_direct();
-        let (engine, engine_name): (Box<dyn Engine>, _) = match wants_ring.then(|| try_ring(&files)) {
+        let (engine, engine_name): (Box<dyn Engine>, _) = match wants_ring.then(|| try_ring(&files))
+        {
             Some(Some(ring)) => (Box::new(ring), "io_uring"),
             _ => {
                 let engine = Pread::new(Arc::clone(&files));

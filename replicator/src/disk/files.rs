@@ -101,7 +101,11 @@ impl Files {
 
     /// IO-4: whether a result can be believed, given what is known by now. Every result passes
     /// here, on the owner's thread, before it is reported.
-    pub(super) fn settle(&self, op: &Op, result: Result<Done, DiskError>) -> Result<Done, DiskError> {
+    pub(super) fn settle(
+        &self,
+        op: &Op,
+        result: Result<Done, DiskError>,
+    ) -> Result<Done, DiskError> {
         if !op.is_durable() {
             return result;
         }

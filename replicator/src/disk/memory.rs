@@ -211,7 +211,10 @@ impl Disk {
                 let mut buffer = pool.take(*len as usize);
                 let zero = self.now.read(offset, buffer.as_mut());
                 let zero = *detect_zero && zero;
-                return Ok((if zero { Done::Zeros(*len) } else { Done::Read(buffer.freeze()) }, None));
+                return Ok((
+                    if zero { Done::Zeros(*len) } else { Done::Read(buffer.freeze()) },
+                    None,
+                ));
             }
             Op::ReadMeta { len, .. } => {
                 let mut buffer = pool.take(*len as usize);

@@ -158,7 +158,10 @@ impl Op {
     fn check_length(&self) {
         let limited = !matches!(self, Self::Zero { .. } | Self::ZeroMeta { .. });
         let len = self.range().1;
-        assert!(!limited || len <= limits::TRANSFER as u64, "a transfer of {len} bytes is too long");
+        assert!(
+            !limited || len <= limits::TRANSFER as u64,
+            "a transfer of {len} bytes is too long"
+        );
     }
 
     fn error(&self, cause: impl Into<Cause>) -> DiskError {

@@ -271,7 +271,12 @@ impl Target {
     }
 
     /// Writes what [`Self::takes`].
-    pub(super) fn write_blocks(&self, mut offset: u64, mut bytes: &[u8], durable: bool) -> Result<(), Cause> {
+    pub(super) fn write_blocks(
+        &self,
+        mut offset: u64,
+        mut bytes: &[u8],
+        durable: bool,
+    ) -> Result<(), Cause> {
         let flags = match durable && self.dsync {
             true => ReadWriteFlags::DSYNC,
             false => ReadWriteFlags::empty(),

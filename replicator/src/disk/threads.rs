@@ -100,9 +100,8 @@ impl Drop for Threads {
 
 fn start_thread(shared: &Arc<Shared>) -> io::Result<()> {
     let shared = Arc::clone(shared);
-    let thread = std::thread::Builder::new()
-        .name("disk".to_owned())
-        .stack_size(limits::DISK_THREAD_STACK);
+    let thread =
+        std::thread::Builder::new().name("disk".to_owned()).stack_size(limits::DISK_THREAD_STACK);
     thread.spawn(move || shared.run()).map(drop)
 }
 

@@ -80,7 +80,8 @@ async fn attempt(
         let session = shake_as_dialer(&mut stream, config, peer).await?;
         Ok::<_, HandshakeError>(Fresh { stream, peer, session })
     };
-    let mut fresh = timeout(config.timing.hello, shaken).await.map_err(|_| HandshakeError::Late)??;
+    let mut fresh =
+        timeout(config.timing.hello, shaken).await.map_err(|_| HandshakeError::Late)??;
     // The acceptor gives up first, so that a refusal to wait any longer is seen as its end.
     let wait = config.timing.wait + config.timing.hello;
     let begin = timeout(wait, read_answer(&mut fresh.stream)).await;
@@ -91,8 +92,7 @@ async fn attempt(
 }
 
 async fn open(config: &LinkConfig, address: SocketAddr) -> io::Result<TcpStream> {
-    let socket =
-        if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     let source = config.listen.ip();
     if source.is_ipv4() == address.is_ipv4() && !source.is_unspecified() {
         // The peer keeps room for connections from our address. Without it, the route decides.
@@ -183,7 +183,7 @@ async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
 
 fn hello(config: &LinkConfig, end: End, peer: NodeId) -> io::Result<Hello> {
     let mut nonce = [0; PROOF_LEN];
-    getrandom::fill(&mut nonce)?;
+    getrandom::fill(&mut nonce).map_err(|error| io::Error::other(error.to_string()))?;
     Ok(Hello {
         authentication: config.secret.is_some(),
         integrity: config.integrity,

@@ -9,7 +9,7 @@
 //!
 //! The lower node-id dials, the higher accepts. Handshakes run as tasks of their own; a link that is up has no task: the
 //! owner of [`Links`] reads and writes all of them from its loop, so that one turn costs one receive and one gathered
-//! send per link, and so that it may spin on [`Links::poll`] before it sleeps in [`Links::ready`].
+//! send per link, and so that it may spin: each [`Links::poll`] asks the kernel.
 
 mod asked;
 mod closing;
@@ -28,29 +28,28 @@ pub use config::{LinkConfig, LinkLimits, LinkTiming, PeerAddress, Secret};
 pub use error::{LinkError, StartError};
 
 use crate::buffers::{Buffer, Pool};
-use crate::node::{LinkDown, LinkEvent, LinkId};
+use crate::node::{BufferId, LinkDown, LinkEvent, LinkId};
 use crate::wire::{Answer, Message};
 use bitmap::NodeId;
 use handshake::{Fresh, Outcome};
 use log::LogGate;
-use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use stream::Link;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 /// What links bring.
-#[derive(Debug)]
-pub enum LinkInput {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Arrival {
     /// For `Event::Link`.
-    Event(LinkEvent),
-    /// For `Event::Peer`, in stream order. A buffer in it is `wire::UNNAMED`: whoever takes the payload names it.
-    Message(Message, Option<Buffer>),
+    Link(LinkId, LinkEvent),
+    /// For `Event::Peer`, in stream order.
+    Message(LinkId, Message),
 }
 
 /// All links of one resource on one node. Belongs to a tokio runtime of one thread, with I/O and time.
@@ -67,13 +66,15 @@ pub struct Links {
     /// Authenticated connections that wait for the node to want them; at most one a peer.
     waiting: Vec<Waiting>,
     /// Events that arose outside `poll`.
-    pending: VecDeque<(LinkId, LinkInput)>,
-    /// What the tasks found. One may have been taken out to learn that it is there.
+    pending: Vec<Arrival>,
+    /// What the tasks found.
     outcomes: mpsc::Receiver<Outcome>,
-    outcome: Option<Outcome>,
     report: mpsc::Sender<Outcome>,
+    /// The listener, and what dials.
     tasks: JoinSet<()>,
     closing: JoinSet<()>,
+    /// Wakes the owner at the next deadline of `wanted` or `waiting`.
+    timer: Option<Pin<Box<Sleep>>>,
     gate: LogGate,
 }
 
@@ -102,7 +103,8 @@ impl Links {
         let mut tasks = JoinSet::new();
         let mut address = None;
         if config.dialing_peers().next().is_some() {
-            let bound = TcpListener::bind(config.listen).await.and_then(|l| Ok((l.local_addr()?, l)));
+            let bound =
+                TcpListener::bind(config.listen).await.and_then(|l| Ok((l.local_addr()?, l)));
             let (local, listener) =
                 bound.map_err(|source| StartError::Listen { address: config.listen, source })?;
             address = Some(local);
@@ -116,12 +118,12 @@ impl Links {
             dials: vec![],
             wanted: vec![],
             waiting: vec![],
-            pending: VecDeque::new(),
+            pending: vec![],
             outcomes,
-            outcome: None,
             report,
             tasks,
             closing: JoinSet::new(),
+            timer: None,
             gate: LogGate::default(),
         })
     }
@@ -129,6 +131,11 @@ impl Links {
     /// Where we listen; none if every peer is dialled by us.
     pub fn address(&self) -> Option<SocketAddr> {
         self.address
+    }
+
+    /// Peers to which there is a stream now.
+    pub fn linked(&self) -> Vec<NodeId> {
+        self.links.iter().map(|link| link.peer).collect()
     }
 
     /// `Action::Connect`: one attempt, bounded in time, that ends in `Up` or `Down`.
@@ -146,20 +153,20 @@ impl Links {
         if let Some(fresh) = waits.map(|at| self.waiting.swap_remove(at).fresh)
             && fresh.is_open()
         {
-            let mut inputs = std::mem::take(&mut self.pending);
-            self.establish(id, fresh, Some(Answer::Begin), &mut inputs);
-            self.pending = inputs;
+            let up = self.establish(id, fresh, Some(Answer::Begin));
+            self.pending.push(up);
             return;
         }
         let deadline = Instant::now() + self.config.timing.hello + self.config.timing.wait;
         self.wanted.push(Wanted { id, peer, deadline });
     }
 
-    /// `Action::Send`: queues a message; it leaves with `flush_turn`. `payload` is the buffer the message names. To a link
-    /// that is gone, nothing happens.
-    pub fn send(&mut self, id: LinkId, message: &Message, payload: Option<Buffer>) {
+    /// `Action::Send`: queues a message; it leaves with `flush_turn`. `payload` gives the buffer the message names. To a
+    /// link that is gone, nothing happens.
+    pub fn send(&mut self, id: LinkId, message: Message, payload: impl FnOnce(BufferId) -> Buffer) {
         if let Some(link) = self.links.iter_mut().find(|link| link.id == id) {
-            link.send(message, payload, self.config.limits.send_bytes);
+            let payload = message.buffer().map(payload);
+            link.send(&message, payload, self.config.limits.send_bytes);
         }
     }
 
@@ -173,7 +180,7 @@ impl Links {
     /// `Action::Close`: forgets a link or an attempt. What was sent before still goes out, for a bounded time, in the
     /// background. Nothing more comes from this id.
     pub fn close(&mut self, id: LinkId) {
-        self.pending.retain(|(from, _)| *from != id);
+        self.pending.retain(|(Arrival::Link(from, _) | Arrival::Message(from, _))| *from != id);
         self.wanted.retain(|wanted| wanted.id != id);
         if let Some(at) = self.dials.iter().position(|dial| dial.id == id) {
             self.dials.swap_remove(at).task.abort();
@@ -196,65 +203,54 @@ impl Links {
         while self.closing.join_next().await.is_some() {}
     }
 
-    /// Takes what has arrived, without waiting; says whether anything has. A call takes at most `RECEIVE_TURN` bytes a
-    /// link (and finishes a payload begun), so that no peer starves another.
-    pub fn poll(&mut self, inputs: &mut VecDeque<(LinkId, LinkInput)>) -> bool {
-        let before = inputs.len();
-        inputs.append(&mut self.pending);
-        while let Some(outcome) = self.outcome.take().or_else(|| self.outcomes.try_recv().ok()) {
-            self.handshake_ended(outcome, inputs);
+    /// Takes what has arrived, without waiting; `name` names the payloads. A call takes about 1 MiB a link at most, so
+    /// that no peer starves another.
+    ///
+    /// If nothing has arrived, the task of `context` is woken when something does; after another method was called, poll
+    /// again before sleeping.
+    pub fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+        mut name: impl FnMut(Buffer) -> BufferId,
+        arrivals: &mut Vec<Arrival>,
+    ) {
+        let before = arrivals.len();
+        arrivals.append(&mut self.pending);
+        // `report` is ours, so the channel never ends.
+        while let Poll::Ready(Some(outcome)) = self.outcomes.poll_recv(context) {
+            self.handshake_ended(outcome, arrivals);
         }
-        self.expire(inputs);
+        self.expire(context, arrivals);
         let mut at = 0;
         while at < self.links.len() {
             let link = &mut self.links[at];
             link.resume();
-            match link.receive(&self.pool, inputs) {
+            match link.receive(&self.pool, &mut name, arrivals) {
                 Ok(()) => at += 1,
-                Err(error) => self.broken(at, &error, inputs),
+                Err(error) => arrivals.push(self.broken(at, &error)),
             }
         }
-        inputs.len() > before
-    }
-
-    /// Waits until `poll` has something to do. Safe to cancel.
-    pub async fn ready(&mut self) {
-        let timed = self.wanted.iter().map(|wanted| wanted.deadline);
-        let deadline = timed.chain(self.waiting.iter().map(|waiting| waiting.deadline)).min();
-        let ready = poll_fn(|context| self.poll_ready(context));
-        match deadline {
-            // Running out of time is a thing for `poll`, too.
-            Some(deadline) => drop(timeout_at(deadline, ready).await),
-            None => ready.await,
+        if arrivals.len() == before {
+            // All are asked: each must remember whom to wake.
+            let ready = self.links.iter().filter(|link| link.poll_ready(context).is_ready());
+            if ready.count() > 0 {
+                context.waker().wake_by_ref();
+            }
         }
     }
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if !self.pending.is_empty() || self.outcome.is_some() {
-            return Poll::Ready(());
-        }
-        // `report` is ours, so the channel never ends.
-        if let Poll::Ready(outcome) = self.outcomes.poll_recv(context) {
-            self.outcome = outcome;
-            return Poll::Ready(());
-        }
-        // All are asked: each must remember whom to wake.
-        let ready = self.links.iter().filter(|link| link.poll_ready(context).is_ready()).count();
-        if ready > 0 { Poll::Ready(()) } else { Poll::Pending }
-    }
-
-    fn handshake_ended(&mut self, outcome: Outcome, inputs: &mut VecDeque<(LinkId, LinkInput)>) {
+    fn handshake_ended(&mut self, outcome: Outcome, arrivals: &mut Vec<Arrival>) {
         match outcome {
             Outcome::Dialed { id, result } => {
                 let Some(at) = self.dials.iter().position(|dial| dial.id == id) else { return };
                 self.dials.swap_remove(at);
-                match result {
-                    Ok(fresh) => self.establish(id, fresh, None, inputs),
+                arrivals.push(match result {
+                    Ok(fresh) => self.establish(id, fresh, None),
                     Err(error) => {
                         self.gate.warn(&self.config.resource, format_args!("{error}"));
-                        inputs.push_back((id, down(error.into_down())));
+                        down(id, error.into_down())
                     }
-                }
+                });
             }
             Outcome::Accepted(fresh) => {
                 // A connection that is dead already must not break one that lives.
@@ -264,11 +260,11 @@ impl Links {
                 let peer = fresh.peer;
                 // The dialer would not dial if its old link were good. NET-1: the node hears of the old one's end first.
                 if let Some(at) = self.links.iter().position(|link| link.peer == peer) {
-                    self.broken(at, &LinkError::Replaced, inputs);
+                    arrivals.push(self.broken(at, &LinkError::Replaced));
                 }
                 if let Some(at) = self.wanted.iter().position(|wanted| wanted.peer == peer) {
                     let id = self.wanted.swap_remove(at).id;
-                    self.establish(id, fresh, Some(Answer::Begin), inputs);
+                    arrivals.push(self.establish(id, fresh, Some(Answer::Begin)));
                 } else {
                     self.waiting.retain(|waiting| waiting.fresh.peer != peer);
                     let deadline = Instant::now() + self.config.timing.wait;
@@ -278,59 +274,52 @@ impl Links {
             Outcome::Refused { peer, text } => {
                 if let Some(at) = self.wanted.iter().position(|wanted| wanted.peer == peer) {
                     let id = self.wanted.swap_remove(at).id;
-                    inputs.push_back((id, down(LinkDown::Rejected(text))));
+                    arrivals.push(down(id, LinkDown::Rejected(text)));
                 }
             }
         }
     }
 
-    fn establish(
-        &mut self,
-        id: LinkId,
-        fresh: Fresh,
-        greeting: Option<Answer>,
-        inputs: &mut VecDeque<(LinkId, LinkInput)>,
-    ) {
-        let (peer, session) = (fresh.peer, fresh.session);
-        match Link::new(id, fresh, greeting) {
-            Ok(mut link) => {
-                link.flush();
-                tracing::info!(resource = self.config.resource, "link to node {} is up", peer.0);
-                self.links.push(link);
-                let up = LinkEvent::Up { incarnation: session.incarnation };
-                inputs.push_back((id, LinkInput::Event(up)));
-            }
-            Err(error) => {
-                self.gate.warn(&self.config.resource, format_args!("link to node {}: {error}", peer.0));
-                inputs.push_back((id, down(LinkDown::Unreachable)));
-            }
-        }
+    fn establish(&mut self, id: LinkId, fresh: Fresh, greeting: Option<Answer>) -> Arrival {
+        let (peer, incarnation) = (fresh.peer, fresh.session.incarnation);
+        let mut link = Link::new(id, fresh, greeting);
+        link.flush();
+        self.links.push(link);
+        tracing::info!(resource = self.config.resource, "link to node {} is up", peer.0);
+        Arrival::Link(id, LinkEvent::Up { incarnation })
     }
 
-    fn broken(
-        &mut self,
-        at: usize,
-        error: &LinkError,
-        inputs: &mut VecDeque<(LinkId, LinkInput)>,
-    ) {
+    fn broken(&mut self, at: usize, error: &LinkError) -> Arrival {
         let link = self.links.swap_remove(at);
         let peer = link.peer.0;
         tracing::warn!(resource = self.config.resource, "link to node {peer} is gone: {error}");
-        inputs.push_back((link.id, down(LinkDown::Broken)));
+        down(link.id, LinkDown::Broken)
     }
 
-    fn expire(&mut self, inputs: &mut VecDeque<(LinkId, LinkInput)>) {
+    /// Ends what has waited long enough, and sets the timer to what is next.
+    fn expire(&mut self, context: &mut Context<'_>, arrivals: &mut Vec<Arrival>) {
         if self.wanted.is_empty() && self.waiting.is_empty() {
+            self.timer = None;
             return;
         }
         let now = Instant::now();
         self.waiting.retain(|waiting| waiting.deadline > now);
         for wanted in self.wanted.extract_if(.., |wanted| wanted.deadline <= now) {
-            inputs.push_back((wanted.id, down(LinkDown::Unreachable)));
+            arrivals.push(down(wanted.id, LinkDown::Unreachable));
+        }
+        let deadlines = self.wanted.iter().map(|wanted| wanted.deadline);
+        let deadlines = deadlines.chain(self.waiting.iter().map(|waiting| waiting.deadline));
+        let Some(next) = deadlines.min() else { return };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(next)));
+        if timer.deadline() != next {
+            timer.as_mut().reset(next);
+        }
+        if timer.as_mut().poll(context).is_ready() {
+            context.waker().wake_by_ref();
         }
     }
 }
 
-fn down(why: LinkDown) -> LinkInput {
-    LinkInput::Event(LinkEvent::Down(why))
+fn down(id: LinkId, why: LinkDown) -> Arrival {
+    Arrival::Link(id, LinkEvent::Down(why))
 }

@@ -96,7 +96,8 @@ impl Outgoing {
     pub(super) fn write(&mut self, socket: &Socket) -> io::Result<()> {
         while self.bytes > 0 {
             let mut slices = [IoSlice::new(&[]); GATHER];
-            let gathered = &slices[..self.gather(&mut slices)];
+            let count = self.gather(&mut slices);
+            let gathered = &slices[..count];
             let sent = if self.blocked {
                 socket.write_if_ready(gathered)?
             } else {

@@ -52,7 +52,8 @@ mod tests {
         assert!(!transcript.believes(Some(&ours), End::Acceptor, &proof), "reflected");
         assert!(!transcript.believes(Some(&other), End::Dialer, &proof), "another secret");
         assert!(!transcript.believes(Some(&ours), End::Dialer, &proof[1..]), "cut");
-        for (dialer, acceptor) in [([3; HELLO_LEN], [2; HELLO_LEN]), ([2; HELLO_LEN], [1; HELLO_LEN])]
+        for (dialer, acceptor) in
+            [([3; HELLO_LEN], [2; HELLO_LEN]), ([2; HELLO_LEN], [1; HELLO_LEN])]
         {
             let replayed = Transcript { dialer, acceptor };
             assert!(!replayed.believes(Some(&ours), End::Dialer, &proof), "another connection");

@@ -6,29 +6,27 @@
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags};
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::OwnedFd;
 use std::task::{Context, Poll};
-use tokio::io::unix::AsyncFd;
 use tokio::io::Interest;
+use tokio::net::TcpStream;
 
 #[derive(Debug)]
-pub(super) struct Socket(AsyncFd<OwnedFd>);
+pub(super) struct Socket(TcpStream);
 
 impl Socket {
-    /// Takes a socket that does not block.
-    pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
-        Ok(Self(AsyncFd::new(fd)?))
+    pub(super) fn new(stream: TcpStream) -> Self {
+        Self(stream)
     }
 
     /// Bytes received; 0 at the end of the stream; none if there is nothing now.
     pub(super) fn read(&self, into: &mut [IoSliceMut<'_>]) -> io::Result<Option<usize>> {
-        let mut read = |fd: &OwnedFd| loop {
-            match rustix::io::readv(fd, into) {
+        let mut read = || loop {
+            match rustix::io::readv(&self.0, into) {
                 Err(Errno::INTR) => {}
                 result => return Ok(result?),
             }
         };
-        match read(self.0.get_ref()) {
+        match read() {
             Err(error) if is_not_now(&error) => not_now(self.0.try_io(Interest::READABLE, read)),
             result => result.map(Some),
         }
@@ -36,7 +34,7 @@ impl Socket {
 
     /// Bytes sent; none if the socket is full.
     pub(super) fn write(&self, from: &[IoSlice<'_>]) -> io::Result<Option<usize>> {
-        match send(self.0.get_ref(), from) {
+        match self.send(from) {
             Err(error) if is_not_now(&error) => self.write_if_ready(from),
             result => result.map(Some),
         }
@@ -44,12 +42,22 @@ impl Socket {
 
     /// The same, but makes no system call on a socket that is known to be full.
     pub(super) fn write_if_ready(&self, from: &[IoSlice<'_>]) -> io::Result<Option<usize>> {
-        not_now(self.0.try_io(Interest::WRITABLE, |fd| send(fd, from)))
+        not_now(self.0.try_io(Interest::WRITABLE, || self.send(from)))
+    }
+
+    fn send(&self, from: &[IoSlice<'_>]) -> io::Result<usize> {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        loop {
+            match rustix::net::sendmsg(&self.0, from, &mut SendAncillaryBuffer::default(), flags) {
+                Err(Errno::INTR) => {}
+                result => return Ok(result?),
+            }
+        }
     }
 
     /// No more is sent: the other end sees the end of the stream after the last byte.
     pub(super) fn finish(&self) -> io::Result<()> {
-        Ok(rustix::net::shutdown(self.0.get_ref(), rustix::net::Shutdown::Write)?)
+        Ok(rustix::net::shutdown(&self.0, rustix::net::Shutdown::Write)?)
     }
 
     pub(super) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<()> {
@@ -59,16 +67,6 @@ impl Socket {
 
     pub(super) fn poll_writable(&self, context: &mut Context<'_>) -> Poll<()> {
         self.0.poll_write_ready(context).map(drop)
-    }
-}
-
-fn send(fd: &OwnedFd, from: &[IoSlice<'_>]) -> io::Result<usize> {
-    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-    loop {
-        match rustix::net::sendmsg(fd, from, &mut SendAncillaryBuffer::default(), flags) {
-            Err(Errno::INTR) => {}
-            result => return Ok(result?),
-        }
     }
 }
 

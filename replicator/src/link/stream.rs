@@ -1,6 +1,6 @@
 //! A link that is up: one socket, what waits to go out, what is coming in.
 
-use super::LinkInput;
+use super::Arrival;
 use super::asked::Asked;
 use super::error::LinkError;
 use super::handshake::Fresh;
@@ -8,12 +8,9 @@ use super::incoming::Incoming;
 use super::outgoing::Outgoing;
 use super::socket::Socket;
 use crate::buffers::{Buffer, Pool};
-use crate::node::LinkId;
-use crate::wire::{Answer, Decoder, Encoder, Integrity, Message};
+use crate::node::{BufferId, LinkId};
+use crate::wire::{Answer, Decoder, Encoder, Message};
 use bitmap::NodeId;
-use std::collections::VecDeque;
-use std::io;
-use std::os::fd::OwnedFd;
 use std::task::{Context, Poll};
 
 #[derive(Debug)]
@@ -29,25 +26,16 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(id: LinkId, fresh: Fresh, greeting: Option<Answer>) -> io::Result<Self> {
-        let socket = Socket::new(OwnedFd::from(fresh.stream.into_std()?))?;
+    /// `greeting` goes out before the first frame.
+    pub(super) fn new(id: LinkId, fresh: Fresh, greeting: Option<Answer>) -> Self {
+        let Fresh { stream, peer, session } = fresh;
         let greeting = greeting.map_or(vec![], |answer| answer.encode().to_vec());
-        Ok(Self::over(id, fresh.peer, socket, fresh.session.integrity, &greeting))
-    }
-
-    fn over(
-        id: LinkId,
-        peer: NodeId,
-        socket: Socket,
-        integrity: Integrity,
-        greeting: &[u8],
-    ) -> Self {
         Self {
             id,
             peer,
-            socket,
-            incoming: Incoming::new(Decoder::new(integrity)),
-            outgoing: Outgoing::new(Encoder::new(integrity), greeting),
+            socket: Socket::new(stream),
+            incoming: Incoming::new(Decoder::new(session.integrity)),
+            outgoing: Outgoing::new(Encoder::new(session.integrity), &greeting),
             asked: Asked::default(),
             failed: None,
         }
@@ -86,17 +74,21 @@ impl Link {
     pub(super) fn receive(
         &mut self,
         pool: &Pool,
-        inputs: &mut VecDeque<(LinkId, LinkInput)>,
+        name: &mut impl FnMut(Buffer) -> BufferId,
+        arrivals: &mut Vec<Arrival>,
     ) -> Result<(), LinkError> {
         let Self { id, asked, incoming, socket, .. } = self;
-        let before = inputs.len();
-        incoming.receive(socket, pool, &mut |message, payload| {
+        let before = arrivals.len();
+        incoming.receive(socket, pool, &mut |mut message, payload| {
             asked.received(&message, payload.as_ref().map(Buffer::len))?;
-            inputs.push_back((*id, LinkInput::Message(message, payload)));
+            if let Some(buffer) = payload {
+                message.name_buffer(name(buffer));
+            }
+            arrivals.push(Arrival::Message(*id, message));
             Ok(())
         })?;
         match self.failed.take() {
-            Some(error) if inputs.len() == before => Err(error),
+            Some(error) if arrivals.len() == before => Err(error),
             failed => {
                 self.failed = failed;
                 Ok(())

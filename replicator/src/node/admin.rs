@@ -247,7 +247,7 @@ impl Node {
             role: self.role,
             suspended: self.held(),
             open: self.opens.len(),
-            requests: self.requests.len(),
+            requests: self.unanswered,
             volumes: self.volumes.iter().map(|v| self.volume_status(v)).collect(),
             peers: (0..self.peers.len()).map(|p| self.peer_status(p)).collect(),
         }

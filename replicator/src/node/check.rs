@@ -6,7 +6,7 @@ use super::{Node, Op};
 impl Node {
     pub(super) fn check(&self) {
         let limits = &self.config.limits;
-        assert!(self.requests.len() <= limits.requests, "LIM: requests");
+        assert!(self.unanswered <= limits.requests, "LIM: requests");
         assert!(self.work.is_empty(), "every step was taken");
         if self.role == Role::Secondary && !self.demoting() {
             assert!(

@@ -71,12 +71,7 @@ impl Node {
         }
         let have = op.local == Part::Done || op.sent & op.written != 0;
         if have && !self.paused {
-            self.client(id).acknowledged = true;
-            let parent =
-                self.requests.get_mut(&op.request).expect("a request outlives its operations");
-            parent.result = Ok(into);
-            parent.unacknowledged = 0;
-            self.out.push(Action::Reply(op.request, Ok(into)));
+            self.settle_op(id, Ok(into));
             self.end(id);
         } else if have || (op.local == Part::Absent && op.sent == 0) {
             self.park(id);
@@ -110,13 +105,23 @@ impl Node {
             self.after_durable(v, ticket, Then::Recheck(id));
             return;
         }
+        self.epoch_acknowledged |= !self.client(id).is_flush();
+        self.settle_op(id, Ok(None));
+    }
+
+    /// What the client is told of this operation is settled; the last operation of a request answers it (IO-1).
+    fn settle_op(&mut self, id: u64, result: Result<Option<BufferId>, RequestError>) {
         let op = self.client(id);
+        assert!(!op.acknowledged, "IO-1: an operation is settled once");
         op.acknowledged = true;
         let request = op.request;
-        self.epoch_acknowledged |= !op.is_flush();
         let parent = self.requests.get_mut(&request).expect("a request outlives its operations");
+        if parent.result.is_ok() {
+            parent.result = result;
+        }
         parent.unacknowledged -= 1;
         if parent.unacknowledged == 0 {
+            self.unanswered -= 1;
             self.out.push(Action::Reply(request, parent.result));
         }
     }
@@ -166,17 +171,8 @@ impl Node {
     }
 
     pub(super) fn fail(&mut self, id: u64, error: RequestError) {
-        let op = self.client(id);
-        let request = op.request;
-        if !op.acknowledged {
-            op.acknowledged = true;
-            let parent =
-                self.requests.get_mut(&request).expect("a request outlives its operations");
-            parent.result = Err(error);
-            parent.unacknowledged -= 1;
-            if parent.unacknowledged == 0 {
-                self.out.push(Action::Reply(request, parent.result));
-            }
+        if !self.client(id).acknowledged {
+            self.settle_op(id, Err(error));
         }
         self.end(id);
     }
@@ -323,15 +319,7 @@ impl Node {
             {
                 // What runs is awaited; what does not run yet never will.
                 op.cancelled = true;
-                op.acknowledged = true;
-                let request = op.request;
-                let parent =
-                    self.requests.get_mut(&request).expect("a request outlives its operations");
-                parent.result = Err(error);
-                parent.unacknowledged -= 1;
-                if parent.unacknowledged == 0 {
-                    self.out.push(Action::Reply(request, parent.result));
-                }
+                self.settle_op(id, Err(error));
                 self.work.push_back(Work::Op(id));
             }
         }

@@ -63,6 +63,8 @@ pub struct Node {
     waits: Waits,
     ios: BTreeMap<IoId, Io>,
     requests: BTreeMap<RequestId, Parent>,
+    /// Of those, how many have no answer yet.
+    unanswered: usize,
     /// Client operations that may not run now; looked at again when `regate` is set.
     parked: BTreeSet<u64>,
     regate: bool,
@@ -149,6 +151,7 @@ impl Node {
             waits: Waits::default(),
             ios: BTreeMap::new(),
             requests: BTreeMap::new(),
+            unanswered: 0,
             parked: BTreeSet::new(),
             regate: false,
             opens: BTreeSet::new(),

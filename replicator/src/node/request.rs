@@ -106,7 +106,7 @@ impl ClientOp {
 
 impl Node {
     pub(super) fn request(&mut self, request: Request) {
-        assert!(self.requests.len() < self.config.limits.requests, "LIM: the front end queues");
+        assert!(self.unanswered < self.config.limits.requests, "LIM: the front end queues");
         let refuse = |node: &mut Self, error| {
             if let RequestOp::Write { buffer, .. } = request.op {
                 node.out.push(Action::Reply(request.id, Err(error)));
@@ -138,6 +138,7 @@ impl Node {
         };
         parent.unacknowledged = u32::try_from(pieces.len()).expect("a request has few pieces");
         parent.unfinished = parent.unacknowledged;
+        self.unanswered += 1;
         self.requests.insert(request.id, parent);
         for (range, kind) in pieces {
             self.start(request.id, v, range, kind);

@@ -86,6 +86,27 @@ layout! {
     }
 }
 
+impl Message {
+    /// The buffer whose bytes travel behind this message.
+    pub fn buffer(&self) -> Option<BufferId> {
+        match *self {
+            Self::Write(PeerWrite { content: Content::Data(buffer), .. }) => Some(buffer),
+            Self::ReadData { buffer, .. } | Self::SyncData { buffer, .. } => buffer,
+            _ => None,
+        }
+    }
+
+    /// Names the buffer of a message that has one.
+    pub fn name_buffer(&mut self, name: BufferId) {
+        match self {
+            Self::Write(PeerWrite { content: Content::Data(buffer), .. })
+            | Self::ReadData { buffer: Some(buffer), .. }
+            | Self::SyncData { buffer: Some(buffer), .. } => *buffer = name,
+            _ => unreachable!("no buffer to name"),
+        }
+    }
+}
+
 /// Bytes of the body of a fixed-layout type; none for the others.
 pub(super) fn body_len(kind: FrameType) -> Option<usize> {
     Some(match kind {

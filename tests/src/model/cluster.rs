@@ -276,6 +276,8 @@ impl Cluster {
             if let Some(promised) = self.grant[peer].take() {
                 self.finished(n, &promised, copies, facts)?;
                 self.replicas[n].assign(&promised);
+                // Until the source knows, it counts this copy although it does not say so yet.
+                self.grant[peer] = Some(promised);
             }
         }
         if view.role == Role::Primary && old.role != Role::Primary {

@@ -1,11 +1,14 @@
 //! SB: a split brain is declared where there is one, and only there.
 
 use super::{Check, Cluster, Violation};
+use replicator::node::Role;
 
 impl Cluster {
     /// SB-4: a node declares a split brain.
     pub fn split_brain_declared(&self) -> Check {
-        if self.may_be_split() {
+        // A Primary with good data is never made a target, even if it has written nothing (DESIGN 4.3).
+        let untouchable = (0..2).any(|n| self.views[n].role == Role::Primary && self.touched[1 - n]);
+        if self.may_be_split() || untouchable {
             return Ok(());
         }
         let story = format!(

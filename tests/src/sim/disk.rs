@@ -429,6 +429,10 @@ impl Disk {
                 DiskCommand::Read { .. } | DiskCommand::ReadMeta(_) => {}
             }
         }
+        // Whoever flushes next, flushes all of it.
+        for c in &mut self.cache {
+            c.handed = true;
+        }
     }
 
     /// The power fails: each write in the cache or under way is kept, dropped or torn.

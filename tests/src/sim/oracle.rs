@@ -95,6 +95,7 @@ impl World {
         let up = [self.hosts[0].running(), self.hosts[1].running()];
         let following = self.model.together_since();
         self.network.partitioned = false;
+        self.lost = future.lost;
         for n in 0..2 {
             self.hosts[n].disk_slow = false;
             self.hosts[n].dies = None;

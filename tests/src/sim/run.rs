@@ -31,9 +31,10 @@ thread_local! {
 pub fn catch_panics() {
     std::panic::set_hook(Box::new(|info| {
         let text = info.to_string();
-        let trace = std::env::var_os("RUST_BACKTRACE")
-            .map(|_| std::backtrace::Backtrace::force_capture().to_string());
-        PANIC.with(|p| *p.borrow_mut() = text + &trace.unwrap_or_default());
+        let trace = std::backtrace::Backtrace::force_capture().to_string();
+        let ours = trace.lines().filter(|line| line.contains("at ./replicator") || line.contains("at ./bitmap"));
+        let frames: Vec<&str> = ours.take(12).map(str::trim).collect();
+        PANIC.with(|p| *p.borrow_mut() = format!("{text}\n  {}", frames.join("\n  ")));
     }));
 }
 

@@ -206,7 +206,7 @@ impl Knobs {
             suspend_no_data: self.suspend_no_data,
             auto_promote: self.auto_promote,
             timing: self.timing,
-            limits: self.limits,
+            limits: Limits { requests: self.limits.requests + 4096, ..self.limits },
         }
     }
 

@@ -106,6 +106,8 @@ pub(super) struct World {
     pub(super) hushed: bool,
     /// This is a fork: nothing but the nodes moves.
     pub(super) forked: bool,
+    /// This machine never comes back.
+    pub(super) lost: Option<usize>,
     /// A disk was lost, or an operator was cruel: good data may be gone for ever.
     pub(super) excused: bool,
     pub(super) initialised: bool,
@@ -158,6 +160,7 @@ impl World {
             calm: false,
             hushed: false,
             forked: false,
+            lost: None,
             excused: false,
             initialised: false,
             split: false,
@@ -420,7 +423,7 @@ impl World {
 
     /// A process starts: a new node over the same disk, attached and connected.
     pub(super) fn start(&mut self, n: usize) {
-        if self.hosts[n].running() {
+        if self.hosts[n].running() || self.lost == Some(n) {
             return;
         }
         let seed = self.rng.next();

@@ -1,7 +1,7 @@
 //! `GET /metrics`: the few numbers an operator graphs and is alerted by, in Prometheus' text format.
 
-use crate::daemon::snapshot::Snapshot;
-use crate::node::{ConnectionState, DiskState, Role, VolumeNumber};
+use crate::daemon::snapshot::{Snapshot, VolumeCounters};
+use crate::node::{ConnectionState, DiskState, PeerVolumeStatus, Role, VolumeNumber, VolumeStatus};
 use bitmap::NodeId;
 use std::fmt::{Display, Write};
 
@@ -32,7 +32,8 @@ impl Page<'_> {
     }
 
     fn value(&mut self, name: &str, labels: &[(&str, &dyn Display)], value: impl Display) {
-        self.add(format_args!("pollux_{name}{{resource=\"{}\"", self.resource));
+        let resource = self.resource;
+        self.add(format_args!("pollux_{name}{{resource=\"{resource}\""));
         for (label, value) in labels {
             let value = value.to_string().replace('\\', "\\\\").replace('"', "\\\"");
             self.add(format_args!(",{label}=\"{value}\""));
@@ -62,7 +63,7 @@ pub(super) fn text(names: &Names, snapshot: &Snapshot) -> String {
         let good = u8::from(volume.disk == DiskState::UpToDate);
         page.value("disk_up_to_date", &[("volume", &volume.number)], good);
     }
-    let counters: [Series<'_, _>; 6] = [
+    let counters: [Series<'_, VolumeCounters>; 6] = [
         ("read_bytes_total", "counter", "Bytes clients read.", &|c| c.read),
         ("written_bytes_total", "counter", "Bytes clients wrote or zeroed.", &|c| c.written),
         ("reads_total", "counter", "Reads of clients that ended.", &|c| c.reads),
@@ -70,19 +71,22 @@ pub(super) fn text(names: &Names, snapshot: &Snapshot) -> String {
         ("flushes_total", "counter", "Flushes of clients that ended.", &|c| c.flushes),
         ("failed_total", "counter", "Requests of clients that failed.", &|c| c.failed),
     ];
-    let of = |c: &crate::daemon::VolumeCounters| c.number;
-    all(&mut page, &snapshot.volumes, of, &counters);
-    let log: [Series<'_, _>; 2] = [
+    all(&mut page, &snapshot.volumes, |c| c.number, &counters);
+    let log: [Series<'_, VolumeStatus>; 2] = [
         ("log_writes_total", "counter", "Activity log transactions.", &|v| v.al_writes),
         ("active_extents", "gauge", "Extents in the activity log.", &|v| v.active_extents.into()),
     ];
-    let of = |v: &crate::node::VolumeStatus| v.number;
-    all(&mut page, &status.volumes, of, &log);
+    all(&mut page, &status.volumes, |v| v.number, &log);
     peers(&mut page, names, snapshot);
     page.text
 }
 
-fn all<T>(page: &mut Page<'_>, items: &[T], of: impl Fn(&T) -> VolumeNumber, series: &[Series<'_, T>]) {
+fn all<T>(
+    page: &mut Page<'_>,
+    items: &[T],
+    of: impl Fn(&T) -> VolumeNumber,
+    series: &[Series<'_, T>],
+) {
     for (name, kind, help, value) in series {
         page.head(name, kind, help);
         for item in items {
@@ -98,8 +102,10 @@ fn peers(page: &mut Page<'_>, names: &Names, snapshot: &Snapshot) {
         let connected = u8::from(peer.connection == ConnectionState::Connected);
         page.value("connected", &[("peer", &names.peer(peer.node))], connected);
     }
-    let series: [Series<'_, crate::node::PeerVolumeStatus>; 3] = [
-        ("out_of_sync_bytes", "gauge", "Bytes known to differ, or not to be known.", &|v| v.out_of_sync),
+    let series: [Series<'_, PeerVolumeStatus>; 3] = [
+        ("out_of_sync_bytes", "gauge", "Bytes known to differ, or not to be known.", &|v| {
+            v.out_of_sync
+        }),
         ("resync_total_bytes", "gauge", "Bytes the last resync began with.", &|v| v.resync.total),
         ("resync_copied_bytes", "gauge", "Bytes the last resync copied.", &|v| v.resync.copied),
     ];

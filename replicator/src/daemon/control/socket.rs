@@ -55,14 +55,15 @@ impl RunLock {
         let path = directory.join(format!("{name}.pid"));
         let failed = |action, error| SocketError::System { path: path.clone(), action, error };
         fs::create_dir_all(directory).map_err(|e| failed("make its directory", e))?;
-        let opened = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+        let opened =
+            File::options().read(true).write(true).create(true).truncate(false).open(&path);
         let mut lock = opened.map_err(|error| failed("open", error))?;
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 let mut holder = String::new();
                 // For the message only.
-                let _ = lock.by_ref().take(20).read_to_string(&mut holder);
+                let _ = (&lock).take(20).read_to_string(&mut holder);
                 let holder = holder.trim().to_owned();
                 return Err(SocketError::Running { path, holder });
             }

@@ -87,7 +87,9 @@ fn is_in_sync(status: &Status) -> bool {
     let good = |disk| matches!(disk, DiskState::UpToDate | DiskState::Diskless);
     is_connected(status)
         && status.volumes.iter().all(|volume| good(volume.disk))
-        && status.peers.iter().flat_map(|peer| &peer.volumes).all(|volume| {
-            volume.replication == ReplicationState::Established && good(volume.disk)
-        })
+        && status
+            .peers
+            .iter()
+            .flat_map(|peer| &peer.volumes)
+            .all(|volume| volume.replication == ReplicationState::Established && good(volume.disk))
 }

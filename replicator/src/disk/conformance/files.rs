@@ -110,7 +110,8 @@ fn a_success_beside_a_failed_flush_is_not_believed(disk: Disk) {
     assert!(queue.admit(4, Op::Flush).is_none(), "not even tried");
     queue.poll(&mut out);
     out.sort_by_key(|completion| completion.token);
-    let causes: Vec<_> = out.into_iter().map(|c| (c.token, c.result.map_err(|e| e.cause))).collect();
+    let causes: Vec<_> =
+        out.into_iter().map(|c| (c.token, c.result.map_err(|e| e.cause))).collect();
     for (token, result) in &causes {
         let expected = if *token == 1 { Cause::Os(Errno::IO) } else { Cause::FlushFailedBefore };
         assert_eq!(result.as_ref().expect_err("IO-4"), &expected, "{token}");

@@ -160,43 +160,66 @@ fn a_full_file_system_is_an_error_of_the_write() {
 }
 
 /// A small ext4 that hangs between `freeze` and `thaw`: writers wait without end, not even
-/// SIGKILL reaches them.
-struct Freezer(File);
+/// SIGKILL reaches them. What is to be checked is noted while it is frozen and asserted after it
+/// was thawed; and another process thaws it should this one fail in between.
+struct Freezer {
+    root: File,
+    _watchdog: Other,
+}
 
 const FIFREEZE: libc::c_ulong = 0xc004_5877;
 const FITHAW: libc::c_ulong = 0xc004_5878;
+const FROZEN_AT_MOST: Duration = Duration::from_secs(20);
 
 impl Freezer {
-    fn mount(directory: &Path) -> Self {
+    fn mount(directory: &Path, test: &str) -> Self {
         let (image, mountpoint) = (directory.join("image"), directory.join("mnt"));
         kinds::sparse(&image, 32 << 20);
         std::fs::create_dir(&mountpoint).expect("a directory");
         assert!(command(&format!("mkfs.ext4 -q {}", image.display())));
         let mount = format!("mount -o loop {} {}", image.display(), mountpoint.display());
         assert!(command(&mount));
-        Self(File::open(mountpoint).expect("mounted"))
+        let watch = again(&[], test, format!("watch {}", mountpoint.display()));
+        let watchdog = Other::start(watch, "watching");
+        Self { root: File::open(mountpoint).expect("mounted"), _watchdog: watchdog }
     }
 
     fn freeze(&self) {
         // SAFETY: an ioctl without an argument.
-        assert_eq!(unsafe { libc::ioctl(self.0.as_raw_fd(), FIFREEZE, 0) }, 0);
+        assert_eq!(unsafe { libc::ioctl(self.root.as_raw_fd(), FIFREEZE, 0) }, 0);
     }
 
-    fn thaw(&self) -> bool {
-        // SAFETY: an ioctl without an argument.
-        unsafe { libc::ioctl(self.0.as_raw_fd(), FITHAW, 0) == 0 }
+    fn thaw(&self) {
+        assert!(thaw(&self.root), "it was frozen");
     }
 }
 
-impl Drop for Freezer {
-    fn drop(&mut self) {
-        // A file system must not stay frozen when a test fails; this one may not be.
-        self.thaw();
+fn thaw(root: &File) -> bool {
+    // SAFETY: an ioctl without an argument.
+    unsafe { libc::ioctl(root.as_raw_fd(), FITHAW, 0) == 0 }
+}
+
+/// The part of the watchdog: when its parent is gone, or takes too long, nothing stays frozen.
+fn watch(mountpoint: &str) {
+    let root = File::open(mountpoint).expect("mounted");
+    println!("\nwatching");
+    let mut watched = libc::pollfd { fd: 0, events: libc::POLLIN, revents: 0 };
+    loop {
+        // SAFETY: one entry on this stack.
+        unsafe { libc::poll(&raw mut watched, 1, FROZEN_AT_MOST.as_millis() as i32) };
+        thaw(&root);
+        if watched.revents != 0 {
+            return;
+        }
     }
 }
 
 /// The directory, in a namespace where loop mounts work; `None` in the process outside.
 fn frozen_test(test: &str) -> Option<PathBuf> {
+    if let Some(mountpoint) = part("watch") {
+        watch(&mountpoint);
+        return None;
+    }
     if let Some(directory) = part("inside") {
         return Some(directory.into());
     }
@@ -223,7 +246,7 @@ fn write(offset: u64) -> Op {
 fn a_disk_that_hangs_does_not_hang_the_owner() {
     let test = "a_disk_that_hangs_does_not_hang_the_owner";
     let Some(directory) = frozen_test(test) else { return };
-    let freezer = Freezer::mount(&directory);
+    let freezer = Freezer::mount(&directory, test);
     for (engine, name) in ENGINES {
         let path = directory.join("mnt").join(name);
         kinds::sparse(&path, 1 << 20);
@@ -236,17 +259,19 @@ fn a_disk_that_hangs_does_not_hang_the_owner() {
         backing.submit(&mut vec![(1, write(0)), (2, write(4099)), (3, zero)]);
         let mut out = Vec::new();
         backing.poll(&mut out);
-        assert!(start.elapsed() < Duration::from_secs(1), "{name}: {:?}", start.elapsed());
-        assert!(out.is_empty() && !woken_within(&backing, Duration::from_millis(50)), "{name}");
+        let waited = start.elapsed();
+        let idle = out.is_empty() && !woken_within(&backing, Duration::from_millis(50));
         // Whoever only reads is still served.
         let read = (4, Op::Read { offset: 65536, len: 4096, detect_zero: false });
         backing.submit(&mut vec![read]);
-        while out.is_empty() {
-            super::sleep_until_woken(&backing);
+        while out.is_empty() && woken_within(&backing, FROZEN_AT_MOST / 4) {
             backing.poll(&mut out);
         }
-        assert_eq!((out.len(), out[0].token), (1, 4), "{name}");
-        assert!(freezer.thaw());
+        let served: Vec<_> = out.iter().map(|completion| completion.token).collect();
+        freezer.thaw();
+        assert!(waited < Duration::from_secs(1), "{name}: {waited:?}");
+        assert!(idle, "{name}: a frozen file system was written to");
+        assert_eq!(served, [4], "{name}");
         while out.len() < 4 {
             super::sleep_until_woken(&backing);
             backing.poll(&mut out);
@@ -271,7 +296,7 @@ fn the_lock_outlives_a_killed_process_until_its_last_write_has_landed() {
         return wait_for_end_of_input();
     }
     let Some(directory) = frozen_test(test) else { return };
-    let freezer = Freezer::mount(&directory);
+    let freezer = Freezer::mount(&directory, test);
     for (engine, name) in ENGINES {
         let path = directory.join("mnt").join(name);
         kinds::sparse(&path, 1 << 20);
@@ -281,8 +306,8 @@ fn the_lock_outlives_a_killed_process_until_its_last_write_has_landed() {
         other.0.kill().expect("a child of ours");
         // It cannot be waited for: the kernel does not let go of it.
         let attempt = Backing::open(&path, &options(engine), &pool()).map(|_| ());
+        freezer.thaw();
         assert!(matches!(attempt, Err(OpenError::InUse { .. })), "{name}: {attempt:?}");
-        assert!(freezer.thaw());
         other.0.wait().expect("a child of ours");
         let mut backing = reopen(&path, &options(engine));
         let read = Op::Read { offset: 0, len: 4096, detect_zero: true };

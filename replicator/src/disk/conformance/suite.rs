@@ -174,7 +174,8 @@ fn unaligned_edges_touch_nothing_else(mut disk: Disk) {
     let mut model: Vec<u8> = (0..DATA).map(|i| (i % 251) as u8 + 1).collect();
     run_one(&mut *disk.engine, write(0, &model)).expect("the pattern");
     let edges = [0, 1, 511, 512, 513, 4095, 4096, 4097, 8191, 8192, 12289, DATA - 1, DATA];
-    for (round, pair) in edges.iter().flat_map(|a| edges.iter().map(move |b| (*a, *b))).enumerate() {
+    for (round, pair) in edges.iter().flat_map(|a| edges.iter().map(move |b| (*a, *b))).enumerate()
+    {
         let (start, end) = pair;
         if start > end {
             continue;
