@@ -61,6 +61,10 @@ fn arguments(uri: &str, pattern: &str, block: u32, depth: u32) -> Vec<String> {
         format!("--iodepth={depth}"),
         "--norandommap".into(),
         "--randrepeat=0".into(),
+        // From submission to completion. fio's clat begins when the request was sent, which at depth 1 can be after the
+        // reply is there.
+        "--lat_percentiles=1".into(),
+        "--clat_percentiles=0".into(),
         "--output-format=json".into(),
     ]
 }
@@ -77,7 +81,7 @@ fn read(report: &str, flush: bool) -> Option<Measured> {
     let microseconds =
         |latency: &Value, percentile| Some(latency["percentile"][percentile].as_f64()? / 1000.0);
     let latency = |percentile| {
-        let own = microseconds(&side["clat_ns"], percentile)?;
+        let own = microseconds(&side["lat_ns"], percentile)?;
         let sync = if flush { microseconds(&job["sync"]["lat_ns"], percentile)? } else { 0.0 };
         Some(own + sync)
     };
@@ -98,7 +102,7 @@ mod tests {
 { "jobs": [ { "error": 0,
   "read": { "total_ios": 0 },
   "write": { "total_ios": 2000, "iops": 1000.5, "bw_bytes": 4098048,
-    "clat_ns": { "percentile": { "50.000000": 10000, "99.000000": 50000 } } },
+    "lat_ns": { "percentile": { "50.000000": 10000, "99.000000": 50000 } } },
   "sync": { "lat_ns": { "percentile": { "50.000000": 30000, "99.000000": 70000 } } } } ] }"#;
 
     #[test]

@@ -7,6 +7,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -48,6 +49,8 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(out)
             .stderr(err)
+            // Ctrl-C in a terminal is for us alone: servers are stopped in their order.
+            .process_group(0)
             .spawn()
             .map_err(|source| Error::Start { program: program.display().to_string(), source })?;
         let ended = pidfd_open(pid_of(&child), PidfdFlags::empty())

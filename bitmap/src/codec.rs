@@ -85,3 +85,51 @@ fn checksum(record: &[u8], crc: Field) -> u32 {
     hasher.update(&record[crc.offset + 4..]);
     hasher.finalize()
 }
+
+/// Declares the fields of a record as constants, and the list of all of them.
+macro_rules! record {
+    ($(#[$doc:meta])* $all:ident: $($field:ident = $name:literal, $offset:expr, $size:expr;)*) => {
+        $(pub(crate) const $field: crate::codec::Field = crate::codec::Field::new($name, $offset, $size);)*
+        $(#[$doc])*
+        pub(crate) const $all: &[crate::codec::Field] = &[$($field),*];
+    };
+}
+
+/// Declares a struct of flags, bit 0 first.
+macro_rules! flags {
+    ($(#[$doc:meta])* $name:ident { $($(#[$flag_doc:meta])* $flag:ident,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct $name {
+            $($(#[$flag_doc])* pub $flag: bool,)*
+        }
+
+        impl $name {
+            const NAMES: &[&str] = &[$(stringify!($flag)),*];
+
+            /// As a word, the first flag lowest.
+            pub(crate) fn word(self) -> u32 {
+                let flags = [$(self.$flag),*];
+                flags.iter().rev().fold(0, |word, &flag| word << 1 | u32::from(flag))
+            }
+
+            /// `None` if a bit is set that has no name.
+            pub(crate) fn from_word(word: u32) -> Option<Self> {
+                let mut rest = word;
+                $(
+                    let $flag = rest & 1 == 1;
+                    rest >>= 1;
+                )*
+                (rest == 0).then_some(Self { $($flag),* })
+            }
+
+            /// Names of the flags that are set.
+            pub(crate) fn names(self) -> impl Iterator<Item = &'static str> {
+                let set = move |bit: &usize| self.word() >> bit & 1 == 1;
+                (0..Self::NAMES.len()).filter(set).map(|bit| Self::NAMES[bit])
+            }
+        }
+    };
+}
+
+pub(crate) use {flags, record};

@@ -3,7 +3,7 @@
 use crate::generation::Generation;
 use crate::layout::Placement;
 use crate::metadata::Metadata;
-use crate::superblock::{DeviceFlags, FORMAT_VERSION, Slot, SlotFlags, SlotKind, Superblock};
+use crate::superblock::{FORMAT_VERSION, Slot, SlotKind, Superblock};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::{self, Write};
@@ -69,7 +69,8 @@ fn write_superblock(superblock: &Superblock, out: &mut String) -> fmt::Result {
     writeln!(out, "al-slots         {}", superblock.al_slots)?;
     writeln!(out, "al-sectors       {}", superblock.al_sectors)?;
     writeln!(out, "log-floor        {}", superblock.log_floor)?;
-    writeln!(out, "flags           {}", Flags(&device_flags(&superblock.flags)))?;
+    write!(out, "flags           ")?;
+    write_flags(superblock.flags.names(), out)?;
     writeln!(out, "members          {:#010x}", superblock.members)?;
     writeln!(out, "exposed-dagtag   {:016X}", superblock.exposed_dagtag)?;
     writeln!(out, "current          {}", superblock.current)?;
@@ -89,39 +90,16 @@ fn write_slot(index: usize, slot: &Slot, out: &mut String) -> fmt::Result {
     }
     writeln!(out, "  bitmap-uuid    {}", slot.bitmap_uuid)?;
     writeln!(out, "  dagtag         {:016X}", slot.dagtag)?;
-    writeln!(out, "  flags         {}", Flags(&slot_flags(&slot.flags)))?;
+    write!(out, "  flags         ")?;
+    write_flags(slot.flags.names(), out)?;
     let default = if slot.default_set { "set" } else { "clear" };
     writeln!(out, "  epoch          {}, default {default}", slot.epoch)
 }
 
-fn device_flags(flags: &DeviceFlags) -> [(&'static str, bool); 7] {
-    [
-        ("consistent", flags.consistent),
-        ("was-up-to-date", flags.was_up_to_date),
-        ("primary-ind", flags.primary_ind),
-        ("crashed-primary", flags.crashed_primary),
-        ("al-clean", flags.al_clean),
-        ("have-quorum", flags.have_quorum),
-        ("primary-lost-quorum", flags.primary_lost_quorum),
-    ]
-}
-
-fn slot_flags(flags: &SlotFlags) -> [(&'static str, bool); 6] {
-    [
-        ("no-bitmap", flags.no_bitmap),
-        ("outdated", flags.outdated),
-        ("fencing", flags.fencing),
-        ("full-sync", flags.full_sync),
-        ("device-seen", flags.device_seen),
-        ("lost-member", flags.lost_member),
-    ]
-}
-
 /// The names of the flags that are set, each with a space before it.
-struct Flags<'a>(&'a [(&'static str, bool)]);
-
-impl fmt::Display for Flags<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().filter(|(_, set)| *set).try_for_each(|(name, _)| write!(f, " {name}"))
+fn write_flags(names: impl Iterator<Item = &'static str>, out: &mut String) -> fmt::Result {
+    for name in names {
+        write!(out, " {name}")?;
     }
+    writeln!(out)
 }

@@ -6,7 +6,7 @@
 //! that: everything before was durable. So after a crash a missing sector of the last batch is a
 //! batch that never ended, and a missing sector before it is a lie of the disk.
 
-use crate::codec::{Field, SECTOR, Sector, is_sealed, seal};
+use crate::codec::{SECTOR, Sector, is_sealed, record, seal};
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -23,38 +23,28 @@ pub(crate) const SEQUENCE_LIMIT: u64 = 1 << 62;
 const MAGIC: u64 = u32::from_le_bytes(*b"PlxL") as u64;
 const UPDATE_SIZE: usize = 6;
 
-const MAGIC_F: Field = Field::new("magic", 0, 4);
-const CRC: Field = Field::new("crc32", 4, 4);
-const DEVICE: Field = Field::new("device_uuid", 8, 8);
-const SEQUENCE: Field = Field::new("sequence", 16, 8);
-const BATCH_START: Field = Field::new("batch_start", 24, 8);
-const POSITION: Field = Field::new("position", 32, 4);
-const UPDATE_COUNT: Field = Field::new("update_count", 36, 2);
-const CONTEXT_START: Field = Field::new("context_start", 38, 2);
-const UPDATES_F: Field = Field::new("updates", 40, UPDATES * UPDATE_SIZE);
-const CONTEXT_F: Field = Field::new("context", 400, CONTEXT * 4);
-const RESERVED: Field = Field::new("reserved", 496, 16);
+record! {
+    /// The fields of a log sector.
+    FIELDS:
+    MAGIC_F = "magic", 0, 4;
+    CRC = "crc32", 4, 4;
+    DEVICE = "device_uuid", 8, 8;
+    SEQUENCE = "sequence", 16, 8;
+    BATCH_START = "batch_start", 24, 8;
+    POSITION = "position", 32, 4;
+    UPDATE_COUNT = "update_count", 36, 2;
+    CONTEXT_START = "context_start", 38, 2;
+    UPDATES_F = "updates", 40, UPDATES * UPDATE_SIZE;
+    CONTEXT_F = "context", 400, CONTEXT * 4;
+    RESERVED = "reserved", 496, 16;
+}
 
-/// The fields of a log sector.
-pub(crate) const FIELDS: &[Field] = &[
-    MAGIC_F,
-    CRC,
-    DEVICE,
-    SEQUENCE,
-    BATCH_START,
-    POSITION,
-    UPDATE_COUNT,
-    CONTEXT_START,
-    UPDATES_F,
-    CONTEXT_F,
-    RESERVED,
-];
-
-const UPDATE_SLOT: Field = Field::new("slot", 0, 2);
-const UPDATE_EXTENT: Field = Field::new("extent", 2, 4);
-
-/// The fields of one update in a log sector.
-pub(crate) const UPDATE_FIELDS: &[Field] = &[UPDATE_SLOT, UPDATE_EXTENT];
+record! {
+    /// The fields of one update in a log sector.
+    UPDATE_FIELDS:
+    UPDATE_SLOT = "slot", 0, 2;
+    UPDATE_EXTENT = "extent", 2, 4;
+}
 
 /// Consecutive sectors that hold the whole table, and one to spare.
 pub(crate) fn window(slots: u32) -> u64 {

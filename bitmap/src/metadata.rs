@@ -12,7 +12,7 @@ use crate::geometry::{Geometry, NodeId};
 use crate::journal::{Journal, Recovered, Ring};
 use crate::layout::{Layout, LayoutError, Placement, check_geometry};
 use crate::slot_bits::SlotBits;
-use crate::superblock::{DeviceFlags, SUPERBLOCK_SIZE, Slot, SlotKind, Superblock};
+use crate::superblock::{DeviceFlags, SUPERBLOCK_SIZE, Slot, SlotFlags, SlotKind, Superblock};
 use crate::unit::{Identity, Level};
 use alloc::collections::BTreeSet;
 use alloc::vec;
@@ -88,10 +88,12 @@ impl Metadata {
         let slot = |&node: &NodeId| Slot {
             kind: SlotKind::Peer,
             node,
+            bitmap_uuid: Generation::NONE,
+            dagtag: 0,
+            flags: SlotFlags::default(),
             epoch: 1,
             // Nobody knows what the peer holds.
             default_set: true,
-            ..Slot::FREE
         };
         let slots = params.slots.iter().map(slot).collect();
         let layout = Layout::new(
@@ -283,11 +285,13 @@ impl Metadata {
     /// Takes all changed bits into the next commit. If nothing is changed that is not on its way,
     /// no commit is needed: the ticket is that of the commit in flight, or durable already.
     pub fn sync_bits(&mut self) -> Ticket {
-        if !self.slots.iter().any(SlotBits::is_changed) {
-            return Ticket(self.started);
+        self.sync_wanted |= self.slots.iter().any(SlotBits::is_changed);
+        // A bitmap filled or cleared as a whole waits in the superblock.
+        if self.sync_wanted || self.superblock_changed {
+            self.next_ticket()
+        } else {
+            Ticket(self.started)
         }
-        self.sync_wanted = true;
-        self.next_ticket()
     }
 
     /// Asks for all `extents` to be in the log, and makes them the most recently used. An extent

@@ -2,25 +2,25 @@
 //! levels share it: a unit holds dirty bits, a summary sector holds one bit per unit. This file
 //! knows its bytes; `slot_bits.rs` knows what they mean together.
 
-use crate::codec::{Field, SECTOR, Sector, is_sealed, seal};
+use crate::codec::{SECTOR, Sector, is_sealed, record, seal};
 use crate::dirty::LEAF_BYTES;
 
 const MAGIC: u64 = u32::from_le_bytes(*b"PlxB") as u64;
 
-const MAGIC_F: Field = Field::new("magic", 0, 4);
-const CRC: Field = Field::new("crc32", 4, 4);
-const DEVICE: Field = Field::new("device_uuid", 8, 8);
-const SLOT: Field = Field::new("slot", 16, 1);
-const LEVEL: Field = Field::new("level", 17, 1);
-const RESERVED: Field = Field::new("reserved", 18, 2);
-const INDEX: Field = Field::new("index", 20, 4);
-const EPOCH: Field = Field::new("epoch", 24, 4);
-const SEQUENCE: Field = Field::new("sequence", 28, 4);
-const PAYLOAD: Field = Field::new("payload", 32, LEAF_BYTES);
-
-/// The fields of a unit.
-pub(crate) const FIELDS: &[Field] =
-    &[MAGIC_F, CRC, DEVICE, SLOT, LEVEL, RESERVED, INDEX, EPOCH, SEQUENCE, PAYLOAD];
+record! {
+    /// The fields of a unit.
+    FIELDS:
+    MAGIC_F = "magic", 0, 4;
+    CRC = "crc32", 4, 4;
+    DEVICE = "device_uuid", 8, 8;
+    SLOT = "slot", 16, 1;
+    LEVEL = "level", 17, 1;
+    RESERVED = "reserved", 18, 2;
+    INDEX = "index", 20, 4;
+    EPOCH = "epoch", 24, 4;
+    SEQUENCE = "sequence", 28, 4;
+    PAYLOAD = "payload", 32, LEAF_BYTES;
+}
 
 /// What the bits of a sector stand for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

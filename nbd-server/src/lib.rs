@@ -23,6 +23,8 @@ pub mod closing;
 pub mod device;
 pub mod memory;
 pub mod nbd;
+#[cfg(test)]
+mod test_random;
 
 pub use closing::{Closer, Closing};
 pub use device::{

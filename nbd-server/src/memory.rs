@@ -89,6 +89,13 @@ impl MemoryDevice {
         while self.release(0) {}
     }
 
+    /// Drops all held requests, as a back end does that is torn down.
+    pub fn discard(&self) {
+        // Out of the borrow: each drop calls back.
+        let held = self.0.held.take();
+        drop(held);
+    }
+
     /// Clients are told that the device closes.
     pub fn close(&self, reason: &str) {
         self.0.closer.close(reason);

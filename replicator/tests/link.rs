@@ -1,4 +1,5 @@
 //! Links over loopback: two ends in one process, and strangers of all kinds.
+#![allow(clippy::unwrap_used)]
 
 mod samples;
 
@@ -253,34 +254,12 @@ async fn payloads_are_aligned_and_keep_their_order() {
         (received.len() == sent.len()).then_some(())
     })
     .await;
-    assert!(high.buffers.values().all(|buffer| buffer.as_ref().as_ptr() as usize % 4096 == 0));
+    let address = |buffer: &Buffer| buffer.as_ref().as_ptr() as usize;
+    assert!(high.buffers.values().all(|buffer| address(buffer).is_multiple_of(4096)));
     for (i, (_, message, payload)) in received.iter().enumerate() {
         assert_eq!(*message, write(i as u64, 0, sent[i].len() as u64));
         assert!(payload.as_ref() == Some(&sent[i]), "payload {i}");
     }
-}
-
-#[tokio::test]
-async fn both_nodes_must_want_the_link() {
-    let (mut low, mut high) = hosts(|_| {}, |_| {}).await;
-    // The dialer first: its authenticated connection waits.
-    low.links.connect(LinkId(1), HIGH);
-    let address = high.links.address().unwrap();
-    // A second, complete handshake ends only after the first one was taken note of.
-    during(&mut high, async {
-        let _ = &address;
-        until(&mut [&mut low], |_| Some(())).await;
-    })
-    .await;
-    high.links.connect(LinkId(101), LOW);
-    let mut ups = vec![];
-    until(&mut [&mut low, &mut high], |hosts| {
-        ups.extend(hosts.iter_mut().filter_map(|host| host.up()));
-        (ups.len() == 2).then_some(())
-    })
-    .await;
-    ups.sort_unstable();
-    assert_eq!(ups, [(LinkId(1), 101), (LinkId(101), 100)]);
 }
 
 #[tokio::test]
@@ -308,11 +287,12 @@ async fn an_attempt_nobody_wants_ends() {
 async fn rejected(lower: impl Fn(&mut LinkConfig), upper: impl Fn(&mut LinkConfig)) -> String {
     let mut config = high();
     upper(&mut config);
+    let peer = config.peers[0].node;
     let mut high = Host::new(config).await;
     let mut config = self::config(LOW, HIGH, high.links.address().unwrap());
     lower(&mut config);
     let mut low = Host::new(config).await;
-    high.links.connect(LinkId(101), LOW);
+    high.links.connect(LinkId(101), peer);
     low.links.connect(LinkId(1), HIGH);
     let down = until(&mut [&mut low, &mut high], |hosts| hosts[0].down()).await;
     assert_eq!(high.arrivals, [], "NET-3: a stranger changes no state");
@@ -386,58 +366,90 @@ async fn mismatches_of_proved_ends_are_told_to_both() {
     assert!(texts[1].contains("it has a shared-secret and we have none"), "{texts:?}");
 }
 
-// ---- strangers ----
+// ---- ends that are no `Links` ----
 
-async fn dial(host: &Host) -> TcpStream {
-    TcpStream::connect(host.links.address().unwrap()).await.unwrap()
+async fn dial(address: SocketAddr) -> TcpStream {
+    TcpStream::connect(address).await.unwrap()
 }
 
-/// Is the connection closed without another byte?
-async fn is_closed(stream: &mut TcpStream) -> bool {
-    match timeout(PATIENCE, stream.read(&mut [0; 64])).await.expect("in time") {
-        Ok(bytes) => bytes == 0,
-        Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
-    }
+async fn rest(stream: &mut TcpStream) -> Vec<u8> {
+    let mut bytes = vec![];
+    // A reset is an end, too.
+    let _ = timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.expect("in time");
+    bytes
 }
 
 fn stranger(end: End, from: NodeId, to: NodeId, secret: bool) -> Hello {
-    Hello {
-        authentication: secret,
-        nonce: [7; 32],
-        incarnation: 666,
-        ..Hello::new(end, from, to, "r0".into())
-    }
+    let new = Hello::new(end, from, to, "r0".into());
+    Hello { authentication: secret, nonce: [7; 32], incarnation: 666, ..new }
 }
+
+const DIALER: &[u8] = b"pollux link 1, dialer";
+const ACCEPTOR: &[u8] = b"pollux link 1, acceptor";
 
 fn prove(secret: &str, end: &[u8], dialer: &[u8], acceptor: &[u8]) -> [u8; 32] {
     let mac = <Hmac<Sha256> as Mac>::new_from_slice(secret.as_bytes()).unwrap();
     mac.chain_update(end).chain_update(dialer).chain_update(acceptor).finalize().into_bytes().into()
 }
 
-const DIALER: &[u8] = b"pollux link 1, dialer";
-
-/// A handshake as a dialer, built here; the stream after the acceptor's proof.
-async fn shake(host: &Host, secret: &str) -> TcpStream {
-    let mut stream = dial(host).await;
-    let ours = stranger(End::Dialer, LOW, HIGH, true).encode();
-    stream.write_all(&ours).await.unwrap();
+/// Says hello and hears it.
+async fn greet(address: SocketAddr, hello: &[u8]) -> (TcpStream, [u8; HELLO_LEN]) {
+    let mut stream = dial(address).await;
+    stream.write_all(hello).await.unwrap();
     let mut theirs = [0; HELLO_LEN];
     stream.read_exact(&mut theirs).await.unwrap();
-    let proof = prove(secret, DIALER, &ours, &theirs);
-    stream.write_all(&Answer::Proof(proof).encode()).await.unwrap();
-    stream
+    (stream, theirs)
 }
 
 async fn answer(stream: &mut TcpStream) -> Answer {
     let mut bytes = [0; ANSWER_LEN];
-    stream.read_exact(&mut bytes).await.unwrap();
+    timeout(PATIENCE, stream.read_exact(&mut bytes)).await.expect("in time").unwrap();
     Answer::decode(&bytes).unwrap()
 }
 
-async fn guarded() -> Host {
+/// A handshake as node 0, up to our proof.
+async fn shake(address: SocketAddr, secret: &str) -> TcpStream {
+    let ours = stranger(End::Dialer, LOW, HIGH, true).encode();
+    let (mut stream, theirs) = greet(address, &ours).await;
+    let proof = Answer::Proof(prove(secret, DIALER, &ours, &theirs));
+    stream.write_all(&proof.encode()).await.unwrap();
+    stream
+}
+
+async fn guarded(change: impl Fn(&mut LinkConfig)) -> (Host, SocketAddr) {
     let mut config = high();
     config.secret = Some(Secret::new("one"));
-    Host::new(config).await
+    change(&mut config);
+    let host = Host::new(config).await;
+    let address = host.links.address().unwrap();
+    (host, address)
+}
+
+/// A link of a guarded host whose other end is in our hands.
+async fn handmade(host: &mut Host, address: SocketAddr, id: u64) -> TcpStream {
+    host.links.connect(LinkId(id), LOW);
+    let stream = during(host, async {
+        let mut stream = shake(address, "one").await;
+        assert!(matches!(answer(&mut stream).await, Answer::Proof(_)));
+        assert_eq!(answer(&mut stream).await, Answer::Begin);
+        stream
+    })
+    .await;
+    assert_eq!(host.up(), Some((LinkId(id), 666)));
+    stream
+}
+
+fn frames(samples: &[Sample]) -> Vec<u8> {
+    let (mut encoder, mut bytes) = (Encoder::new(Integrity::None), vec![]);
+    for sample in samples {
+        encoder.encode(&sample.message, sample.payload.as_deref(), &mut bytes);
+        bytes.extend(sample.payload.as_deref().unwrap_or_default());
+    }
+    bytes
+}
+
+fn ping() -> Sample {
+    Sample { name: "", message: Message::Ping, payload: None }
 }
 
 #[tokio::test]
@@ -445,68 +457,440 @@ async fn garbage_closes_that_connection_only() {
     let (mut low, mut high) = linked(|_| {}).await;
     let address = high.links.address().unwrap();
     for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0; 300], &[255; 100_000]] {
-        let refused = async {
-            let mut stream = TcpStream::connect(address).await.unwrap();
-            // The end may be closed while we write.
+        let answered = during(&mut high, async {
+            let mut stream = dial(address).await;
+            // It may be closed while we write.
             let _ = stream.write_all(garbage).await;
             let _ = stream.shutdown().await;
-            is_closed(&mut stream).await
-        };
-        assert!(during(&mut high, refused).await);
+            rest(&mut stream).await
+        });
+        assert_eq!(answered.await, b"");
     }
     exchange(&mut low, &mut high).await;
-    assert_eq!(high.arrivals.iter().filter(|a| matches!(a, Arrival::Link(..))).count(), 0);
+    assert!(!high.arrivals.iter().any(|arrival| matches!(arrival, Arrival::Link(..))));
 }
 
 #[tokio::test]
-async fn a_proof_must_be_of_this_secret_and_this_connection() {
-    let mut host = guarded().await;
+async fn a_proof_is_of_this_secret_and_this_connection() {
+    let (mut host, address) = guarded(|_| {}).await;
     host.links.connect(LinkId(101), LOW);
-    let strangers = async |host: &Host| {
-        // A good one, to record what it says, and that the acceptor proves itself too.
-        let mut good = shake(host, "one").await;
-        assert!(matches!(answer(&mut good).await, Answer::Proof(_)));
-        let mut wrong = shake(host, "other").await;
-        assert_eq!(answer(&mut wrong).await, Answer::WrongProof);
-        assert!(is_closed(&mut wrong).await);
+    let ours = stranger(End::Dialer, LOW, HIGH, true).encode();
+    during(&mut host, async {
+        let mut wrong = shake(address, "other").await;
+        assert_eq!(rest(&mut wrong).await, Answer::WrongProof.encode());
 
-        // Replay: the acceptor's nonce is another one.
-        let ours = stranger(End::Dialer, LOW, HIGH, true).encode();
-        let mut first = dial(host).await;
-        first.write_all(&ours).await.unwrap();
-        let mut theirs = [0; HELLO_LEN];
-        first.read_exact(&mut theirs).await.unwrap();
+        // A proof that was right, on a connection with another nonce.
+        let (_first, theirs) = greet(address, &ours).await;
         let recorded = Answer::Proof(prove("one", DIALER, &ours, &theirs)).encode();
-        let mut second = dial(host).await;
-        second.write_all(&ours).await.unwrap();
-        second.read_exact(&mut theirs).await.unwrap();
+        let (mut second, _) = greet(address, &ours).await;
         second.write_all(&recorded).await.unwrap();
-        assert_eq!(answer(&mut second).await, Answer::WrongProof);
+        assert_eq!(rest(&mut second).await, Answer::WrongProof.encode());
 
-        // No proof, and words out of order.
-        for bytes in [Answer::Proof([0; 32]).encode(), Answer::Begin.encode(), [0; ANSWER_LEN]] {
-            let mut stream = dial(host).await;
-            stream.write_all(&ours).await.unwrap();
-            stream.read_exact(&mut theirs).await.unwrap();
+        // The right secret, for the other end.
+        let (mut other, theirs) = greet(address, &ours).await;
+        let proof = Answer::Proof(prove("one", ACCEPTOR, &ours, &theirs));
+        other.write_all(&proof.encode()).await.unwrap();
+        assert_eq!(rest(&mut other).await, Answer::WrongProof.encode());
+
+        // Words out of order, and noise.
+        for bytes in [Answer::Begin.encode(), Answer::WrongProof.encode(), [0; ANSWER_LEN]] {
+            let (mut stream, _) = greet(address, &ours).await;
             stream.write_all(&bytes).await.unwrap();
-            let mut rest = vec![];
-            let _ = stream.read_to_end(&mut rest).await;
-            assert!(rest.is_empty() || rest == Answer::WrongProof.encode());
+            assert_eq!(rest(&mut stream).await, b"");
         }
 
-        // Without authentication: refused, and told so by our hello.
-        let mut open = dial(host).await;
-        open.write_all(&stranger(End::Dialer, LOW, HIGH, false).encode()).await.unwrap();
-        open.read_exact(&mut theirs).await.unwrap();
+        // No authentication at all.
+        let open = stranger(End::Dialer, LOW, HIGH, false).encode();
+        let (mut open, theirs) = greet(address, &open).await;
         assert!(Hello::decode(&theirs).unwrap().authentication);
-        assert!(is_closed(&mut open).await);
-        good
-    };
-    let address = host.links.address().unwrap();
-    let observer = Observer(address);
-    let good = during(&mut host, observer.run(strangers)).await;
-    // The good one came first and got the link; the others changed nothing.
-    assert_eq!(host.up(), Some((LinkId(101), 666)));
+        assert_eq!(rest(&mut open).await, b"");
+    })
+    .await;
+    assert_eq!(host.arrivals, [], "NET-3");
+    assert_eq!(host.links.linked(), []);
+}
+
+#[tokio::test]
+async fn our_own_words_are_not_believed() {
+    // To the acceptor: its own hello, from another connection.
+    let (mut host, address) = guarded(|_| {}).await;
+    host.links.connect(LinkId(101), LOW);
+    during(&mut host, async {
+        let ours = stranger(End::Dialer, LOW, HIGH, true).encode();
+        let (_first, theirs) = greet(address, &ours).await;
+        let (mut second, _) = greet(address, &theirs).await;
+        assert_eq!(rest(&mut second).await, b"");
+    })
+    .await;
     assert_eq!(host.arrivals, []);
-    drop(good);
+
+    // To the dialer: all it says; then its proof as if it were the acceptor's.
+    for mirror_hello in [true, false] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut config = config(LOW, HIGH, listener.local_addr().unwrap());
+        config.secret = Some(Secret::new("one"));
+        let mut low = Host::new(config).await;
+        low.links.connect(LinkId(1), HIGH);
+        during(&mut low, async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut hello = [0; HELLO_LEN];
+            stream.read_exact(&mut hello).await.unwrap();
+            if !mirror_hello {
+                hello = stranger(End::Acceptor, HIGH, LOW, true).encode();
+            }
+            stream.write_all(&hello).await.unwrap();
+            let mut proof = [0; ANSWER_LEN];
+            if stream.read_exact(&mut proof).await.is_ok() {
+                stream.write_all(&proof).await.unwrap();
+            }
+            rest(&mut stream).await
+        })
+        .await;
+        let (_, why) = until(&mut [&mut low], |hosts| hosts[0].down()).await;
+        let LinkDown::Rejected(text) = why else { panic!("{why:?}") };
+        let expected = if mirror_hello { "our own words came back" } else { "secrets differ" };
+        assert!(text.contains(expected), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_waits_for_the_node_to_want_it() {
+    let (mut host, address) = guarded(|_| {}).await;
+    let mut stream = during(&mut host, shake(address, "one")).await;
+    let first = during(&mut host, answer(&mut stream)).await;
+    assert!(matches!(first, Answer::Proof(_)), "{first:?}");
+    assert_eq!(host.arrivals, []);
+    host.links.connect(LinkId(101), LOW);
+    assert_eq!(during(&mut host, answer(&mut stream)).await, Answer::Begin);
+    assert_eq!(host.up(), Some((LinkId(101), 666)));
+}
+
+#[tokio::test]
+async fn a_connection_waits_no_longer_than_it_may() {
+    let (mut host, address) = guarded(|c| c.timing.wait = Duration::from_millis(100)).await;
+    let left = during(&mut host, async {
+        let mut stream = shake(address, "one").await;
+        assert!(matches!(answer(&mut stream).await, Answer::Proof(_)));
+        rest(&mut stream).await
+    });
+    assert_eq!(left.await, b"");
+    assert_eq!(host.arrivals, []);
+}
+
+#[tokio::test]
+async fn a_fresh_connection_ends_the_old_link_first() {
+    let (mut host, address) = guarded(|_| {}).await;
+    // The old one is never closed by the peer: its host has lost power.
+    let mut old = handmade(&mut host, address, 101).await;
+    let mut fresh = during(&mut host, shake(address, "one")).await;
+    let down = until(&mut [&mut host], |hosts| hosts[0].down()).await;
+    assert_eq!(down, (LinkId(101), LinkDown::Broken));
+    assert_eq!(during(&mut host, rest(&mut old)).await, b"");
+    assert!(matches!(during(&mut host, answer(&mut fresh)).await, Answer::Proof(_)));
+    host.links.connect(LinkId(102), LOW);
+    assert_eq!(during(&mut host, answer(&mut fresh)).await, Answer::Begin);
+    assert_eq!(host.up(), Some((LinkId(102), 666)));
+    // Nothing of the old one reaches the new one.
+    host.send(101, &ping());
+    host.send(102, &Sample { name: "", message: Message::Pong, payload: None });
+    let mut bytes = vec![0; 32];
+    during(&mut host, fresh.read_exact(&mut bytes)).await.unwrap();
+    assert_eq!(bytes, frames(&[Sample { name: "", message: Message::Pong, payload: None }]));
+}
+
+#[tokio::test]
+async fn a_dead_connection_does_not_break_a_good_link() {
+    let (mut host, address) = guarded(|_| {}).await;
+    let mut good = handmade(&mut host, address, 101).await;
+    // It proves itself and is gone before the owner hears of it.
+    let mut dead = shake(address, "one").await;
+    assert!(matches!(answer(&mut dead).await, Answer::Proof(_)));
+    drop(dead);
+    good.write_all(&frames(&[ping()])).await.unwrap();
+    let seen = until(&mut [&mut host], |hosts| {
+        let seen = hosts[0].messages();
+        (!seen.is_empty()).then_some(seen)
+    })
+    .await;
+    assert_eq!(seen, [(LinkId(101), Message::Ping, None)]);
+    assert_eq!(host.links.linked(), [LOW]);
+}
+
+#[tokio::test]
+async fn who_says_nothing_is_sent_away() {
+    let (mut host, address) = guarded(|c| c.timing.hello = Duration::from_millis(500)).await;
+    during(&mut host, async {
+        let mut silent = dial(address).await;
+        let mut slow = dial(address).await;
+        slow.write_all(b"POLL").await.unwrap();
+        let (mut mute, _) = greet(address, &stranger(End::Dialer, LOW, HIGH, true).encode()).await;
+        for stream in [&mut silent, &mut slow, &mut mute] {
+            assert_eq!(rest(stream).await, b"");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn many_silent_strangers_do_not_keep_a_peer_out() {
+    let (mut host, address) = guarded(|c| c.timing.hello = PATIENCE).await;
+    let strangers = during(&mut host, async {
+        let mut strangers = vec![];
+        for _ in 0..20 {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind("127.0.0.9:0".parse().unwrap()).unwrap();
+            strangers.push(socket.connect(address).await.unwrap());
+        }
+        // Those beyond the limit are closed at once, the others held.
+        for stream in &mut strangers[8..] {
+            assert_eq!(rest(stream).await, b"");
+        }
+        strangers
+    })
+    .await;
+    let link = handmade(&mut host, address, 101).await;
+    let nothing = strangers[0].try_read(&mut [0]).unwrap_err();
+    assert_eq!(nothing.kind(), std::io::ErrorKind::WouldBlock, "still held");
+    drop(link);
+}
+
+/// What becomes of a link on which these bytes arrive, then the end.
+async fn ended_by(bytes: &[u8]) -> Vec<Seen> {
+    let (mut host, address) = guarded(|_| {}).await;
+    let mut stream = handmade(&mut host, address, 101).await;
+    for ask in asks() {
+        host.send(101, &ask);
+    }
+    // Take the questions, so that our end closes without a reset.
+    let mut asked = vec![0; frames(&asks()).len()];
+    during(&mut host, stream.read_exact(&mut asked)).await.unwrap();
+    assert_eq!(asked, frames(&asks()));
+    // It may be closed while we write.
+    let _ = during(&mut host, stream.write_all(bytes)).await;
+    let _ = stream.shutdown().await;
+    let mut seen = vec![];
+    let down = until(&mut [&mut host], |hosts| {
+        seen.extend(hosts[0].messages());
+        hosts[0].down()
+    })
+    .await;
+    assert_eq!(down, (LinkId(101), LinkDown::Broken));
+    assert_eq!(host.arrivals, [], "nothing after the end");
+    assert_eq!(host.links.linked(), []);
+    seen
+}
+
+#[tokio::test]
+async fn what_came_whole_counts_when_a_link_ends() {
+    let small = || Sample { name: "", message: write(1, 0, 512), payload: Some(pattern(512, 1)) };
+    let large =
+        || Sample { name: "", message: write(2, 0, 50_000), payload: Some(pattern(50_000, 2)) };
+    let first = |seen: &[Seen]| matches!(seen, [(_, Message::Ping, None)]);
+    assert!(first(&ended_by(&frames(&[ping()])).await), "closed between messages");
+    for sample in [small, large] {
+        let whole = frames(&[ping(), sample()]);
+        let head = frames(&[ping()]).len();
+        for cut in [head + 1, head + 32, head + 33, whole.len() - 1] {
+            assert!(first(&ended_by(&whole[..cut]).await), "cut after {cut}");
+        }
+        assert_eq!(ended_by(&whole).await.len(), 2);
+    }
+    let mut altered = frames(&[ping(), small()]);
+    altered[40] ^= 1;
+    assert!(first(&ended_by(&altered).await), "checksum");
+    let repeated = [frames(&[ping()]), frames(&[ping()])].concat();
+    assert!(first(&ended_by(&repeated).await), "sequence");
+}
+
+#[tokio::test]
+async fn answers_must_be_to_questions() {
+    let answer = |id, len: usize| Sample {
+        name: "",
+        message: Message::ReadData { id, buffer: Some(UNNAMED) },
+        payload: Some(vec![1; len]),
+    };
+    assert_eq!(ended_by(&frames(&[ping(), answer(21, 12)])).await.len(), 2);
+    assert_eq!(ended_by(&frames(&[ping(), answer(21, 13)])).await.len(), 1, "too long");
+    assert_eq!(ended_by(&frames(&[ping(), answer(21, 11)])).await.len(), 1, "too short");
+    assert_eq!(ended_by(&frames(&[ping(), answer(20, 12)])).await.len(), 1, "not asked");
+    assert_eq!(ended_by(&frames(&[ping(), answer(23, 12)])).await.len(), 1, "asked otherwise");
+    assert_eq!(ended_by(&frames(&[answer(21, 12), answer(21, 12)])).await.len(), 1, "twice");
+}
+
+#[tokio::test]
+async fn bytes_may_arrive_one_by_one() {
+    let (mut host, address) = guarded(|_| {}).await;
+    let mut stream = handmade(&mut host, address, 101).await;
+    stream.set_nodelay(true).unwrap();
+    let mut samples = samples::all();
+    samples.retain(|s| !matches!(s.message, Message::ReadData { .. } | Message::SyncData { .. }));
+    let mut seen = vec![];
+    for &byte in &frames(&samples) {
+        stream.write_all(&[byte]).await.unwrap();
+        until(&mut [&mut host], |_| Some(())).await;
+        seen.extend(host.messages());
+    }
+    until(&mut [&mut host], |hosts| {
+        seen.extend(hosts[0].messages());
+        (seen.len() == samples.len()).then_some(())
+    })
+    .await;
+    for ((_, message, payload), sample) in seen.into_iter().zip(samples) {
+        assert_eq!((message, payload), (sample.message, sample.payload));
+    }
+}
+
+#[tokio::test]
+async fn receives_may_end_anywhere() {
+    const RECEIVE: usize = 256 << 10;
+    for total in [RECEIVE - 1, RECEIVE, RECEIVE + 1, RECEIVE + 31, RECEIVE + 32, RECEIVE + 33] {
+        // 4 KiB writes, then one that ends exactly at `total`; all of it there at once.
+        let one = |dagtag: usize, len: usize| Sample {
+            name: "",
+            message: write(dagtag as u64, 0, len as u64),
+            payload: Some(pattern(len, dagtag as u64)),
+        };
+        let frame = frames(&[one(0, 4096)]).len();
+        let mut samples: Vec<_> = (0..total / frame - 1).map(|i| one(i, 4096)).collect();
+        let left = total - frames(&samples).len();
+        samples.push(one(samples.len(), left - (frame - 4096)));
+        let mut stream_bytes = frames(&samples);
+        assert_eq!(stream_bytes.len(), total);
+        let whole = samples.len();
+        samples.push(ping());
+        stream_bytes = frames(&samples);
+
+        let (mut host, address) = guarded(|_| {}).await;
+        let mut stream = handmade(&mut host, address, 101).await;
+        // Our writes come first: nothing reads meanwhile until the socket is full.
+        let (sent, seen) = (stream.write_all(&stream_bytes), &mut vec![]);
+        during(&mut host, sent).await.unwrap();
+        until(&mut [&mut host], |hosts| {
+            seen.extend(hosts[0].messages());
+            (seen.len() == whole + 1).then_some(())
+        })
+        .await;
+        for ((_, message, payload), sample) in seen.iter().zip(&samples) {
+            assert_eq!(message, &sample.message);
+            assert!(payload == &sample.payload);
+        }
+    }
+}
+
+#[tokio::test]
+async fn close_delivers_what_was_sent_before() {
+    let (mut low, mut high) = linked(|_| {}).await;
+    const COUNT: usize = 40;
+    let len = 1 << 20;
+    for i in 0..COUNT {
+        let sample = |seed| Sample {
+            name: "",
+            message: write(i as u64, 0, len as u64),
+            payload: Some(pattern(len, seed)),
+        };
+        high.send(101, &sample(i as u64));
+        // What is never read must not make the kernel throw away what was sent.
+        low.send(1, &sample(0));
+    }
+    high.send(101, &Sample { name: "", message: Message::Bye { outdate: false }, payload: None });
+    low.links.flush_turn();
+    high.links.close(LinkId(101));
+    assert_eq!(high.links.linked(), []);
+    let mut seen = vec![];
+    let down = async {
+        until(&mut [&mut low], |hosts| {
+            seen.extend(hosts[0].messages());
+            hosts[0].down()
+        })
+        .await
+    };
+    let (down, ()) = tokio::join!(down, high.links.closed());
+    assert_eq!(down, (LinkId(1), LinkDown::Broken));
+    assert_eq!(seen.len(), COUNT + 1);
+    for (i, (_, message, payload)) in seen[..COUNT].iter().enumerate() {
+        assert_eq!(*message, write(i as u64, 0, len as u64));
+        assert!(*payload == Some(pattern(len, i as u64)), "payload {i}");
+    }
+    assert_eq!(seen[COUNT].1, Message::Bye { outdate: false });
+    assert_eq!(high.arrivals, [], "a closed link says nothing");
+    // And again, over the same hosts.
+    connect(&mut low, &mut high, 2).await;
+}
+
+#[tokio::test]
+async fn an_attempt_can_be_closed() {
+    let (mut low, mut high) = hosts(|_| {}, |_| {}).await;
+    low.links.connect(LinkId(1), HIGH);
+    high.links.connect(LinkId(101), LOW);
+    low.links.close(LinkId(1));
+    high.links.close(LinkId(101));
+    connect(&mut low, &mut high, 2).await;
+    assert_eq!((low.arrivals.len(), high.arrivals.len()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_queue_beyond_its_limit_breaks_the_link() {
+    let (mut low, mut high) = linked(|config| config.limits.send_bytes = 1 << 20).await;
+    let large =
+        |len| Sample { name: "", message: write(1, 0, len), payload: Some(vec![1; len as usize]) };
+    low.send(1, &large((1 << 20) - 100));
+    until(&mut [&mut low, &mut high], |hosts| (!hosts[1].messages().is_empty()).then_some(()))
+        .await;
+    low.send(1, &large(1 << 20));
+    let down = until(&mut [&mut low, &mut high], |hosts| hosts[0].down()).await;
+    assert_eq!(down, (LinkId(1), LinkDown::Broken));
+    assert_eq!(low.links.linked(), []);
+}
+
+#[tokio::test]
+async fn the_largest_payload_travels() {
+    let (mut low, mut high) = linked(|config| config.integrity = Integrity::Crc32).await;
+    let payload = Some(pattern(MAX_PAYLOAD, 5));
+    low.send(1, &Sample { name: "", message: write(1, 0, MAX_PAYLOAD as u64), payload });
+    let mut seen = vec![];
+    until(&mut [&mut low, &mut high], |hosts| {
+        seen = hosts[1].messages();
+        (!seen.is_empty()).then_some(())
+    })
+    .await;
+    assert!(seen[0].2 == Some(pattern(MAX_PAYLOAD, 5)));
+}
+
+/// 4 KiB writes, 32 in flight, each acknowledged. Prints what it measures; `--nocapture` shows it.
+#[tokio::test]
+async fn writes_are_batched() {
+    let (mut low, mut high) = linked(|_| {}).await;
+    let payload = low.pool.copy_of(&pattern(4096, 1));
+    let (count, depth) = (20_000u64, 32);
+    let (mut sent, mut acknowledged, mut turns) = (0, 0, 0u64);
+    let start = Instant::now();
+    while acknowledged < count {
+        while sent < count.min(acknowledged + depth) {
+            sent += 1;
+            low.links.send(LinkId(1), write(sent, 0, 4096), |_| payload.clone());
+        }
+        low.links.flush_turn();
+        until(&mut [&mut high], |hosts| (!hosts[0].arrivals.is_empty()).then_some(())).await;
+        turns += 1;
+        for arrival in high.arrivals.drain(..) {
+            let Arrival::Message(id, Message::Write(write)) = arrival else {
+                panic!("{arrival:?}")
+            };
+            high.links.send(id, Message::Written(write.dagtag), |_| unreachable!());
+        }
+        high.buffers.clear();
+        high.links.flush_turn();
+        until(&mut [&mut low], |hosts| (!hosts[0].arrivals.is_empty()).then_some(())).await;
+        for arrival in low.arrivals.drain(..) {
+            assert_eq!(arrival, Arrival::Message(LinkId(1), Message::Written(acknowledged + 1)));
+            acknowledged += 1;
+        }
+    }
+    let each = start.elapsed().as_secs_f64() / count as f64;
+    println!(
+        "{:.2} us a write, both ends; {:.1} writes a turn",
+        each * 1e6,
+        count as f64 / turns as f64
+    );
+    assert!(turns <= count / depth + count / 100, "{turns} turns");
 }

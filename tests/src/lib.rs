@@ -4,4 +4,5 @@
 //! node's code: a checker that shares a misunderstanding with what it checks proves nothing.
 
 pub mod model;
+pub mod real;
 pub mod sim;

@@ -78,7 +78,7 @@ fn main() -> ExitCode {
     };
     let outcome = rounds::run(&plan, &stop);
     report(&arguments, &outcome);
-    if outcome.troubles.is_empty() && !stop.wanted() {
+    if outcome.troubles.is_empty() && !outcome.cut_short {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

@@ -7,7 +7,7 @@ use crate::geometry::{Geometry, NodeId};
 use crate::journal::{CONTEXT, NO_EXTENT, Ring, UPDATES};
 use crate::layout::{Layout, Placement};
 use crate::superblock::{
-    DeviceFlags, MAX_SLOTS, Slot, SlotFlags, SlotKind, Superblock, Unusable, crc_field,
+    CRC, DeviceFlags, MAX_SLOTS, Slot, SlotFlags, SlotKind, Superblock, Unusable,
 };
 use crate::unit::{Identity, Level, Unit};
 use proptest::prelude::*;
@@ -132,7 +132,7 @@ proptest! {
         for (at, value) in damage {
             record[at] = value;
         }
-        seal(&mut record, crc_field());
+        seal(&mut record, CRC);
         if let Ok(decoded) = Superblock::decode(&record, 0) {
             prop_assert!(decoded.layout().is_ok());
             prop_assert!(decoded.geometry.extents() > 0);
@@ -239,7 +239,7 @@ fn unknown_versions_and_features_are_refused() {
     let with = |at: usize, value: u32| {
         let mut record = superblock.encode(0);
         record[at..at + 4].copy_from_slice(&value.to_le_bytes());
-        seal(&mut record, crc_field());
+        seal(&mut record, CRC);
         Superblock::decode(&record, 0)
     };
     assert_eq!(with(8, 2), Err(Unusable::Version(2)));

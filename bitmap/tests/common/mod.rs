@@ -47,7 +47,7 @@ impl Disk {
     }
 
     pub(crate) fn sector(&self, offset: u64) -> Sector {
-        let base = || self.image[offset as usize..][..SECTOR].try_into().unwrap();
+        let base = || self.image[offset as usize..][..SECTOR].try_into().expect("a sector");
         self.changed.get(&offset).copied().unwrap_or_else(base)
     }
 
@@ -115,7 +115,7 @@ pub(crate) fn sectors(write: &MetaWrite) -> Vec<(u64, Sector)> {
     let offsets = (0..write.bytes.len()).step_by(SECTOR).map(|at| write.offset + at);
     match &write.bytes {
         Bytes::Data(data) => {
-            let parts = data.chunks(SECTOR).map(|part| part.try_into().unwrap());
+            let parts = data.chunks(SECTOR).map(|part| part.try_into().expect("a sector"));
             offsets.zip(parts).collect()
         }
         Bytes::Zeros(_) => offsets.map(|offset| (offset, [0; SECTOR])).collect(),
@@ -225,6 +225,7 @@ pub(crate) fn bits(metadata: &Metadata, slot: usize) -> Blocks {
         let words = run.start.div_ceil(64)..run.end / 64;
         if words.start < words.end {
             blocks.insert(run.start..words.start * 64);
+            blocks.0.resize(words.start as usize, 0);
             blocks.0.resize(words.end as usize, u64::MAX);
             blocks.insert(words.end * 64..run.end);
         } else {

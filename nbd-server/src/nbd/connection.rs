@@ -18,6 +18,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use tokio::task::yield_now;
 use tokio::time::{Sleep, sleep};
 
 pub(super) struct Connection<'a, T, D: BlockDevice> {
@@ -124,6 +125,7 @@ impl<'a, T: Transport, D: BlockDevice> Connection<'a, T, D> {
             if let Some(departure) = self.departure(closed.as_ref().map(|(reason, _)| reason)) {
                 return departure;
             }
+            let mut slept = false;
             let woken = poll_fn(|context| {
                 if let Some((reason, deadline)) = &mut closed {
                     if deadline.as_mut().poll(context).is_ready() {
@@ -132,10 +134,14 @@ impl<'a, T: Transport, D: BlockDevice> Connection<'a, T, D> {
                 } else if let Poll::Ready(reason) = closing.as_mut().poll(context) {
                     return Poll::Ready(Woken::Closing(reason));
                 }
-                self.poll_work(context).map(|()| Woken::Work)
+                let work = self.poll_work(context).map(|()| Woken::Work);
+                slept |= work.is_pending();
+                work
             });
             match woken.await {
-                Woken::Work => {}
+                Woken::Work if slept => {}
+                // There is more at once: first everybody else's turn, the device's owner's too.
+                Woken::Work => yield_now().await,
                 Woken::Closing(reason) => {
                     self.requests.close();
                     closed = Some((reason, Box::pin(sleep(self.limits.drain))));
@@ -183,10 +189,8 @@ impl<'a, T: Transport, D: BlockDevice> Connection<'a, T, D> {
         let completed = self.in_flight.poll(context).is_ready();
         let readable = self.listens() && self.transport.poll_readable(context).is_ready();
         let writable = !self.replies.is_empty() && self.transport.poll_writable(context).is_ready();
-        if self.full {
-            self.account.wake_on_room(context);
-        }
-        if completed || readable || writable { Poll::Ready(()) } else { Poll::Pending }
+        let room = self.full && self.account.poll_room(context).is_ready();
+        if completed || readable || writable || room { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// Receives once, straight into a payload if one is incomplete.

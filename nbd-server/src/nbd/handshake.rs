@@ -140,25 +140,28 @@ impl Handshake {
             if length > OPTION_SKIP {
                 return Step::Close(Ending::Violation("option payload too long"));
             }
-            if let Some(then) = self.without_payload(code, length, has(flags, FLAG_FIXED_NEWSTYLE))
-            {
-                let then = match then {
-                    Ok(then) => then,
-                    Err(ending) => return Step::Close(ending),
-                };
-                *input = rest;
-                self.skip = Some(Skip { left: length, option: code, then });
-            } else {
-                let length = usize::try_from(length).expect("at most OPTION_PAYLOAD");
-                let Some(payload) = rest.take(length) else { return Step::Starved };
-                *input = rest;
-                if let Some(step) = self.option(code, payload, out) {
-                    return step;
+            let decided = self.without_payload(code, length, has(flags, FLAG_FIXED_NEWSTYLE));
+            let payload = match decided {
+                Some(Err(ending)) => return Step::Close(ending),
+                Some(Ok(then)) => {
+                    self.skip = Some(Skip { left: length, option: code, then });
+                    None
                 }
-            }
+                None => {
+                    let payload = rest.take(length as usize);
+                    if payload.is_none() {
+                        return Step::Starved;
+                    }
+                    payload
+                }
+            };
+            *input = rest;
             self.options += 1;
             if self.options > OPTIONS {
                 return Step::Close(Ending::Violation("too many options"));
+            }
+            if let Some(step) = payload.and_then(|payload| self.option(code, payload, out)) {
+                return step;
             }
         }
     }

@@ -10,6 +10,8 @@ use crate::device::{BlockDevice, Geometry};
 use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::rc::Rc;
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
 
 /// Why there is no transmission phase.
 #[derive(Debug, thiserror::Error)]
@@ -38,10 +40,11 @@ pub(super) async fn negotiate<E: Exports>(
     receiver: &mut Receiver,
     exports: &E,
     mut closing: Closing,
+    linger: Duration,
 ) -> Result<Negotiated<E::Device>, Failure> {
     let mut out = Vec::new();
     let mut handshake = Handshake::new(&mut out);
-    let mut last_round = false;
+    let mut until: Option<Instant> = None;
     loop {
         let mut input = receiver.unread();
         let before = input.len();
@@ -51,16 +54,17 @@ pub(super) async fn negotiate<E: Exports>(
         let next = match step {
             Step::Starved => {
                 send(transport, &mut out).await?;
-                if last_round {
-                    return Err(Failure::ShutDown);
-                }
-                match or_closing(receive(transport, receiver), &mut closing).await {
-                    Ok(received) => received?,
-                    Err(reason) => {
-                        // What has arrived until now still gets an answer.
-                        last_round = true;
-                        handshake.shut_down(&reason);
-                        receive_now(transport, receiver)?;
+                let receiving = receive(transport, receiver);
+                if let Some(until) = until {
+                    timeout_at(until, receiving).await.map_err(|_| Failure::ShutDown)??;
+                } else {
+                    match or_closing(receiving, &mut closing).await {
+                        Ok(received) => received?,
+                        Err(reason) => {
+                            // What the client says for a while still gets an answer: why not.
+                            handshake.shut_down(&reason);
+                            until = Some(Instant::now() + linger);
+                        }
                     }
                 }
                 continue;
@@ -116,8 +120,8 @@ async fn open<E: Exports>(
 async fn or_closing<F: Future>(future: F, closing: &mut Closing) -> Result<F::Output, Rc<str>> {
     tokio::select! {
         biased;
-        value = future => Ok(value),
         reason = closing.closed() => Err(reason),
+        value = future => Ok(value),
     }
 }
 

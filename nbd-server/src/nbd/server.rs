@@ -14,7 +14,7 @@ use crate::closing::Closer;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 
@@ -69,14 +69,13 @@ impl<E: Exports> Server<E> {
     }
 
     /// Accepts clients until [`Server::shut_down`]; then closes `listener`. At the limit of
-    /// connections it waits for one to end before it accepts the next.
+    /// connections the next client waits for its greeting, and those behind it in the kernel.
     pub async fn listen(&self, listener: Listener) {
         let mut closing = self.0.closer.watch();
         let accept = async {
             loop {
-                let place = self.place().await;
                 match listener.accept().await {
-                    Ok((socket, client)) => self.start(place, socket, client),
+                    Ok((socket, client)) => self.serve(socket, client).await,
                     Err(error) => {
                         tracing::warn!(%error, "cannot accept a client");
                         sleep(ACCEPT_RETRY).await;
@@ -91,10 +90,16 @@ impl<E: Exports> Server<E> {
         }
     }
 
-    /// Serves one client that came in some other way. Returns when it has a place.
+    /// Serves one client, however it came in. Returns when it has a place; `client` is what to
+    /// call it in the log.
     pub async fn serve(&self, transport: impl Transport, client: String) {
-        let place = self.place().await;
-        self.start(place, transport, client);
+        let place = Arc::clone(&self.0.places).acquire_owned().await;
+        let place = place.expect("the semaphore is never closed");
+        let server = self.clone();
+        spawn_local(async move {
+            server.0.connection(transport, client).await;
+            drop(place);
+        });
     }
 
     /// Stops listening, answers new requests with an error, and returns when every connection has
@@ -105,26 +110,15 @@ impl<E: Exports> Server<E> {
         let ended = self.0.places.acquire_many(all).await;
         drop(ended.expect("the semaphore is never closed"));
     }
-
-    async fn place(&self) -> OwnedSemaphorePermit {
-        let place = Arc::clone(&self.0.places).acquire_owned().await;
-        place.expect("the semaphore is never closed")
-    }
-
-    fn start(&self, place: OwnedSemaphorePermit, transport: impl Transport, client: String) {
-        let server = self.clone();
-        spawn_local(async move {
-            server.0.connection(transport, client).await;
-            drop(place);
-        });
-    }
 }
 
 impl<E: Exports> Shared<E> {
     async fn connection(&self, transport: impl Transport, client: String) {
         let limits = self.limits;
         let mut receiver = Receiver::new(limits.receive_buffer);
-        let negotiation = negotiate(&transport, &mut receiver, &self.exports, self.closer.watch());
+        let closing = self.closer.watch();
+        let negotiation =
+            negotiate(&transport, &mut receiver, &self.exports, closing, limits.linger);
         let has_last_words = match timeout(limits.handshake, negotiation).await {
             Ok(Ok(negotiated)) => {
                 let export = negotiated.export.clone();

@@ -21,11 +21,6 @@ pub const DISK_THREAD_STACK: usize = 256 << 10;
 /// goes to the disk threads.
 pub const INLINE_BYTES: u64 = 1 << 20;
 
-/// Bytes that may be written from the owner's thread into the page cache of a file system that
-/// cannot promise not to wait, since the last flush. More would run into the kernel's throttling
-/// of writers (it starts at a tenth or so of the memory).
-pub const INLINE_DIRTY: u64 = 64 << 20;
-
 /// Zeros are written in pieces of this size where the kernel has no call for them.
 pub const ZERO_CHUNK: u64 = 1 << 20;
 

@@ -21,7 +21,6 @@ pub(super) struct Queue {
     syncs: [Syncs<Job>; 2],
     ready: Vec<Completion>,
     in_flight: usize,
-    flushing: usize,
     // Kept for its memory.
     finished: Vec<Finished>,
 }
@@ -37,7 +36,6 @@ impl Queue {
             syncs: Default::default(),
             ready: Vec::new(),
             in_flight: 0,
-            flushing: 0,
             finished: Vec::new(),
         })
     }
@@ -51,11 +49,6 @@ impl Queue {
         self.in_flight
     }
 
-    /// Flushes that run.
-    pub(super) fn flushing(&self) -> usize {
-        self.flushing
-    }
-
     /// Takes an operation in. `None` if it failed already.
     pub(super) fn admit(&mut self, token: IoToken, op: Op) -> Option<Job> {
         self.in_flight += 1;
@@ -63,7 +56,6 @@ impl Queue {
             self.ready.push(Completion { token, result: Err(error) });
             return None;
         }
-        self.flushing += usize::from(matches!(op, Op::Flush));
         let ticket = op.is_durable().then(|| self.syncs_of(&op).start());
         Some(Job { token, op, ticket })
     }
@@ -74,7 +66,6 @@ impl Queue {
 
     /// An admitted operation has ended.
     pub(super) fn finish(&mut self, job: Job, result: Result<Done, DiskError>) {
-        self.flushing -= usize::from(matches!(job.op, Op::Flush));
         if let Some(ticket) = job.ticket {
             let late = self.may_be_deceived(&job.op);
             let syncs = self.syncs_of(&job.op);

@@ -20,7 +20,6 @@ use crate::buffers::Pool;
 const TMPFS_MAGIC: i64 = 0x0102_1994;
 const RAMFS_MAGIC: i64 = 0x8584_58f6;
 const FUSE_MAGIC: i64 = 0x6573_5546;
-const EXT_MAGIC: i64 = 0xef53;
 
 /// Whether to go past the page cache. What is memory anyway never does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +54,6 @@ pub(super) struct Target {
     in_memory: bool,
     /// RWF_DSYNC does what it says. A FUSE server may ignore it, and knows fdatasync.
     dsync: bool,
-    absorbs_writes: bool,
 }
 
 impl Target {
@@ -104,8 +102,10 @@ impl Target {
             zero_block: sector,
             in_memory: on(TMPFS_MAGIC) || on(RAMFS_MAGIC),
             dsync: !on(FUSE_MAGIC),
-            absorbs_writes: on(EXT_MAGIC),
         };
+        // Reading must not make the file system note that it was read, which can wait for a journal.
+        // Only the owner may ask for that.
+        let _ = target.add_flag(OFlags::NOATIME);
         let try_direct = match access.past_cache {
             PastCache::No => false,
             PastCache::OnBlockDevices => block_device,
@@ -133,16 +133,17 @@ impl Target {
             _ => (4096, 4096),
         };
         // A file system that has no O_DIRECT refuses the flag here as it would in open.
-        let flags = match rustix::fs::fcntl_getfl(&self.file) {
-            Ok(flags) => flags | OFlags::DIRECT,
-            Err(_) => return false,
-        };
-        if rustix::fs::fcntl_setfl(&self.file, flags).is_err() {
+        if self.add_flag(OFlags::DIRECT).is_err() {
             return false;
         }
         (self.direct, self.block, self.memory) = (true, block, memory.max(1));
         self.zero_block = block;
         true
+    }
+
+    fn add_flag(&self, flag: OFlags) -> Result<(), Errno> {
+        let flags = rustix::fs::fcntl_getfl(&self.file)?;
+        rustix::fs::fcntl_setfl(&self.file, flags | flag)
     }
 
     pub(super) fn file(&self) -> &File {
@@ -173,13 +174,6 @@ impl Target {
     /// Whether writes may carry RWF_DSYNC in place of a later fdatasync.
     pub(super) fn has_dsync(&self) -> bool {
         self.dsync
-    }
-
-    /// Whether writing whole pages only copies them, within reason, though the kernel cannot be
-    /// asked for a promise (RWF_NOWAIT): ext4 allocates blocks later. A network or FUSE file system
-    /// may wait for its server.
-    pub(super) fn absorbs_writes(&self) -> bool {
-        self.absorbs_writes
     }
 
     /// Bytes of whole blocks it has now.
@@ -224,16 +218,6 @@ impl Target {
         (read == Ok(len)).then_some(())
     }
 
-    /// Writes into the page cache, never waiting: `Ok(false)` if that is not possible at present,
-    /// `Err` if this file system never promises it. Part of the bytes may have been written.
-    pub(super) fn write_now(&self, offset: u64, bytes: &[u8]) -> Result<bool, Errno> {
-        let from = &[IoSlice::new(bytes)];
-        match rustix::io::pwritev2(&self.file, from, offset, ReadWriteFlags::NOWAIT) {
-            Err(Errno::OPNOTSUPP) => Err(Errno::OPNOTSUPP),
-            written => Ok(written == Ok(bytes.len())),
-        }
-    }
-
     /// Writes any bytes anywhere. Blocks covered in part are read, merged and written whole:
     /// nothing else may write them meanwhile.
     pub(super) fn write(
@@ -271,12 +255,7 @@ impl Target {
     }
 
     /// Writes what [`Self::takes`].
-    pub(super) fn write_blocks(
-        &self,
-        mut offset: u64,
-        mut bytes: &[u8],
-        durable: bool,
-    ) -> Result<(), Cause> {
+    fn write_blocks(&self, mut offset: u64, mut bytes: &[u8], durable: bool) -> Result<(), Cause> {
         let flags = match durable && self.dsync {
             true => ReadWriteFlags::DSYNC,
             false => ReadWriteFlags::empty(),

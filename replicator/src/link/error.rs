@@ -86,6 +86,11 @@ pub(super) struct DialError {
 }
 
 impl DialError {
+    /// Was nobody there?
+    pub(super) fn is_absence(&self) -> bool {
+        matches!(self.error, HandshakeError::Io(_) | HandshakeError::Late)
+    }
+
     /// Only a whole hello that does not fit needs the operator; everything else may be the network, and is tried again.
     pub(super) fn into_down(self) -> LinkDown {
         match self.error {

@@ -247,7 +247,12 @@ impl Links {
                 arrivals.push(match result {
                     Ok(fresh) => self.establish(id, fresh, None),
                     Err(error) => {
-                        self.gate.warn(&self.config.resource, format_args!("{error}"));
+                        // A peer that is away is nothing new at every attempt.
+                        if error.is_absence() {
+                            tracing::debug!(resource = self.config.resource, "{error}");
+                        } else {
+                            self.gate.warn(&self.config.resource, format_args!("{error}"));
+                        }
                         down(id, error.into_down())
                     }
                 });

@@ -248,6 +248,7 @@ impl Node {
             suspended: self.held(),
             open: self.opens.len(),
             requests: self.unanswered,
+            operations: self.ops.len(),
             volumes: self.volumes.iter().map(|v| self.volume_status(v)).collect(),
             peers: (0..self.peers.len()).map(|p| self.peer_status(p)).collect(),
         }

@@ -46,6 +46,8 @@ pub(super) struct PeerOp {
     pub(super) volume: usize,
     pub(super) range: ByteRange,
     kind: Kind,
+    /// Has its range, and its extents in the log if it needs them.
+    ready: bool,
     /// With the disk now.
     running: bool,
     /// Holds its extents in the activity log.
@@ -252,7 +254,16 @@ impl Node {
     fn begin_op(&mut self, p: usize, v: usize, range: ByteRange, kind: Kind) {
         let id = self.new_op();
         let link = self.peers[p].link;
-        let op = PeerOp { peer: p, link, volume: v, range, kind, running: false, extents: false };
+        let op = PeerOp {
+            peer: p,
+            link,
+            volume: v,
+            range,
+            kind,
+            ready: false,
+            running: false,
+            extents: false,
+        };
         let writes = op.writes();
         if writes {
             self.peers[p].rx.active.insert(id);
@@ -277,18 +288,21 @@ impl Node {
         if logs && self.volumes[v].usable() {
             self.log_wanted(id);
         } else {
+            self.peer_op(id).ready = true;
             self.work.push_back(Work::Op(id));
         }
     }
 
     pub(super) fn peer_op_logged(&mut self, id: u64, ok: bool) {
-        self.peer_op(id).extents &= ok;
+        let op = self.peer_op(id);
+        op.extents &= ok;
+        op.ready = true;
         self.work.push_back(Work::Op(id));
     }
 
     pub(super) fn peer_op_step(&mut self, id: u64) {
         let op = self.peer_op(id).clone();
-        if op.running {
+        if op.running || !op.ready {
             return;
         }
         let (p, v) = (op.peer, op.volume);
@@ -342,7 +356,7 @@ impl Node {
     /// We cannot serve it.
     fn peer_read_failed(&mut self, id: u64) {
         let op = self.peer_op(id).clone();
-        if let Kind::Read { id: name, .. } = op.kind {
+        if let Kind::Read { id: name, .. } | Kind::SyncRead { id: name, .. } = op.kind {
             self.answer(&op, Message::ReadData { id: name, buffer: None });
         }
         self.end_peer_op(id, false);
@@ -361,15 +375,12 @@ impl Node {
         }
         let op = self.peer_op(id).clone();
         let Ok(done) = result else {
-            // A failed disk says so again and again; the first time counts.
-            if self.volumes[v].usable() {
-                self.disk_failed(v, "an operation on the data failed");
+            if !op.writes() {
+                self.read_failed(v);
+                return self.peer_read_failed(id);
             }
-            return if op.writes() {
-                self.end_peer_op(id, false)
-            } else {
-                self.peer_read_failed(id)
-            };
+            self.disk_failed(v, "a write failed");
+            return self.end_peer_op(id, false);
         };
         match op.kind {
             Kind::Write { fua, dagtag, .. } => {

@@ -3,6 +3,7 @@
 //! operations under way.
 
 use super::request::{ClientOp, Kind, Part, Stage};
+use super::resync::Fetched;
 use super::types::{Action, BufferId, DiskState, Protocol, RequestError};
 use super::waits::Then;
 use super::{Node, Op, Work};
@@ -98,7 +99,8 @@ impl Node {
         if self.paused {
             return;
         }
-        if self.must_mint() {
+        let flush = self.client(id).is_flush();
+        if (0..self.peers.len()).any(|p| self.lacks(p, flush)) {
             self.mint();
         }
         if let Some((v, ticket)) = self.generation_not_durable() {
@@ -133,12 +135,8 @@ impl Node {
         })
     }
 
-    /// A peer that shared our current generation lacks something now.
-    fn must_mint(&self) -> bool {
-        (0..self.peers.len()).any(|p| self.lacks(p))
-    }
-
-    fn lacks(&self, p: usize) -> bool {
+    /// Does a peer that shared our current generation lack something that this acknowledgement covers?
+    fn lacks(&self, p: usize, flush: bool) -> bool {
         (0..self.volumes.len()).any(|v| {
             if self.peers[p].counted(v) || !self.volumes[v].good() {
                 return false;
@@ -148,7 +146,7 @@ impl Node {
             };
             let meta = self.volumes[v].meta.as_ref().expect("a slot is in the metadata");
             meta.superblock().slots[slot].bitmap_uuid == Generation::NONE
-                && meta.bits(slot).count() > 0
+                && (meta.bits(slot).count() > 0 || (flush && self.peers[p].unsure))
         })
     }
 
@@ -250,15 +248,15 @@ impl Node {
     pub(super) fn peer_read_done(&mut self, p: usize, id: u64, buffer: Option<BufferId>) {
         match self.ops.get_mut(&id) {
             Some(Op::Client(op)) if op.is_read() && op.sent_to(p) && op.stage == Stage::Running => {
-                if let Some(buffer) = buffer {
-                    op.kind = Kind::Read { into: Some(buffer) };
-                    op.written = op.sent;
-                } else {
-                    // The peer's disk is going; its link will follow.
-                    op.sent = 0;
-                }
+                let Some(buffer) = buffer else {
+                    // It was the last good copy.
+                    return self.fail(id, RequestError::Io);
+                };
+                op.kind = Kind::Read { into: Some(buffer) };
+                op.written = op.sent;
                 self.count_copies(id);
             }
+            _ if buffer.is_none() => self.fetched(p, id, Fetched::Failed),
             _ => self.out.extend(buffer.map(Action::Release)),
         }
     }

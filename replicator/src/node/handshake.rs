@@ -199,6 +199,7 @@ impl Node {
         peer.reason = String::new();
         peer.discard_my_data = false;
         peer.promoting = false;
+        peer.unsure = false;
         peer.rx.author_diskless = 0;
         self.paused = false;
         let wait = self.waits.open(Then::HandshakeStable { peer: p, link });

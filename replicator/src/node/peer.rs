@@ -36,6 +36,9 @@ pub(super) struct Peer {
     pub(super) handshake: Handshake,
     pub(super) discard_my_data: bool,
     pub(super) role: Role,
+    /// What it wrote as Primary, or before we were started, may not be stable there, and no bit of ours says so. (Its own
+    /// activity log does.) A FLUSH alone then makes a promise that it may not hold (GI-2).
+    pub(super) unsure: bool,
     /// We let it become Primary, and have not heard yet whether it did.
     pub(super) promoting: bool,
     /// Operators who wait for us to have left it.
@@ -91,6 +94,7 @@ impl Peer {
             handshake: Handshake::None,
             discard_my_data: false,
             role: Role::Unknown,
+            unsure: true,
             promoting: false,
             leaving: Vec::new(),
             leaving_down: false,
@@ -152,7 +156,8 @@ impl Peer {
             let wait = timing.ping_interval + if self.pinged { timing.ping_timeout } else { 0 };
             self.heard.plus_ms(wait)
         });
-        alive.into_iter().chain(self.retry_at).chain(self.handshake.deadline()).min()
+        let resyncs = self.volumes.iter().filter_map(|v| v.target.as_ref()?.retry_at());
+        resyncs.chain(alive).chain(self.retry_at).chain(self.handshake.deadline()).min()
     }
 }
 
@@ -313,6 +318,7 @@ impl Node {
         }
         self.peers[p].state = ConnectionState::Unconnected;
         self.peers[p].handshake = Handshake::None;
+        self.peers[p].unsure |= self.peers[p].role == Role::Primary;
         self.peers[p].role = Role::Unknown;
         self.peers[p].promoting = false;
         self.peers[p].ready = false;

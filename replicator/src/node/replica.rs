@@ -214,6 +214,23 @@ impl Node {
         self.let_go(v, DiskState::Failed, why);
     }
 
+    /// A read failed. No write was lost, so the disk stays what it is: it is let go where a peer can serve in its place
+    /// (`on-io-error detach`), and kept where it is the last good copy; the one request fails then.
+    pub(super) fn read_failed(&mut self, v: usize) {
+        let number = self.volumes[v].number;
+        if self.volumes[v].usable() && self.peers.iter().any(|p| p.good(v)) {
+            let text = format!(
+                "volume {number}: a read failed: the disk is let go, the peer serves. Replace it, then `polluxadm attach`"
+            );
+            self.notice(Level::Error, text);
+            self.let_go(v, DiskState::Failed, "a read failed");
+        } else {
+            let text =
+                format!("volume {number}: a read failed, and no other good copy is within reach");
+            self.notice(Level::Error, text);
+        }
+    }
+
     /// As for `down`: nobody uses it any more.
     pub(super) fn release_disk(&mut self, v: usize) {
         self.let_go(v, DiskState::Detaching, "the disk was detached");

@@ -417,10 +417,6 @@ impl Node {
         let Some(Op::Client(op)) = self.ops.get_mut(&id) else {
             return;
         };
-        let read_into = match op.kind {
-            Kind::Read { into } => into,
-            Kind::Write { .. } | Kind::Flush => None,
-        };
         if op.local != Part::Waiting {
             // The disk was given up meanwhile.
             return;
@@ -437,11 +433,17 @@ impl Node {
             }
             Err(DiskError) => {
                 op.local = Part::Absent;
-                if let Some(into) = read_into {
-                    op.kind = Kind::Read { into: None };
-                    self.out.push(Action::Release(into));
+                let Kind::Read { into } = op.kind else {
+                    return self.disk_failed(v, "a write failed");
+                };
+                op.kind = Kind::Read { into: None };
+                self.out.extend(into.map(Action::Release));
+                self.read_failed(v);
+                if self.volumes[v].usable() {
+                    self.fail(id, RequestError::Io);
+                } else {
+                    self.work.push_back(Work::Op(id));
                 }
-                self.disk_failed(v, "an operation on the data failed");
             }
         }
     }

@@ -41,6 +41,8 @@ pub(super) struct Target {
     written: DirtyBitmap,
     commit: Option<Commit>,
     finishing: bool,
+    /// Some blocks could not be read at the source; they are tried again then.
+    retry_at: Option<Time>,
     grant: Option<(Generation, Vec<Generation>)>,
 }
 
@@ -61,7 +63,10 @@ struct Commit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fetched {
     Written,
+    /// Older than a client's write: to be asked for again.
     Dropped,
+    /// The source cannot read it: to be asked for again later.
+    Failed,
 }
 
 impl Target {
@@ -76,8 +81,14 @@ impl Target {
             written: DirtyBitmap::new(blocks),
             commit: None,
             finishing: false,
+            retry_at: None,
             grant: None,
         }
+    }
+
+    /// When blocks that could not be read are tried again.
+    pub(super) fn retry_at(&self) -> Option<Time> {
+        self.retry_at
     }
 
     fn idle(&self) -> bool {
@@ -219,8 +230,9 @@ impl Node {
                 target.finishing = true;
                 let volume = self.volumes[v].number;
                 self.send(p, Message::SyncFinish { volume });
-            } else {
-                // Bits that no pass has covered yet.
+            } else if target.retry_at.is_none_or(|at| self.now >= at) {
+                // Bits that no pass has covered yet, or that the source could not read.
+                target.retry_at = None;
                 target.todo = again;
                 target.cursor = 0;
                 self.ask(p, v);
@@ -301,6 +313,9 @@ impl Node {
                 Fetched::Written => {
                     volume.progress.copied += geometry.block_bytes(fetch.blocks.clone()).len();
                     target.written.set(fetch.blocks);
+                }
+                Fetched::Failed => {
+                    target.retry_at = Some(self.now.plus_ms(self.config.timing.checkpoint));
                 }
                 // Again, except for what became right by other means.
                 Fetched::Dropped => {

@@ -152,6 +152,10 @@ impl Node {
                     if !self.all_durable(tickets) {
                         return;
                     }
+                    // ROLE-2: the disk may have gone while the mark was written.
+                    if let Err((kind, text)) = self.may_promote(change.force) {
+                        return self.refuse_change(change.command, kind, text);
+                    }
                     return self.now_primary(change.command, change.force);
                 }
                 Stage::Quiesce => {

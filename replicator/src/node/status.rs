@@ -18,6 +18,8 @@ pub struct Status {
     pub open: usize,
     /// Requests accepted and not answered.
     pub requests: usize,
+    /// Operations under way, clients' and the peer's: a request that was answered may still be with the peer.
+    pub operations: usize,
     /// Our volumes.
     pub volumes: Vec<VolumeStatus>,
     /// Our peers.

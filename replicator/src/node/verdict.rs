@@ -73,6 +73,14 @@ pub fn verdict(a: &Facts, b: &Facts) -> Agreed {
         equal_is_source(a, b)
     };
 
+    let source = if a_is_source { a } else { b };
+    let mixed = source.volumes.iter().zip(&relations).any(|(v, r)| {
+        v.disk == DiskState::Inconsistent && !matches!(r, Relation::Idle | Relation::Same)
+    });
+    if mixed {
+        // RES-3: a mixture of times is no source, whatever the operator says; `primary --force` declares it good first.
+        return Agreed::Refuse(RefuseReason::SplitBrain);
+    }
     if let Some(agreed) = roles_forbid(a, b, &relations, a_is_source) {
         return agreed;
     }
@@ -143,6 +151,10 @@ fn inconsistent_peer(good: &VolumeFacts, bad: &VolumeFacts) -> Relation {
     let tracked = |g: Generation| g.is_real() && (g == bad.current || g == bad.sync_to);
     if tracked(good.current) || tracked(good.bitmap) {
         Relation::Ahead { full: false }
+    } else if bad.bitmap == good.current || bad.history.contains(&good.current) {
+        // GI-5: it went on after `good` was left behind, and its disk failed then. What it holds is newer, though no longer
+        // whole: only an operator gives that up.
+        Relation::Split { full: true }
     } else if !bad.current.is_real() || related(good, bad) {
         Relation::Ahead { full: true }
     } else {
@@ -168,7 +180,15 @@ fn compare(a: &VolumeFacts, b: &VolumeFacts) -> Relation {
         (false, true) => Relation::Behind { full: true },
         (true, true) => Relation::Split { full: true },
         (false, false) if a.bitmap.is_real() && a.bitmap == b.bitmap => {
-            Relation::Split { full: false }
+            // Both went on from the same generation. A side without a bit has nothing the other lacks: it only was ready
+            // to go on (SB-4).
+            match (a.bits > 0, b.bits > 0) {
+                (true, true) => Relation::Split { full: false },
+                (true, false) => Relation::Ahead { full: false },
+                (false, true) => Relation::Behind { full: false },
+                (false, false) if a.current > b.current => Relation::Ahead { full: false },
+                (false, false) => Relation::Behind { full: false },
+            }
         }
         (false, false) if related(a, b) => Relation::Split { full: true },
         (false, false) => Relation::Unrelated,

@@ -2,7 +2,7 @@
 //! not change what is sent, written by bincode.
 //!
 //! The only file that knows bincode. Bincode does not describe itself: a released shape never changes; a new one gets a
-//! new type id. States travel as numbers given here, never by the order of an enum.
+//! new type id.
 
 use super::error::WireError;
 use super::header::FrameType;
@@ -15,132 +15,146 @@ use alloc::vec::Vec;
 use bincode::{Decode, Encode};
 use bitmap::{Generation, NodeId};
 
-/// Declares a shape together with the table that documents it.
+/// Declares shapes together with the tables that document them. The `plain` ones are messages whose fields are sent as
+/// they are: for them it also makes the way there and back.
 macro_rules! shapes {
-    ($($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty,)* })*) => {
+    (
+        made { $($name:ident { $($field:ident: $type:ty,)* })* }
+        plain { $($message:ident, $plain:ident { $($part:ident: $kind:ty),* })* }
+    ) => {
         $(
-            $(#[$doc])*
             #[derive(Debug, Encode, Decode)]
             struct $name { $($field: $type,)* }
         )*
+        $(
+            #[derive(Debug, Encode, Decode)]
+            struct $plain { $($part: $kind),* }
+        )*
 
         /// Fields and types of every shape, in the order of their bytes; for the documentation test.
-        pub const SHAPES: &[(&str, &[(&str, &str)])] =
-            &[$((stringify!($name), &[$((stringify!($field), stringify!($type)),)*]),)*];
+        pub const SHAPES: &[(&str, &[(&str, &str)])] = &[
+            $((stringify!($name), &[$((stringify!($field), stringify!($type)),)*]),)*
+            $((stringify!($plain), &[$((stringify!($part), stringify!($kind)),)*]),)*
+        ];
+
+        fn encode_plain(message: &Message, out: &mut Vec<u8>) -> Option<FrameType> {
+            Some(match *message {
+                $(Message::$message { $($part),* } => {
+                    put(out, FrameType::$message, &$plain { $($part),* })
+                })*
+                _ => return None,
+            })
+        }
+
+        fn decode_plain(frame: FrameType, body: &[u8]) -> Option<Result<Message, WireError>> {
+            Some(match frame {
+                $(FrameType::$message => {
+                    take(frame, body).map(|$plain { $($part),* }| Message::$message { $($part),* })
+                })*
+                _ => return None,
+            })
+        }
     };
 }
 
 shapes! {
-    FactsShape {
-        node: u8,
-        incarnation: u64,
-        peer_incarnation: u64,
-        protocol: u8,
-        role: u8,
-        was_paused: bool,
-        crashed_primary: bool,
-        discard_my_data: bool,
-        volumes: Vec<VolumeShape>,
+    made {
+        FactsShape {
+            node: u8,
+            incarnation: u64,
+            peer_incarnation: u64,
+            protocol: u8,
+            role: u8,
+            was_paused: bool,
+            crashed_primary: bool,
+            discard_my_data: bool,
+            volumes: Vec<VolumeShape>,
+        }
+        VolumeShape {
+            number: u16,
+            disk: u8,
+            size: u64,
+            current: u64,
+            bitmap: u64,
+            sync_to: u64,
+            history: Vec<u64>,
+            bits: u64,
+        }
+        AgreedShape {
+            outcome: u8,
+            verdicts: Vec<u8>,
+            reason: u8,
+            text: String,
+        }
+        ReadyShape {
+            currents: Vec<u64>,
+        }
+        BitsShape {
+            volume: u16,
+            runs: Vec<(u64, u64)>,
+            last: bool,
+        }
+        SyncCommitShape {
+            id: u64,
+            volume: u16,
+            runs: Vec<(u64, u64)>,
+        }
+        SyncGrantShape {
+            volume: u16,
+            current: u64,
+            history: Vec<u64>,
+        }
+        RoleIsShape {
+            role: u8,
+        }
     }
-    VolumeShape {
-        number: u16,
-        disk: u8,
-        size: u64,
-        current: u64,
-        bitmap: u64,
-        sync_to: u64,
-        history: Vec<u64>,
-        bits: u64,
-    }
-    AgreedShape {
-        outcome: u8,
-        verdicts: Vec<u8>,
-        reason: u8,
-        text: String,
-    }
-    ReadyShape {
-        currents: Vec<u64>,
-    }
-    BitsShape {
-        volume: u16,
-        runs: Vec<(u64, u64)>,
-        last: bool,
-    }
-    SyncCommitShape {
-        id: u64,
-        volume: u16,
-        runs: Vec<(u64, u64)>,
-    }
-    SyncCommittedShape {
-        id: u64,
-    }
-    SyncFinishShape {
-        volume: u16,
-    }
-    SyncGrantShape {
-        volume: u16,
-        current: u64,
-        history: Vec<u64>,
-    }
-    InSyncShape {
-        volume: u16,
-    }
-    PromoteReplyShape {
-        granted: bool,
-    }
-    RoleIsShape {
-        role: u8,
-    }
-    ByeShape {
-        outdate: bool,
+    plain {
+        SyncCommitted, SyncCommittedShape { id: u64 }
+        SyncFinish, SyncFinishShape { volume: u16 }
+        InSync, InSyncShape { volume: u16 }
+        PromoteRequest, PromoteRequestShape {}
+        PromoteReply, PromoteReplyShape { granted: bool }
+        Invalidate, InvalidateShape {}
+        Bye, ByeShape { outdate: bool }
+        Ping, PingShape {}
+        Pong, PongShape {}
     }
 }
 
-/// Declares the numbers of the values of an enum on the wire.
-macro_rules! numbers {
-    ($to:ident, $from:ident, $type:ty { $($value:pat => $number:literal => $make:expr,)* }) => {
-        fn $to(value: $type) -> u8 {
-            match value { $($value => $number,)* }
-        }
+// The number of a value is its place here; never the order of an enum elsewhere.
 
-        fn $from(number: u8) -> Option<$type> {
-            match number { $($number => Some($make),)* _ => None }
-        }
-    };
+const PROTOCOLS: &[Protocol] = &[Protocol::A, Protocol::B, Protocol::C];
+
+const ROLES: &[Role] = &[Role::Unknown, Role::Secondary, Role::Primary];
+
+const DISKS: &[DiskState] = &[
+    DiskState::Diskless,
+    DiskState::Attaching,
+    DiskState::Detaching,
+    DiskState::Failed,
+    DiskState::Inconsistent,
+    DiskState::Outdated,
+    DiskState::DUnknown,
+    DiskState::Consistent,
+    DiskState::UpToDate,
+];
+
+const VERDICTS: &[VolumeVerdict] = &[
+    VolumeVerdict::Idle,
+    VolumeVerdict::NoSync,
+    VolumeVerdict::Source { full: false },
+    VolumeVerdict::Source { full: true },
+    VolumeVerdict::Target { full: false },
+    VolumeVerdict::Target { full: true },
+];
+
+fn number<T: PartialEq>(table: &[T], value: &T) -> u8 {
+    table.iter().position(|known| known == value).expect("every value has a number") as u8
 }
 
-numbers!(protocol_number, protocol, Protocol {
-    Protocol::A => 1 => Protocol::A,
-    Protocol::B => 2 => Protocol::B,
-    Protocol::C => 3 => Protocol::C,
-});
-
-numbers!(role_number, role, Role {
-    Role::Unknown => 0 => Role::Unknown,
-    Role::Secondary => 1 => Role::Secondary,
-    Role::Primary => 2 => Role::Primary,
-});
-
-numbers!(disk_number, disk, DiskState {
-    DiskState::Diskless => 0 => DiskState::Diskless,
-    DiskState::Attaching => 1 => DiskState::Attaching,
-    DiskState::Detaching => 2 => DiskState::Detaching,
-    DiskState::Failed => 3 => DiskState::Failed,
-    DiskState::Inconsistent => 4 => DiskState::Inconsistent,
-    DiskState::Outdated => 5 => DiskState::Outdated,
-    DiskState::DUnknown => 6 => DiskState::DUnknown,
-    DiskState::Consistent => 7 => DiskState::Consistent,
-    DiskState::UpToDate => 8 => DiskState::UpToDate,
-});
-
-numbers!(verdict_number, verdict, VolumeVerdict {
-    VolumeVerdict::Idle => 0 => VolumeVerdict::Idle,
-    VolumeVerdict::NoSync => 1 => VolumeVerdict::NoSync,
-    VolumeVerdict::Source { full: false } => 2 => VolumeVerdict::Source { full: false },
-    VolumeVerdict::Source { full: true } => 3 => VolumeVerdict::Source { full: true },
-    VolumeVerdict::Target { full: false } => 4 => VolumeVerdict::Target { full: false },
-    VolumeVerdict::Target { full: true } => 5 => VolumeVerdict::Target { full: true },
-});
+fn value<T: Copy>(table: &[T], number: u8) -> Option<T> {
+    table.get(usize::from(number)).copied()
+}
 
 const GO: u8 = 0;
 const YOU_STEP_DOWN: u8 = 1;
@@ -170,50 +184,24 @@ pub(super) fn encode(message: &Message, out: &mut Vec<u8>) -> FrameType {
             let shape = SyncCommitShape { id: *id, volume: *volume, runs: gaps(runs) };
             put(out, FrameType::SyncCommit, &shape)
         }
-        Message::SyncCommitted { id } => {
-            put(out, FrameType::SyncCommitted, &SyncCommittedShape { id: *id })
-        }
-        Message::SyncFinish { volume } => {
-            put(out, FrameType::SyncFinish, &SyncFinishShape { volume: *volume })
-        }
         Message::SyncGrant { volume, current, history } => {
             let history = history_shape(history);
             let shape = SyncGrantShape { volume: *volume, current: current.0, history };
             put(out, FrameType::SyncGrant, &shape)
         }
-        Message::InSync { volume } => put(out, FrameType::InSync, &InSyncShape { volume: *volume }),
-        Message::PromoteRequest => FrameType::PromoteRequest,
-        Message::PromoteReply { granted } => {
-            put(out, FrameType::PromoteReply, &PromoteReplyShape { granted: *granted })
-        }
         Message::RoleIs(role) => {
-            put(out, FrameType::RoleIs, &RoleIsShape { role: role_number(*role) })
+            put(out, FrameType::RoleIs, &RoleIsShape { role: number(ROLES, role) })
         }
-        Message::Invalidate => FrameType::Invalidate,
-        Message::Bye { outdate } => put(out, FrameType::Bye, &ByeShape { outdate: *outdate }),
-        Message::Ping => FrameType::Ping,
-        Message::Pong => FrameType::Pong,
-        Message::Write(_)
-        | Message::Received(_)
-        | Message::Written(_)
-        | Message::Flush { .. }
-        | Message::Flushed(_)
-        | Message::Read { .. }
-        | Message::ReadData { .. }
-        | Message::SyncRead { .. }
-        | Message::SyncData { .. } => unreachable!("the data path has its own layouts"),
+        _ => encode_plain(message, out).expect("the data path has its own layouts"),
     }
 }
 
 /// The message of a body, every number and length in it checked.
 pub(super) fn decode(kind: FrameType, body: &[u8]) -> Result<Message, WireError> {
     let bad = |what| WireError::Value(kind, what);
-    let history = |shape: Vec<u64>| history(shape).ok_or(bad("history"));
     Ok(match kind {
-        FrameType::Facts => {
-            facts(take(kind, body)?).map(Box::new).map(Message::Facts).map_err(bad)?
-        }
-        FrameType::Agreed => agreed(take(kind, body)?).map(Message::Agreed).map_err(bad)?,
+        FrameType::Facts => Message::Facts(Box::new(facts(take(kind, body)?).map_err(bad)?)),
+        FrameType::Agreed => Message::Agreed(agreed(take(kind, body)?).map_err(bad)?),
         FrameType::Ready => {
             let ReadyShape { currents } = take(kind, body)?;
             if currents.len() > MAX_VOLUMES {
@@ -233,48 +221,16 @@ pub(super) fn decode(kind: FrameType, body: &[u8]) -> Result<Message, WireError>
             let SyncCommitShape { id, volume, runs } = take(kind, body)?;
             Message::SyncCommit { id, volume, runs: runs_of_gaps(runs).ok_or(bad("runs"))? }
         }
-        FrameType::SyncCommitted => {
-            let SyncCommittedShape { id } = take(kind, body)?;
-            Message::SyncCommitted { id }
-        }
-        FrameType::SyncFinish => {
-            let SyncFinishShape { volume } = take(kind, body)?;
-            Message::SyncFinish { volume }
-        }
         FrameType::SyncGrant => {
-            let shape: SyncGrantShape = take(kind, body)?;
-            let (volume, current) = (shape.volume, Generation(shape.current));
-            Message::SyncGrant { volume, current, history: history(shape.history)? }
-        }
-        FrameType::InSync => {
-            let InSyncShape { volume } = take(kind, body)?;
-            Message::InSync { volume }
-        }
-        FrameType::PromoteReply => {
-            let PromoteReplyShape { granted } = take(kind, body)?;
-            Message::PromoteReply { granted }
+            let SyncGrantShape { volume, current, history: shape } = take(kind, body)?;
+            let history = history(shape).ok_or(bad("history"))?;
+            Message::SyncGrant { volume, current: Generation(current), history }
         }
         FrameType::RoleIs => {
-            let RoleIsShape { role: number } = take(kind, body)?;
-            Message::RoleIs(role(number).ok_or(bad("role"))?)
+            let RoleIsShape { role } = take(kind, body)?;
+            Message::RoleIs(value(ROLES, role).ok_or(bad("role"))?)
         }
-        FrameType::Bye => {
-            let ByeShape { outdate } = take(kind, body)?;
-            Message::Bye { outdate }
-        }
-        FrameType::PromoteRequest => empty(kind, body, Message::PromoteRequest)?,
-        FrameType::Invalidate => empty(kind, body, Message::Invalidate)?,
-        FrameType::Ping => empty(kind, body, Message::Ping)?,
-        FrameType::Pong => empty(kind, body, Message::Pong)?,
-        FrameType::Write
-        | FrameType::Received
-        | FrameType::Written
-        | FrameType::Flush
-        | FrameType::Flushed
-        | FrameType::Read
-        | FrameType::ReadData
-        | FrameType::SyncRead
-        | FrameType::SyncData => unreachable!("the data path has its own layouts"),
+        _ => decode_plain(kind, body).expect("the data path has its own layouts")?,
     })
 }
 
@@ -284,8 +240,8 @@ fn facts_shape(facts: &Facts) -> FactsShape {
         node: facts.node.0,
         incarnation: facts.incarnation,
         peer_incarnation: facts.peer_incarnation,
-        protocol: protocol_number(facts.protocol),
-        role: role_number(facts.role),
+        protocol: number(PROTOCOLS, &facts.protocol),
+        role: number(ROLES, &facts.role),
         was_paused: facts.was_paused,
         crashed_primary: facts.crashed_primary,
         discard_my_data: facts.discard_my_data,
@@ -308,8 +264,8 @@ fn facts(shape: FactsShape) -> Result<Facts, &'static str> {
         node: NodeId(shape.node),
         incarnation: shape.incarnation,
         peer_incarnation: shape.peer_incarnation,
-        protocol: protocol(shape.protocol).ok_or("protocol")?,
-        role: role(shape.role).ok_or("role")?,
+        protocol: value(PROTOCOLS, shape.protocol).ok_or("protocol")?,
+        role: value(ROLES, shape.role).ok_or("role")?,
         was_paused: shape.was_paused,
         crashed_primary: shape.crashed_primary,
         discard_my_data: shape.discard_my_data,
@@ -320,7 +276,7 @@ fn facts(shape: FactsShape) -> Result<Facts, &'static str> {
 fn volume_shape(facts: &VolumeFacts) -> VolumeShape {
     VolumeShape {
         number: facts.number,
-        disk: disk_number(facts.disk),
+        disk: number(DISKS, &facts.disk),
         size: facts.size,
         current: facts.current.0,
         bitmap: facts.bitmap.0,
@@ -333,7 +289,7 @@ fn volume_shape(facts: &VolumeFacts) -> VolumeShape {
 fn volume(shape: VolumeShape) -> Result<VolumeFacts, &'static str> {
     Ok(VolumeFacts {
         number: shape.number,
-        disk: disk(shape.disk).ok_or("disk state")?,
+        disk: value(DISKS, shape.disk).ok_or("disk state")?,
         size: shape.size,
         current: Generation(shape.current),
         bitmap: Generation(shape.bitmap),
@@ -349,7 +305,7 @@ fn agreed_shape(agreed: &Agreed) -> AgreedShape {
     match agreed {
         Agreed::Go(verdicts) => {
             assert!(verdicts.len() <= MAX_VOLUMES, "verdicts of {} volumes", verdicts.len());
-            shape.verdicts = verdicts.iter().copied().map(verdict_number).collect();
+            shape.verdicts = verdicts.iter().map(|verdict| number(VERDICTS, verdict)).collect();
         }
         Agreed::YouStepDown => shape.outcome = YOU_STEP_DOWN,
         Agreed::IStepDown => shape.outcome = I_STEP_DOWN,
@@ -381,7 +337,8 @@ fn agreed(shape: AgreedShape) -> Result<Agreed, &'static str> {
     let plain = verdicts.is_empty() && text.is_empty();
     match (outcome, reason) {
         (GO, 0) if text.is_empty() => {
-            let verdicts = verdicts.into_iter().map(verdict).collect::<Option<_>>();
+            let verdicts =
+                verdicts.into_iter().map(|number| value(VERDICTS, number)).collect::<Option<_>>();
             verdicts.map(Agreed::Go).ok_or("verdict")
         }
         (YOU_STEP_DOWN, 0) if plain => Ok(Agreed::YouStepDown),
@@ -458,12 +415,5 @@ fn take<T: Decode<()>>(kind: FrameType, body: &[u8]) -> Result<T, WireError> {
         Ok((shape, used)) if used == body.len() => Ok(shape),
         Ok(_) => Err(WireError::Value(kind, "length: bytes are left over")),
         Err(_) => Err(WireError::Value(kind, "encoding")),
-    }
-}
-
-fn empty(kind: FrameType, body: &[u8], message: Message) -> Result<Message, WireError> {
-    match body {
-        [] => Ok(message),
-        _ => Err(WireError::Value(kind, "length: bytes are left over")),
     }
 }

@@ -50,7 +50,7 @@ pub enum Message {
         /// Range.
         range: ByteRange,
     },
-    /// The answer; none if it cannot be had.
+    /// The answer; none if it cannot be had. None also refuses a `SyncRead`.
     ReadData {
         /// As asked.
         id: u64,

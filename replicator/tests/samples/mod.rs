@@ -8,13 +8,13 @@ use replicator::wire::{
 };
 
 /// A message with the bytes of its payload.
-pub struct Sample {
+pub(crate) struct Sample {
     /// Unique.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// Buffers in it are `UNNAMED`.
-    pub message: Message,
+    pub(crate) message: Message,
     /// What travels behind it.
-    pub payload: Option<Vec<u8>>,
+    pub(crate) payload: Option<Vec<u8>>,
 }
 
 fn plain(name: &'static str, message: Message) -> Sample {
@@ -26,12 +26,12 @@ fn with(name: &'static str, message: Message, payload: Vec<u8>) -> Sample {
 }
 
 /// `len` bytes that differ from their neighbours.
-pub fn pattern(len: usize, seed: u64) -> Vec<u8> {
+pub(crate) fn pattern(len: usize, seed: u64) -> Vec<u8> {
     (0..len as u64).map(|i| ((i * 31 + i / 251 + seed * 7) % 256) as u8).collect()
 }
 
 /// A write of data, as a Primary sends it.
-pub fn write(dagtag: u64, start: u64, len: u64) -> Message {
+pub(crate) fn write(dagtag: u64, start: u64, len: u64) -> Message {
     Message::Write(PeerWrite {
         volume: 0,
         range: ByteRange::new(start, len),
@@ -45,7 +45,7 @@ pub fn write(dagtag: u64, start: u64, len: u64) -> Message {
 }
 
 /// Every message at least once; small enough to be read.
-pub fn all() -> Vec<Sample> {
+pub(crate) fn all() -> Vec<Sample> {
     let facts = Facts {
         node: NodeId(1),
         incarnation: 0x1122_3344_5566_7788,

@@ -92,6 +92,22 @@ impl Cluster {
         self.together.is_some()
     }
 
+    /// What is held against a node since the two were the same, for a trace.
+    pub fn flags(&self, node: usize) -> String {
+        let flag = |on: bool, name: &'static str| if on { name } else { "" };
+        [
+            flag(self.together.is_some(), " together"),
+            flag(self.touched[node], " touched"),
+            flag(self.alone[node], " alone"),
+            flag(self.alone_stable[node], " alone-stable"),
+            flag(!self.kept_running[node], " restarted"),
+            flag(self.lost_power[node], " lost-power"),
+            flag(self.discard[node], " discard"),
+            flag(self.forced[node], " forced"),
+        ]
+        .concat()
+    }
+
     /// Since which stamp both copies are good.
     pub fn together_since(&self) -> Option<u64> {
         self.together
@@ -149,8 +165,9 @@ impl Cluster {
         let depth = if op.fua { Depth::Stable } else { Depth::Cache };
         let synchronous = self.protocol == Protocol::C;
         if !self.views[n].peer_good() {
-            self.alone[n] = true;
-            self.alone_stable[n] |= op.fua || op.kind == Kind::Flush;
+            // A FLUSH that makes nothing stable here that the other may lack is no difference between the two.
+            self.alone[n] |= op.writes() || self.lacks(peer, op.invoked, copies);
+            self.alone_stable[n] |= op.fua || (op.kind == Kind::Flush && self.alone[n]);
         }
         if op.writes() {
             for s in op.sectors() {
@@ -208,19 +225,26 @@ impl Cluster {
         self.kept_running[node] = false;
         self.set_view(node, View::default());
         self.seen[node].clear();
-        self.grant = [None, None];
+        self.grant[node] = None;
     }
 
     /// The power of a node failed (its process is dead already).
     pub fn power_cut(&mut self, node: usize) {
         self.replicas[node].power_cut();
         self.lost_power[node] = true;
+        if !self.views[1 - node].own_good() {
+            // The only good copy lost what nobody had flushed: two losses, of which the promise covers one.
+            self.service[1 - node].clone_from(&self.replicas[node].stable);
+            self.seen[1 - node].clear();
+        }
         self.alone[node] = self.alone_stable[node];
     }
 
     /// A node's disk gave an error for a write or a flush: nothing is promised of that copy.
     pub fn disk_failed(&mut self, node: usize) {
         self.replicas[node].void();
+        self.alone[node] = false;
+        self.alone_stable[node] = false;
     }
 
     /// A node got another disk.
@@ -266,11 +290,14 @@ impl Cluster {
         let peer = 1 - n;
         self.set_view(n, view);
         self.generation_changed(n, old.current, view)?;
-        if view.target() && !old.target() {
-            self.newer_overwritten(n, copies)?;
-        }
         if view.disk == DiskState::Inconsistent && old.disk != DiskState::Inconsistent {
+            if old.disk != DiskState::Attaching {
+                self.unnoticed_split()?;
+                self.newer_overwritten(n, copies)?;
+            }
             self.replicas[n].void();
+            self.alone[n] = false;
+            self.alone_stable[n] = false;
         }
         if view.own_good() && !old.own_good() && old.disk == DiskState::Inconsistent {
             if let Some(promised) = self.grant[peer].take() {
@@ -294,9 +321,12 @@ impl Cluster {
     fn became_together(&mut self) -> Check {
         self.unnoticed_split()?;
         self.together = Some(self.history.stamp());
-        let [a, b] = &mut self.replicas;
-        a.join(b, &self.history);
-        b.join(a, &self.history);
+        // Under A and B the last acknowledged writes may still be on their way.
+        if self.protocol == Protocol::C {
+            let [a, b] = &mut self.replicas;
+            a.join(b, &self.history);
+            b.join(a, &self.history);
+        }
         self.touched = [false; 2];
         self.alone = [false; 2];
         self.alone_stable = [false; 2];

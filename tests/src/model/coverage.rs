@@ -64,7 +64,7 @@ impl Cluster {
                 let (a, b) = (copies.stable(0, s), copies.stable(1, s));
                 if a != b && !newer(block) && !copies.in_flight(0, s) && !copies.in_flight(1, s) {
                     let story = format!(
-                        "the bit of block {block} is cleared, but sector {s} of the media is {a:?} and {b:?}"
+                        "the bit of block {block} is cleared, but sector {s} of the media is {a:?} and {b:?} (read now: {:?} and {:?})", copies.visible(0, s), copies.visible(1, s)
                     );
                     return Err(Violation::new("COV-3", story));
                 }

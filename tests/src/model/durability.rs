@@ -1,7 +1,7 @@
 //! DUR and ORD: what was promised to be there is there, and nothing is there without what came before it.
 
 use super::{Check, Cluster, Copies, Kind, OpId, Outcome, Violation};
-use replicator::node::Protocol;
+use replicator::node::{Protocol, Role};
 
 impl Cluster {
     /// DUR-1, DUR-4: this acknowledged write is on the medium of this node.
@@ -49,6 +49,17 @@ impl Cluster {
     pub(super) fn newer_overwritten(&self, target: usize, copies: &impl Copies) -> Check {
         let source = 1 - target;
         if self.ordered() {
+            return Ok(());
+        }
+        // Under A, a Secondary that took over lacks the last moments of the lost Primary, and goes on without them; under
+        // B too, if it lost what it had received.
+        let takes_over = self.views[source].role == Role::Primary;
+        let lossless = match self.protocol {
+            Protocol::A => false,
+            Protocol::B => self.kept_running[source],
+            Protocol::C => true,
+        };
+        if takes_over && !lossless {
             return Ok(());
         }
         let replica = &self.replicas[target];

@@ -82,7 +82,7 @@ impl Cluster {
     }
 
     /// Whether this node's medium lacks a write that the other holds and that was acknowledged before stamp `invoked`.
-    fn lacks(&self, node: usize, invoked: u64, copies: &impl Copies) -> bool {
+    pub(super) fn lacks(&self, node: usize, invoked: u64, copies: &impl Copies) -> bool {
         (0..copies.sectors()).zip(&self.replicas[1 - node].cache).any(|(s, &w)| {
             w != 0
                 && self.history.op(w).ended < invoked

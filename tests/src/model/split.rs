@@ -30,9 +30,4 @@ impl Cluster {
         }
         Ok(())
     }
-
-    /// SB-1: data moves between the nodes.
-    pub fn data_moves(&self) -> Check {
-        self.unnoticed_split()
-    }
 }

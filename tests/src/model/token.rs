@@ -8,7 +8,6 @@ use std::fmt;
 pub struct Token(pub u64);
 
 const GARBAGE: u64 = 1 << 63;
-const TORN: u64 = 1 << 62;
 
 impl Token {
     /// All zeros.
@@ -24,14 +23,9 @@ impl Token {
         Self(GARBAGE | u64::from(disk) << 32 | u64::from(sector))
     }
 
-    /// What a failed write left in a sector: neither the old nor the new content.
-    pub fn torn(sector: u32) -> Self {
-        Self(TORN | u64::from(sector))
-    }
-
     /// The write and the index inside it, if a client wrote this.
     pub fn writer(self) -> Option<(OpId, u32)> {
-        if self == Self::ZERO || self.0 & (GARBAGE | TORN) != 0 {
+        if self == Self::ZERO || self.0 & GARBAGE != 0 {
             return None;
         }
         Some(((self.0 >> 16) as OpId, (self.0 & 0xffff) as u32))
@@ -39,7 +33,7 @@ impl Token {
 
     /// The disk and sector, if this is a disk's first content.
     pub fn first_content(self) -> Option<(u32, u32)> {
-        (self.0 & GARBAGE != 0).then_some(((self.0 >> 32) as u32 & 0x3fff_ffff, self.0 as u32))
+        (self.0 & GARBAGE != 0).then_some(((self.0 >> 32) as u32 & 0x7fff_ffff, self.0 as u32))
     }
 }
 
@@ -53,7 +47,7 @@ impl fmt::Debug for Token {
         }
         match self.writer() {
             Some((op, index)) => write!(f, "write #{op}+{index}"),
-            None => f.write_str("torn"),
+            None => f.write_str("?"),
         }
     }
 }

@@ -259,10 +259,6 @@ impl World {
                 self.model.granted(n);
                 self.fork_soon = true;
             }
-            Message::SyncData { .. } => {
-                let check = self.model.data_moves();
-                self.check(check);
-            }
             Message::SyncCommit { id, runs, .. } => {
                 // Named by the receiver's link, as the answer will be.
                 let Some(c) = self.network.find(n, link) else { return };

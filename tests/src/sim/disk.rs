@@ -172,6 +172,7 @@ pub(super) struct Disk {
     in_flight: Vec<InFlight>,
     meta: MetaArea,
     bad_meta: Vec<u64>,
+    decayed: Option<u64>,
     order: u32,
 }
 
@@ -193,6 +194,7 @@ impl Disk {
             in_flight: Vec::new(),
             meta: MetaArea::new(data, size),
             bad_meta: Vec::new(),
+            decayed: None,
             order: 0,
         }
     }
@@ -284,12 +286,15 @@ impl Disk {
         match done.command {
             DiskCommand::Write { start, len, payload, .. } => {
                 for i in 0..len {
-                    let token = match rng.below(3) {
-                        0 => continue,
-                        1 => payload.token(i),
-                        _ => Token::torn(start + i).0,
-                    };
+                    if rng.percent(50) {
+                        continue;
+                    }
+                    let token = payload.token(i);
                     self.arrive(done.order, start + i, 1, Payload::Data(Arc::new([token])), false);
+                }
+                // The error is handed over, too: a later flush covers what arrived.
+                for c in self.cache.iter_mut().filter(|c| c.order == done.order) {
+                    c.handed = true;
                 }
             }
             DiskCommand::Flush => {
@@ -360,7 +365,7 @@ impl Disk {
                 for (at, sector) in (write.offset..).step_by(512).zip(bytes.chunks(512)) {
                     if arrives(at) {
                         self.meta.put(at, sector);
-                        self.bad_meta.retain(|&bad| bad != at);
+                        self.written_again(at);
                     }
                 }
             }
@@ -368,10 +373,17 @@ impl Disk {
                 for at in (write.offset..write.offset + len).step_by(512) {
                     if arrives(at) {
                         self.meta.put(at, &[0; 512]);
-                        self.bad_meta.retain(|&bad| bad != at);
+                        self.written_again(at);
                     }
                 }
             }
+        }
+    }
+
+    fn written_again(&mut self, at: u64) {
+        self.bad_meta.retain(|&bad| bad != at);
+        if self.decayed == Some(at) {
+            self.decayed = None;
         }
     }
 
@@ -387,9 +399,22 @@ impl Disk {
         ranges.iter().map(|&(at, len)| self.read_meta(at, len)).collect()
     }
 
+    /// Whether both copies of the superblock are readable and new: they differ in their own offset and checksum only.
+    pub(super) fn mirrored_meta(&self, copies: [u64; 2]) -> bool {
+        let [a, b] = copies.map(|at| self.read_meta(at, 4096));
+        let (Ok(a), Ok(b)) = (a, b) else { return false };
+        a.iter().zip(&b).filter(|(x, y)| x != y).count() <= 16
+    }
+
+    /// Until a decayed sector was written again, another fault is more than the promise covers.
+    pub(super) fn fragile(&self) -> bool {
+        self.decayed.is_some()
+    }
+
     /// A metadata sector decays: other bytes, or unreadable.
     pub(super) fn rot_meta(&mut self, offset: u64, rng: &mut Rng) {
         self.meta_version += 1;
+        self.decayed = Some(offset);
         if rng.percent(50) {
             self.bad_meta.push(offset);
         } else if let Some(sector) = self.meta.sector(offset) {
@@ -421,7 +446,7 @@ impl Disk {
                     }
                 }
                 DiskCommand::WriteMeta(writes) => {
-                    let whole = rng.below(3);
+                    let whole = if self.fragile() { 0 } else { rng.below(3) };
                     for write in &writes {
                         self.put_meta(write, |_| whole == 0 || (whole == 1 && rng.percent(50)));
                     }
@@ -468,6 +493,7 @@ impl Disk {
             };
             let mut arrived = 0;
             let mut sectors = 0;
+            let fate = if meta.is_some() && self.fragile() { 0 } else { fate };
             if let Some(c) = data {
                 for s in 0..c.len {
                     sectors += 1;

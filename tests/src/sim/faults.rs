@@ -51,7 +51,7 @@ impl World {
                 self.counters.mark("link: flapping");
                 for _ in 0..self.rng.below(10) {
                     let delay = self.rng.below(3000 * MS);
-                    self.after(delay, What::Strike(Fault::CutLink));
+                    self.after(delay, What::Cut);
                 }
             }
             Fault::Stall => {
@@ -155,11 +155,7 @@ impl World {
         }
         let usable = disk.size / 4096 * 4096;
         let copies = [usable - 4096, usable - 4096 - 65536];
-        let sound = |d: &super::disk::Disk, at: u64| d.peek_meta(&[(at, 4096)])[0].clone().ok();
-        let (Some(a), Some(b)) = (sound(disk, copies[0]), sound(disk, copies[1])) else { return };
-        // The two copies differ in their own offset and checksum only, if both are new.
-        let different = a.iter().zip(&b).filter(|(x, y)| x != y).count();
-        if different > 16 {
+        if disk.fragile() || !disk.mirrored_meta(copies) {
             return;
         }
         let at = copies[self.rng.below(2) as usize];

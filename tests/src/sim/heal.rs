@@ -6,19 +6,23 @@ use crate::model::same_content;
 
 /// Simulated time in which a healed pair must be together again: 60 s to connect, 60 s for a resync this small, and as
 /// much again for an operator who looks every half second.
-const BOUND: u64 = 240_000 * MS;
+const BOUND: u64 = 180_000 * MS;
 
 impl World {
     /// Both nodes are connected, UpToDate, with nothing to copy and nothing in flight.
     pub(super) fn settled(&self) -> bool {
         self.network.live().is_some()
+            && self.network.quiet()
             && (0..2).all(|n| {
                 let view = self.model.view(n);
                 view.mirrored() && view.out_of_sync == 0 && view.requests == 0 && !view.suspended
             })
             && self.disks.0.iter().all(|d| d.busy() == 0)
             && self.ops.is_empty()
-            && self.hosts.iter().all(|h| h.commands.is_empty())
+            && self.hosts.iter().all(|h| {
+                h.commands.is_empty()
+                    && h.process.as_ref().is_some_and(|p| p.status().operations == 0)
+            })
     }
 
     /// Stops all faults and repairs what is broken.

@@ -81,6 +81,15 @@ impl Network {
         self.connections.values().rev().find(alive)
     }
 
+    /// Nothing but pings is under way.
+    pub(super) fn quiet(&self) -> bool {
+        let ping = |p: &Parcel| match p {
+            Parcel::Message(m, _) => matches!(**m, Message::Ping | Message::Pong),
+            Parcel::Hello(_) | Parcel::End => false,
+        };
+        self.connections.values().all(|c| c.to.iter().flatten().all(|(_, p)| ping(p)))
+    }
+
     /// A connection that this node still holds to be alive.
     pub(super) fn held(&self, node: usize) -> Option<u64> {
         self.connections.iter().rev().find(|(_, c)| !c.ends[node].gone).map(|(&id, _)| id)

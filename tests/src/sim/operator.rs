@@ -79,9 +79,8 @@ impl World {
             }
             Command::Down if ok => {
                 self.counters.mark("operator: took a node down");
-                self.kill(n, false);
-                let delay = self.rng.between(100, 3000) * MS;
-                self.after(delay, What::Start { node: n });
+                let life = self.hosts[n].life;
+                self.after(0, What::Exit { node: n, life });
             }
             _ => {}
         }
@@ -179,6 +178,18 @@ impl World {
         let is_primary = |w: &Self, n: usize| w.model.view(n).role == Role::Primary;
         let primary = (0..2).any(|n| seen(self, n) && is_primary(self, n));
         let blind = self.network.partitioned && !self.calm && self.rng.one_in(10);
+        let hopeless = self.calm && (0..2).all(|n| !self.model.view(n).own_good());
+        if primary && hopeless && self.excused {
+            self.refusals += 1;
+            if self.refusals > 60 {
+                // A Primary that waits for good data which is gone for ever.
+                let n = usize::from(!is_primary(self, 0));
+                if self.hosts[n].commands.is_empty() {
+                    self.command(n, Command::Secondary { force: true });
+                }
+            }
+            return;
+        }
         if primary && !blind {
             return;
         }

@@ -57,7 +57,13 @@ impl World {
             let host = &self.hosts[n];
             self.disks.0[n].dead || host.disk_hangs || host.detached || host.disconnected
         };
-        if odd(0) || odd(1) || self.hosts.iter().any(|h| h.paused) {
+        let leaving = |n: usize| {
+            self.model.view(n).connection == ConnectionState::StandAlone
+                || self.hosts[n].commands.values().any(|p| {
+                    matches!(p.command, Command::Down | Command::Detach(_) | Command::Disconnect)
+                })
+        };
+        if odd(0) || odd(1) || leaving(0) && self.hosts[0].running() || leaving(1) && self.hosts[1].running() || self.hosts.iter().any(|h| h.paused) {
             return;
         }
         let mut rng = Rng::new(self.seed ^ self.events.wrapping_mul(0x9e37_79b9));

@@ -87,8 +87,11 @@ pub(super) struct Knobs {
 impl Knobs {
     /// Draws them.
     pub(super) fn draw(rng: &mut Rng) -> Self {
-        let al_slots = if rng.percent(70) { rng.between(2, 7) as u32 } else { 32 };
+        let longest = *rng.pick(&[8, 8, 32, 128]);
         let extent_size = *rng.pick(&[16 << 10, 64 << 10, 256 << 10]);
+        // The log has room for the longest write, wherever it begins.
+        let least = longest * 512 / extent_size + 2;
+        let al_slots = if rng.percent(70) { rng.between(2, 7) as u32 } else { 32 }.max(least);
         let data = rng.between(48, 512) * 4096;
         let al_sectors = *rng.pick(&[32, 64, 128]);
         let device_size = data + (128 << 10) + u64::from(al_sectors) * 512;
@@ -158,7 +161,7 @@ impl Knobs {
             depth: *rng.pick(&[1, 1, 2, 4, 16]),
             think: rng.spread(MS / 10, 60 * MS),
             hot_blocks: rng.between(1, 64) as u32,
-            longest: *rng.pick(&[8, 8, 32, 128]),
+            longest,
             flush_percent: *rng.pick(&[1, 3, 3, 10]),
             operator: rng.percent(50).then(|| rng.between(500, 8000) * MS),
             cruel: rng.one_in(10),

@@ -36,9 +36,11 @@ pub(super) enum What {
     Start { node: usize },
     Operator,
     Manager,
+    Cut,
     Drain { node: usize },
     CloseOpen { node: usize, life: u32, open: u64 },
     NewDisk { node: usize },
+    Exit { node: usize, life: u32 },
     Retry { node: usize },
 }
 
@@ -114,6 +116,8 @@ pub(super) struct World {
     /// A split brain was declared and not resolved.
     pub(super) split: bool,
     pub(super) refusals: u32,
+    /// Events at this very moment.
+    crowd: u32,
     pub(super) since_fork: u64,
     pub(super) fork_soon: bool,
     /// Hash of all actions (DET); 0 while not wanted.
@@ -165,6 +169,7 @@ impl World {
             initialised: false,
             split: false,
             refusals: 0,
+            crowd: 0,
             since_fork: 0,
             fork_soon: false,
             hash: 0,
@@ -217,6 +222,11 @@ impl World {
             return false;
         }
         let entry = self.heap.pop().expect("peeked");
+        self.crowd = if entry.at == self.now { self.crowd + 1 } else { 0 };
+        if self.crowd > 200_000 {
+            self.violate("LIVE-1", "events follow each other without time passing");
+            return false;
+        }
         self.now = entry.at;
         self.dispatch(entry.what);
         true
@@ -255,9 +265,17 @@ impl World {
             }
             What::Meet => self.meet(),
             What::Unreachable { node, life, link } => {
-                if self.hosts[node].life == life && self.network.wanted[node] == Some(link) {
+                if self.hosts[node].life != life {
+                    return;
+                }
+                if self.network.wanted[node] == Some(link) {
                     self.network.wanted[node] = None;
                     self.link_down(node, link, true);
+                } else if let Some(id) = self.network.find(node, link)
+                    && !self.network.connections[&id].ends[node].up
+                {
+                    // The first bytes never came: the attempt is bounded in time.
+                    self.broken(id, node);
                 }
             }
             What::Broken { connection, node } => self.broken(connection, node),
@@ -289,8 +307,17 @@ impl World {
             What::Issue { client } => self.issue(client),
             What::Reopen { client } => self.reopen(client),
             What::Strike(fault) => self.strike(fault),
+            What::Cut if self.calm => {}
+            What::Cut => self.cut_link(false),
             What::Operator => self.operator(),
             What::Manager => self.manager(),
+            What::Exit { node, life } => {
+                if self.hosts[node].life == life {
+                    self.kill(node, false);
+                    let delay = self.rng.between(100, 3000) * MS;
+                    self.after(delay, What::Start { node });
+                }
+            }
             What::NewDisk { node } => self.replace_disk(node),
             What::Retry { node } => self.bring_up(node),
         }
@@ -408,8 +435,10 @@ impl World {
         let Self { model, disks, facts, .. } = self;
         let check = model.observe(n, view, linked, disks, &mut |n| facts.read(disks, n));
         self.check(check);
-        if self.trace > 0 {
-            self.say(&format!("{n} {}", state(&view, &self.hosts[n], &self.disks.0[n])));
+        let shown = |v: &View| View { requests: 0, out_of_sync: v.out_of_sync.min(1), ..*v };
+        if self.trace > 1 || (self.trace > 0 && shown(&old) != shown(&view)) {
+            let flags = self.model.flags(n);
+            self.say(&format!("{n} {}{flags}", state(&view, &self.hosts[n], &self.disks.0[n])));
         }
         let significant = |v: &View| (v.role, v.disk, v.connection, v.replication, v.current);
         self.fork_soon |= significant(&old) != significant(&view);

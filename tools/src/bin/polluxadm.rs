@@ -1,2 +1,7 @@
-//! (skeleton)
-fn main() {}
+//! The operator's program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tools::cli::main()
+}

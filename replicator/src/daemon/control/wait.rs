@@ -78,8 +78,10 @@ fn is_connected(status: &Status) -> bool {
     status.peers.iter().all(|peer| peer.connection == ConnectionState::Connected)
 }
 
+/// For a reason: a connection that nobody has asked for since the start may still be asked for.
 fn stands_alone(status: &Status) -> bool {
-    status.peers.iter().any(|peer| peer.connection == ConnectionState::StandAlone)
+    let mut peers = status.peers.iter();
+    peers.any(|peer| peer.connection == ConnectionState::StandAlone && !peer.reason.is_empty())
 }
 
 /// Connected, nothing is being copied, and of every volume both copies are good.

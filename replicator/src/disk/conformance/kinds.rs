@@ -46,7 +46,7 @@ enum Room {
     Nowhere,
     Memory(#[expect(dead_code, reason = "closes it")] OwnedFd),
     Directory(#[expect(dead_code, reason = "removes it")] tempfile::TempDir),
-    Loop(#[expect(dead_code, reason = "detaches it")] Loop),
+    Loop(#[expect(dead_code, reason = "keeps it")] Loop),
 }
 
 pub(super) fn memory() -> Option<Disk> {
@@ -165,26 +165,24 @@ pub(super) fn sparse(path: &Path, size: u64) {
     File::create(path).and_then(|file| file.set_len(size)).expect("a sparse file");
 }
 
-/// A loop device with 4 KiB sectors, detached when dropped.
+/// A loop device with 4 KiB sectors. It goes away when the last descriptor is closed, even if the
+/// test is killed: it was detached while it was open.
 struct Loop {
     path: PathBuf,
+    _open: File,
     _directory: tempfile::TempDir,
 }
 
 impl Loop {
     fn attach(image: &Path, directory: tempfile::TempDir) -> Option<Self> {
-        let mut command = Command::new("losetup");
-        command.args(["--find", "--show", "--sector-size", "4096"]).arg(image);
-        let output = command.output().ok()?;
+        let mut attach = Command::new("losetup");
+        attach.args(["--find", "--show", "--sector-size", "4096"]).arg(image);
+        let output = attach.output().ok()?;
         let path = String::from_utf8(output.stdout).ok()?;
         let path = output.status.success().then(|| PathBuf::from(path.trim()))?;
-        Some(Self { path, _directory: directory })
-    }
-}
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        let done = Command::new("losetup").arg("--detach").arg(&self.path).status();
-        assert!(done.is_ok_and(|status| status.success()), "losetup --detach {:?}", self.path);
+        let open = File::open(&path).expect("it was attached just now");
+        let detached = Command::new("losetup").arg("--detach").arg(&path).status();
+        assert!(detached.is_ok_and(|status| status.success()), "losetup --detach {path:?}");
+        Some(Self { path, _open: open, _directory: directory })
     }
 }

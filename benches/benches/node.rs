@@ -1,2 +1,0 @@
-//! (under way)
-fn main() {}

@@ -1,0 +1,314 @@
+//! MD-3: a metadata sector that is unreadable, rotten, of another place, of another device, or
+//! older than it should be is repaired, or refused, or costs a superset; never a block.
+
+mod common;
+
+use bitmap::{Generation, Layout, Metadata, OpenError, Opened, Placement, Superblock};
+use common::{Blocks, Disk, Sector, bits, blocks_of, formatted, params};
+use std::collections::BTreeSet;
+
+const INTERNAL: u64 = 640 * 1024;
+const EXTERNAL: u64 = 160 * 1024;
+
+/// Every sector that the metadata can occupy.
+fn metadata_sectors(disk: &Disk, metadata: &Metadata) -> Vec<u64> {
+    let area = metadata.layout().metadata_area();
+    (area.start..area.end.min(disk.size())).step_by(512).collect()
+}
+
+/// A device with bits in two units per slot, active extents, and a ring that came round; and the
+/// disk as it was before the last commit of each kind.
+fn device(placement: Placement) -> (Disk, Metadata) {
+    let size = if placement == Placement::Internal { INTERNAL } else { EXTERNAL };
+    let (mut disk, mut metadata) = formatted(params(placement, size, 30, 2));
+    metadata.clear_all_bits(0);
+    metadata.edit(|superblock| superblock.mint(Generation(0xa0), |_| true));
+    let blocks = metadata.geometry().blocks();
+    for slot in 0..2 {
+        metadata.set_bits(slot, 3..5);
+        metadata.clear_bits(slot, blocks - 9..blocks - 1);
+        metadata.set_bits(slot, blocks - 3..blocks);
+    }
+    metadata.sync_bits();
+    disk.commit(&mut metadata);
+    for round in 0..60 {
+        let extent = 20 + round % 5;
+        metadata.activate(extent..extent + 1);
+        disk.commit(&mut metadata);
+        metadata.set_bits(1, u64::from(extent) * 2..u64::from(extent) * 2 + 1);
+        if round % 3 == 0 {
+            metadata.retire(extent);
+        }
+    }
+    metadata.sync_bits();
+    disk.commit(&mut metadata);
+    disk.settle();
+    (disk, metadata)
+}
+
+/// What must be known whatever rots.
+struct Truth {
+    record: Superblock,
+    active: BTreeSet<u32>,
+    covered: Vec<Blocks>,
+}
+
+impl Truth {
+    fn new(metadata: &Metadata) -> Self {
+        let active: BTreeSet<u32> = metadata.active_extents().collect();
+        let hot = blocks_of(metadata, active.iter().copied());
+        let covered = (0..2).map(|slot| bits(metadata, slot).union(&hot)).collect();
+        Self { record: record(metadata), active, covered }
+    }
+
+    /// The node knows all it must, and after the first commit the disk is as good as new.
+    fn check(&self, what: &str, mut disk: Disk, opened: Opened) {
+        let expected =
+            Superblock { slots: opened.metadata.superblock().slots.clone(), ..self.record.clone() };
+        assert_eq!(record(&opened.metadata), expected, "{what}: superblock");
+        if !opened.log_lost {
+            assert_eq!(record(&opened.metadata), self.record, "{what}: slots");
+            let recovered: BTreeSet<u32> = opened.recovered_extents.iter().copied().collect();
+            assert_eq!(recovered, self.active, "{what}: extents");
+        }
+        for (slot, covered) in self.covered.iter().enumerate() {
+            let found = bits(&opened.metadata, slot);
+            let lost: Vec<u64> = covered.difference(&found).iter().collect();
+            assert!(lost.is_empty(), "{what}: slot {slot} forgot {lost:?}");
+        }
+        // "Repaired" and "superset" are told.
+        let clean = !opened.repaired && !opened.log_lost && opened.bad_units == 0;
+        assert_eq!(clean, !opened.metadata.needs_commit(), "{what}: told");
+        let mut metadata = opened.metadata;
+        let before: Vec<Blocks> = (0..2).map(|slot| bits(&metadata, slot)).collect();
+        metadata.sync_bits();
+        disk.commit(&mut metadata);
+        let again = disk.open().unwrap_or_else(|error| panic!("{what}: again: {error}"));
+        assert!(!again.repaired && !again.log_lost && again.bad_units == 0, "{what}: repaired");
+        assert_eq!(record(&again.metadata), record(&metadata), "{what}: repaired");
+        for (slot, before) in before.iter().enumerate() {
+            assert_eq!(&bits(&again.metadata, slot), before, "{what}: repaired");
+        }
+    }
+}
+
+fn record(metadata: &Metadata) -> Superblock {
+    Superblock { sequence: 0, log_floor: 0, ..metadata.superblock().clone() }
+}
+
+fn open(what: &str, disk: &Disk) -> Opened {
+    disk.open().unwrap_or_else(|error| panic!("{what}: {error}"))
+}
+
+fn each_device(mut test: impl FnMut(Disk, Metadata)) {
+    for placement in [Placement::Internal, Placement::External] {
+        let (disk, metadata) = device(placement);
+        test(disk, metadata);
+    }
+}
+
+/// Each sector in turn is damaged in several ways.
+#[test]
+fn one_bad_sector() {
+    each_device(|disk, metadata| {
+        let truth = Truth::new(&metadata);
+        let (mut other, _) = formatted(bitmap::FormatParams {
+            device_uuid: 99,
+            ..params(disk.placement, disk.size(), 30, 2)
+        });
+        other.settle();
+        let sectors = metadata_sectors(&disk, &metadata);
+        let (mut lost, mut bad, mut repaired) = (0, 0, 0);
+        for &at in &sectors {
+            let mut flipped = disk.sector(at);
+            flipped[(at / 512 % 512) as usize] ^= 1 << (at / 512 % 8);
+            let ways: [(&str, Option<Sector>); 5] = [
+                ("unreadable", None),
+                ("flipped", Some(flipped)),
+                ("zeros", Some([0; 512])),
+                ("garbage", Some([0xa5; 512])),
+                ("of another device", Some(other.sector(at))),
+            ];
+            for (way, sector) in ways {
+                let mut rotten = disk.clone();
+                match sector {
+                    Some(sector) => rotten.put(at, sector),
+                    None => drop(rotten.unreadable.insert(at).then_some(())),
+                }
+                let what = format!("sector {at} {way}");
+                let opened = open(&what, &rotten);
+                lost += u32::from(opened.log_lost);
+                bad += u32::from(opened.bad_units > 0);
+                repaired += u32::from(opened.repaired);
+                truth.check(&what, rotten, opened);
+            }
+        }
+        println!(
+            "{} sectors: {lost} log lost, {bad} bad units, {repaired} repaired",
+            sectors.len()
+        );
+        assert!(lost > 10 && bad > 10 && repaired > 60);
+    });
+}
+
+/// Each sector in turn shows what belongs at another place of the same device.
+#[test]
+fn one_misplaced_sector() {
+    each_device(|disk, metadata| {
+        let truth = Truth::new(&metadata);
+        let sectors = metadata_sectors(&disk, &metadata);
+        let used: Vec<u64> =
+            sectors.iter().copied().filter(|&at| disk.sector(at)[..4] != [0; 4]).collect();
+        for (n, &at) in sectors.iter().enumerate() {
+            // The neighbours, and some from further away.
+            for step in [1, 2, 7, 8, 31, 128] {
+                let from = used[(n + step) % used.len()];
+                let mut rotten = disk.clone();
+                rotten.put(at, disk.sector(from));
+                let what = format!("sector {from} at {at}");
+                let opened = open(&what, &rotten);
+                truth.check(&what, rotten, opened);
+            }
+        }
+        // The superblock copies change places.
+        let [first, second] = copies(&disk);
+        let mut swapped = disk.clone();
+        for n in 0..8 {
+            swapped.put(first + n * 512, disk.sector(second + n * 512));
+            swapped.put(second + n * 512, disk.sector(first + n * 512));
+        }
+        let expected = OpenError::WrongPlace { recorded: second, found: first };
+        assert_eq!(swapped.open().expect_err("both are wrong"), expected);
+    });
+}
+
+fn copies(disk: &Disk) -> [u64; 2] {
+    Layout::superblock_offsets(disk.size(), disk.placement).expect("it is large enough")
+}
+
+/// A write that the disk took and never did, and nobody noticed until the next commit was durable.
+/// The one that cannot show is a whole commit of the log or of known units, if nothing came after.
+#[test]
+fn one_lost_write() {
+    each_device(|mut disk, mut metadata| {
+        for round in 0..50_u32 {
+            // First the superblock and a unit that this epoch has not seen, then the log alone.
+            metadata.edit(|superblock| superblock.flags.primary_ind ^= true);
+            metadata.fill_bits(0);
+            metadata.clear_bits(0, 7..9);
+            let extent = 40 + round % 7;
+            metadata.activate(extent..extent + 1);
+            let recent = metadata.oldest_active(|other| other != extent && other != 60);
+            metadata.retire(recent.expect("there are some"));
+            let commit = metadata.start_commit().expect("there is much");
+            metadata.sync_bits();
+            let before = disk.clone();
+            disk.write_stages(&commit.stages);
+            metadata.finish_commit();
+            let between = metadata.clone();
+            metadata.sync_bits();
+            if metadata.is_active(60) {
+                metadata.retire(60);
+            } else {
+                metadata.activate(60..61);
+            }
+            let next = metadata.start_commit().expect("an extent comes or goes");
+            metadata.finish_commit();
+
+            for stage in &commit.stages {
+                for (at, _) in stage.iter().flat_map(common::sectors) {
+                    let what = format!("round {round}, lost write at {at}");
+                    // Superblocks show at once.
+                    let superblock =
+                        copies(&disk).iter().any(|copy| (copy..&(copy + 4096)).contains(&&at));
+                    let mut liar = disk.clone();
+                    liar.put(at, before.sector(at));
+                    if superblock {
+                        let opened = open(&what, &liar);
+                        Truth::new(&between).check(&what, liar.clone(), opened);
+                    }
+                    liar.write_stages(&next.stages);
+                    let opened = open(&what, &liar);
+                    Truth::new(&metadata).check(&what, liar, opened);
+                }
+            }
+            disk.write_stages(&next.stages);
+            disk.settle();
+        }
+    });
+}
+
+/// Both superblock copies bad: refused, with a reason.
+#[test]
+fn both_copies_bad() {
+    each_device(|disk, _| {
+        let [first, second] = copies(&disk);
+        let damage = |disk: &mut Disk, at: u64, way: u32| match way {
+            0 => {
+                disk.unreadable.insert(at + 512);
+            }
+            1 => disk.put(at + 3 * 512, [7; 512]),
+            _ => disk.put(at, [0; 512]),
+        };
+        for ways in 0..9 {
+            let mut rotten = disk.clone();
+            damage(&mut rotten, first, ways % 3);
+            damage(&mut rotten, second, ways / 3);
+            match rotten.open().expect_err("both are bad") {
+                OpenError::NoMetadata => assert_eq!(ways, 8),
+                OpenError::Corrupt { .. } => assert_ne!(ways, 8),
+                error => panic!("{error}"),
+            }
+        }
+    });
+}
+
+/// Both copies valid, same number, not the same: nobody can say which to believe.
+#[test]
+fn two_truths() {
+    each_device(|disk, metadata| {
+        let [first, _] = copies(&disk);
+        let mut left = metadata.clone();
+        left.edit(|superblock| superblock.flags.consistent ^= true);
+        let mut right = metadata;
+        right.edit(|superblock| superblock.flags.have_quorum ^= true);
+        let left = left.start_commit().expect("an edit");
+        let right = right.start_commit().expect("an edit");
+        let mut torn = disk.clone();
+        for write in left.stages.iter().chain(&right.stages).flatten() {
+            let from_left = left.stages.iter().flatten().any(|other| other == write);
+            if (write.offset == first) == from_left {
+                torn.write(write);
+            }
+        }
+        assert!(matches!(torn.open(), Err(OpenError::Corrupt { .. })));
+    });
+}
+
+#[test]
+fn a_device_that_changed_is_refused() {
+    let (disk, metadata) = device(Placement::Internal);
+    let tail = disk.open_as(Placement::Internal, INTERNAL + 512).expect_err("it grew");
+    assert_eq!(tail, OpenError::SizeChanged { recorded: INTERNAL, found: INTERNAL + 512 });
+    assert_eq!(
+        disk.open_as(Placement::Internal, INTERNAL - 4096).expect_err("it shrank"),
+        OpenError::NoMetadata
+    );
+    assert_eq!(
+        disk.open_as(Placement::External, INTERNAL).expect_err("it is internal"),
+        OpenError::NoMetadata
+    );
+    for size in [0, 512, 4096, 65536] {
+        let error = disk.open_as(Placement::Internal, size).expect_err("far too small");
+        assert_eq!(error, OpenError::NoMetadata);
+    }
+    assert_eq!(metadata.superblock().placement, Placement::Internal);
+
+    let (disk, metadata) = device(Placement::External);
+    let end = metadata.layout().metadata_area().end;
+    assert!(disk.open_as(Placement::External, end).is_ok());
+    assert!(matches!(
+        disk.open_as(Placement::External, end - 512),
+        Err(OpenError::SizeChanged { .. })
+    ));
+}

@@ -1,0 +1,195 @@
+//! What lies between two hosts: a TCP proxy that can be cut, go silent and heal, so that no root is needed to break a network.
+//!
+//! Each host's configuration names the proxy as the peer's address. One proxy for each direction of dialing.
+
+use super::ports::{free, loopback};
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+/// Bytes on their way in one direction of one connection, beside what the kernel holds.
+const BUFFER: usize = 64 << 10;
+
+/// The link. Dropped, it is cut for ever.
+#[derive(Debug)]
+pub struct Link {
+    shared: Arc<Shared>,
+    addresses: [SocketAddr; 2],
+    acceptors: Vec<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Nothing passes: connections are reset, new ones too.
+    cut: bool,
+    /// What is sent to this node stays under way.
+    silent_to: [bool; 2],
+    /// Cut when so many more bytes have passed.
+    cut_after: Option<usize>,
+    /// Both ends of every connection, to reset them.
+    streams: Vec<TcpStream>,
+    ended: bool,
+    /// Bytes that reached each node.
+    carried_to: [u64; 2],
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn reset(&mut self) {
+        self.cut = true;
+        for stream in self.streams.drain(..) {
+            // One end may have gone already.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+impl Link {
+    /// Between these two hosts, by node-id.
+    ///
+    /// # Panics
+    /// If no port is free.
+    pub fn new(hosts: [SocketAddr; 2]) -> Self {
+        let shared = Arc::new(Shared::default());
+        let mut acceptors = Vec::new();
+        let addresses = [0, 1].map(|node| {
+            let listener = TcpListener::bind(loopback(free())).expect("a free port");
+            let address = listener.local_addr().expect("it is bound");
+            let (shared, host) = (Arc::clone(&shared), hosts[node]);
+            acceptors.push(std::thread::spawn(move || accept(&shared, &listener, host, node)));
+            address
+        });
+        Self { shared, addresses, acceptors }
+    }
+
+    /// Where the node of this id is reached through the link.
+    pub fn address_of(&self, node: usize) -> SocketAddr {
+        self.addresses[node]
+    }
+
+    /// Resets every connection, and every new one.
+    pub fn cut(&self) {
+        self.shared.state().reset();
+        self.shared.changed.notify_all();
+    }
+
+    /// Cuts in the midst of whatever is being sent, when so many more bytes have passed.
+    pub fn cut_after(&self, bytes: usize) {
+        self.shared.state().cut_after = Some(bytes);
+    }
+
+    /// Is it cut?
+    pub fn is_cut(&self) -> bool {
+        self.shared.state().cut
+    }
+
+    /// What is sent to this node stays under way, until it heals. Nobody is told.
+    pub fn silence_to(&self, node: usize) {
+        self.shared.state().silent_to[node] = true;
+    }
+
+    /// Both directions: as a network whose switch has died.
+    pub fn silence(&self) {
+        self.shared.state().silent_to = [true; 2];
+    }
+
+    /// Everything passes again; what stayed under way arrives.
+    pub fn heal(&self) {
+        let mut state = self.shared.state();
+        state.cut = false;
+        state.silent_to = [false; 2];
+        state.cut_after = None;
+        self.shared.changed.notify_all();
+    }
+
+    /// Bytes that have reached this node so far.
+    pub fn carried_to(&self, node: usize) -> u64 {
+        self.shared.state().carried_to[node]
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        let mut state = self.shared.state();
+        state.reset();
+        state.ended = true;
+        drop(state);
+        self.shared.changed.notify_all();
+        for address in self.addresses {
+            // Wakes the acceptor.
+            let _ = TcpStream::connect(address);
+        }
+        for acceptor in self.acceptors.drain(..) {
+            let _ = acceptor.join();
+        }
+    }
+}
+
+fn accept(shared: &Arc<Shared>, listener: &TcpListener, host: SocketAddr, node: usize) {
+    for client in listener.incoming() {
+        let Ok(client) = client else { continue };
+        {
+            let mut state = shared.state();
+            if state.ended {
+                return;
+            }
+            if state.cut {
+                continue;
+            }
+            // A host that does not listen refuses, and so does the proxy.
+            let Ok(server) = TcpStream::connect(host) else { continue };
+            for stream in [&client, &server] {
+                stream.set_nodelay(true).expect("a connected socket");
+                state.streams.push(stream.try_clone().expect("a descriptor"));
+            }
+            let pairs = [(&client, &server, node), (&server, &client, 1 - node)];
+            for (from, to, receiver) in pairs {
+                let clone = |stream: &TcpStream| stream.try_clone().expect("a descriptor");
+                let (shared, from, to) = (Arc::clone(shared), clone(from), clone(to));
+                // Ends with its connection.
+                std::thread::spawn(move || carry(&shared, from, to, receiver));
+            }
+        }
+    }
+}
+
+fn carry(shared: &Shared, mut from: TcpStream, mut to: TcpStream, receiver: usize) {
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        let Ok(length) = from.read(&mut buffer) else { break };
+        let mut state = shared.state();
+        while state.silent_to[receiver] && !state.cut && !state.ended {
+            state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        let mut passes = length;
+        if let Some(left) = state.cut_after {
+            passes = length.min(left);
+            state.cut_after = Some(left - passes);
+        }
+        state.carried_to[receiver] += passes as u64;
+        let is_last = passes < length;
+        drop(state);
+        if length == 0 || to.write_all(&buffer[..passes]).is_err() {
+            break;
+        }
+        if is_last {
+            shared.state().reset();
+            return;
+        }
+    }
+    // An end in one direction is passed on; what goes the other way may still be read.
+    let _ = to.shutdown(Shutdown::Write);
+    let _ = from.shutdown(Shutdown::Read);
+}

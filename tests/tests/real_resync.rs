@@ -1,0 +1,128 @@
+//! A returning node is brought up to date by copying what may differ and nothing else, and a resync may be interrupted anywhere.
+
+use tests::real::backing;
+use tests::real::blocks::BLOCK;
+use tests::real::host::RESOURCE;
+use tests::real::load::Work;
+use tests::real::{Ledger, Load, Pair, Plan, seconds, wait_for};
+
+const LARGE: u64 = 64 << 30;
+/// Bytes of an extent of the activity log.
+const EXTENT: u64 = 4 << 20;
+/// The fewest an activity log can have.
+const FEW_EXTENTS: u64 = 67;
+
+#[test]
+fn a_hundred_blocks_on_a_large_device_are_copied_and_nothing_else() {
+    let mut pair = Pair::start_in_sync(Plan { size: LARGE, ..Plan::default() });
+    let size = pair.alpha.status().size;
+    pair.beta.kill();
+    pair.alpha.wait_status("the loss", seconds(3), |status| !status.is_connected());
+
+    // All over the device, no two in one extent.
+    let step = size / 100 / BLOCK * BLOCK;
+    let offsets: Vec<_> = (0..100).map(|i| i * step + i * BLOCK).collect();
+    let mut ledger = Ledger::default();
+    ledger.write(&mut pair.alpha.client(), offsets.iter().copied());
+    assert_eq!(pair.alpha.status().out_of_sync, 100 * BLOCK);
+
+    pair.beta.start();
+    pair.wait_in_sync();
+    for host in pair.hosts() {
+        let status = host.status();
+        println!("{}: {} bytes copied", host.name, status.resync_copied);
+        assert_eq!(status.resync_copied, 100 * BLOCK, "{}: {status}", host.name);
+    }
+    // A witness that knows nothing of Pollux: where the file system of the target has data.
+    let data = backing::data(&pair.beta.backing, size);
+    assert_eq!(data, offsets.iter().map(|&offset| (offset, BLOCK)).collect::<Vec<_>>());
+    pair.end(Some(&mut ledger));
+}
+
+#[test]
+fn after_the_death_of_a_primary_at_most_the_active_extents_are_copied() {
+    let plan = Plan { size: LARGE, disk: "al-extents 67;", ..Plan::default() };
+    let mut pair = Pair::start_in_sync(plan);
+    let work = Work { span: LARGE, depth: 8, flush_every: 64, seed: 9 };
+    let load = Load::start(pair.alpha.client(), Ledger::default(), work);
+    load.wait_for_more(400);
+    pair.alpha.kill();
+    let mut ended = load.join();
+    pair.beta.promote();
+    ended.ledger.verify(&mut pair.beta.client());
+
+    pair.alpha.start();
+    pair.wait_in_sync();
+    let status = pair.alpha.status();
+    let (copied, most) = (status.resync_copied, FEW_EXTENTS * EXTENT);
+    println!("{} writes acknowledged; {copied} bytes copied, at most {most} allowed", ended.acked);
+    assert!(copied <= most, "{copied} bytes copied, {most} active: {status}");
+    assert!(copied > 0, "nothing was active under load: {status}");
+    pair.end(Some(&mut ended.ledger));
+}
+
+#[test]
+fn a_resync_that_is_interrupted_goes_on_where_it_was() {
+    const DIRTY: u64 = 160 << 20;
+    let mut pair = Pair::start_in_sync(Plan { size: 256 << 20, ..Plan::default() });
+    pair.beta.kill();
+    pair.alpha.wait_status("the loss", seconds(3), |status| !status.is_connected());
+    let mut client = pair.alpha.client();
+    for i in 0..DIRTY >> 20 {
+        let bytes: Vec<u8> = (0..256)
+            .flat_map(|b| tests::real::blocks::encode((i << 20) + b * BLOCK, i + 1))
+            .collect();
+        client.write(i << 20, &bytes).expect("a Primary alone serves");
+    }
+    client.flush().expect("a Primary alone serves");
+
+    // In the midst of a frame, when the greater part is over.
+    pair.link.cut_after(120 << 20);
+    pair.beta.start();
+    wait_for("the cut", seconds(30), || pair.link.is_cut());
+    pair.beta.kill();
+    pair.beta.start();
+    // RES-3: restartable, never a source, never promoted.
+    pair.beta.wait_status("the disk", seconds(5), |status| status.disk == "Inconsistent");
+    let answer = pair.beta.adm(&["primary", RESOURCE]);
+    assert_eq!(answer.code, Some(17), "an Inconsistent disk was promoted: {}", answer.said);
+
+    pair.link.heal();
+    pair.wait_in_sync();
+    let copied = pair.beta.status().resync_copied;
+    println!(
+        "{} MiB were out of sync, {} MiB copied after the interruption",
+        DIRTY >> 20,
+        copied >> 20
+    );
+    assert!(copied < DIRTY, "all was copied again");
+    drop(client);
+    pair.end(None);
+}
+
+#[test]
+fn a_full_sync_is_shown_while_it_runs() {
+    let mut pair = Pair::new(Plan { size: 256 << 20, ..Plan::default() });
+    // Not zeros: these would travel as a few words.
+    let mut ledger = Ledger::default();
+    pair.start();
+    pair.beta.down();
+    pair.alpha.must(&["primary", "--force", RESOURCE]);
+    let mut client = pair.alpha.client();
+    let megabyte: Vec<u8> =
+        (0..256).flat_map(|block| tests::real::blocks::encode(block * BLOCK, 1)).collect();
+    for i in 16..200 {
+        client.write(i << 20, &megabyte).expect("a forced Primary serves");
+    }
+    ledger.write(&mut client, (0..64).map(|i| i * BLOCK));
+    pair.beta.start();
+    let status = pair.beta.wait_status("a running resync", seconds(10), |status| {
+        status.replication == "SyncTarget" && status.resync_done.is_some()
+    });
+    assert_eq!(status.disk, "Inconsistent");
+    let shown = pair.beta.must(&["status", RESOURCE]);
+    println!("{shown}");
+    pair.wait_in_sync();
+    drop(client);
+    pair.end(Some(&mut ledger));
+}

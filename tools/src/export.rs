@@ -1,0 +1,204 @@
+//! The adaptor between a running resource and NBD: each volume is a `BlockDevice`, a client's
+//! request becomes what the daemon is asked, its answer what the client gets. No state is decided
+//! or kept here.
+
+use bitmap::ByteRange;
+use nbd_server::{
+    BlockDevice, Closer, Closing, ExportInfo, Exports, Extent, Geometry, IoError, Operation,
+    Outcome, Refusal, Reply, Request, Span,
+};
+use replicator::buffers::{Buffer, BufferMut};
+use replicator::daemon::{Ask, Handle, Open, Waiter};
+use replicator::node::{RequestError, VolumeNumber};
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// Payload memory: filled by the server for a write, by a disk or a peer for a read.
+pub enum Payload {
+    /// Being filled.
+    Filling(BufferMut),
+    /// What was read.
+    Filled(Buffer),
+}
+
+impl AsRef<[u8]> for Payload {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Self::Filling(buffer) => buffer.as_ref(),
+            Self::Filled(buffer) => buffer.as_ref(),
+        }
+    }
+}
+
+impl AsMut<[u8]> for Payload {
+    fn as_mut(&mut self) -> &mut [u8] {
+        match self {
+            Self::Filling(buffer) => buffer.as_mut(),
+            Self::Filled(_) => unreachable!("the server writes into what it allocated only"),
+        }
+    }
+}
+
+/// A client's request, until it is answered.
+pub struct Waiting {
+    reply: Reply<Payload>,
+    is_read: bool,
+    /// A client counts as gone when its last request has ended, even if its connection was cut
+    /// before.
+    _open: Rc<Open<Self>>,
+}
+
+impl Waiter for Waiting {
+    fn done(self, result: Result<Option<Buffer>, RequestError>) {
+        self.reply.complete(match result {
+            Ok(Some(buffer)) => Ok(Outcome::Data(Payload::Filled(buffer))),
+            Ok(None) => {
+                assert!(!self.is_read, "a read that succeeded has brought bytes");
+                Ok(Outcome::Done)
+            }
+            Err(RequestError::Io) => Err(IoError::Io),
+            Err(RequestError::NotPrimary | RequestError::Shutdown) => Err(IoError::ShuttingDown),
+        });
+    }
+}
+
+/// The volumes of one resource, as NBD exports.
+pub struct ResourceExports {
+    handle: Handle<Waiting>,
+    resource: String,
+    volumes: Vec<VolumeNumber>,
+}
+
+impl ResourceExports {
+    /// Exports the volumes of `resource`: under its name if there is one, as `NAME/VOLUME` always.
+    pub fn new(handle: Handle<Waiting>, resource: &str, volumes: Vec<VolumeNumber>) -> Self {
+        Self { handle, resource: resource.to_owned(), volumes }
+    }
+
+    fn canonical(&self, volume: VolumeNumber) -> String {
+        match self.volumes[..] {
+            [_] => self.resource.clone(),
+            _ => format!("{}/{volume}", self.resource),
+        }
+    }
+
+    fn find(&self, name: &str) -> Result<VolumeNumber, Refusal> {
+        if let [only] = self.volumes[..]
+            && (name.is_empty() || name == self.resource)
+        {
+            return Ok(only);
+        }
+        let rest = name.strip_prefix(&self.resource).and_then(|rest| rest.strip_prefix('/'));
+        rest.and_then(|number| number.parse().ok())
+            .filter(|number| self.volumes.contains(number))
+            .ok_or_else(|| Refusal::unknown(name))
+    }
+
+    fn geometry(&self, volume: VolumeNumber) -> Result<Geometry, Refusal> {
+        let size = self.handle.size(volume).ok_or_else(|| {
+            Refusal::policy(format!(
+                "the size of {} is not known: it has no disk here and is not connected to its \
+                 peer; see `polluxadm status {}`",
+                self.canonical(volume),
+                self.resource
+            ))
+        })?;
+        Ok(Geometry::any_range(size))
+    }
+}
+
+impl Exports for ResourceExports {
+    type Device = Volume;
+
+    fn list(&self) -> Vec<ExportInfo> {
+        let names = self.volumes.iter().map(|&volume| self.canonical(volume));
+        names.map(|name| ExportInfo { name, description: String::new() }).collect()
+    }
+
+    fn describe(&self, name: &str) -> Result<(ExportInfo, Geometry), Refusal> {
+        let volume = self.find(name)?;
+        let info = ExportInfo { name: self.canonical(volume), description: String::new() };
+        Ok((info, self.geometry(volume)?))
+    }
+
+    async fn open(&self, name: &str) -> Result<Volume, Refusal> {
+        let number = self.find(name)?;
+        let closer = Closer::new();
+        let closing = closer.watch();
+        let open = self.handle.open(move |reason| closer.close(reason)).await;
+        let open = open.map_err(|refusal| Refusal::policy(refusal.text))?;
+        // After the open: a diskless node learns the size from its peer.
+        let geometry = self.geometry(number)?;
+        let (handle, batch) = (self.handle.clone(), RefCell::default());
+        Ok(Volume { open: Rc::new(open), handle, number, geometry, closing, batch })
+    }
+}
+
+/// One volume, opened by one client.
+pub struct Volume {
+    open: Rc<Open<Waiting>>,
+    handle: Handle<Waiting>,
+    number: VolumeNumber,
+    geometry: Geometry,
+    closing: Closing,
+    /// Kept for its memory; empty between calls.
+    batch: RefCell<Vec<(VolumeNumber, Ask, Waiting)>>,
+}
+
+impl BlockDevice for Volume {
+    type Buffer = Payload;
+
+    fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    fn allocate(&self, length: u32) -> Payload {
+        Payload::Filling(self.handle.allocate(length as usize))
+    }
+
+    fn submit(&self, requests: &mut Vec<Request<Payload>>) {
+        let mut batch = self.batch.borrow_mut();
+        for Request { operation, reply } in requests.drain(..) {
+            let ask = match operation {
+                Operation::Read(span) => Ask::Read(range(span)),
+                Operation::Write { offset, data, fua } => {
+                    let buffer = match data {
+                        Payload::Filling(buffer) => buffer.freeze(),
+                        Payload::Filled(buffer) => buffer,
+                    };
+                    let range = ByteRange::new(offset, buffer.len() as u64);
+                    Ask::Write { range, buffer, fua }
+                }
+                Operation::Flush => Ask::Flush,
+                // TRIM promises more here than NBD asks for: zeros, the same on every copy.
+                Operation::Trim { range: span, fua } => {
+                    Ask::Zero { range: range(span), unmap: true, fua }
+                }
+                Operation::WriteZeroes { range: span, fua, no_hole } => {
+                    Ask::Zero { range: range(span), unmap: !no_hole, fua }
+                }
+                Operation::Cache(_) => {
+                    reply.complete(Ok(Outcome::Done));
+                    continue;
+                }
+                Operation::BlockStatus { range, .. } => {
+                    let all = Extent { length: range.length, hole: false, zero: false };
+                    reply.complete(Ok(Outcome::Extents(vec![all])));
+                    continue;
+                }
+            };
+            let is_read = matches!(ask, Ask::Read(_));
+            let waiting = Waiting { reply, is_read, _open: Rc::clone(&self.open) };
+            batch.push((self.number, ask, waiting));
+        }
+        self.open.submit(batch.drain(..));
+    }
+
+    fn watch(&self) -> Closing {
+        self.closing.clone()
+    }
+}
+
+fn range(span: Span) -> ByteRange {
+    ByteRange::new(span.offset, span.length)
+}

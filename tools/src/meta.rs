@@ -1,0 +1,278 @@
+//! Metadata of disks that are not in use: makes it, reads it. What it looks like is `bitmap`'s.
+
+use crate::config::{MetaDisk, Resource, Volume};
+use crate::resource::{disk_options, placement};
+use crate::status::{DiskState, GenerationIds};
+use bitmap::{
+    Bytes, FormatParams, Layout, LayoutError, MetaWrite, Metadata, NodeId, OpenStep, Opened,
+    Opening, Placement,
+};
+use replicator::buffers::Pool;
+use replicator::disk::{Backing, DiskError, Done, Op, OpenError, limits};
+use std::path::PathBuf;
+
+/// Sectors of the ring of the activity log, at least.
+const AL_SECTORS: u32 = 256;
+const BLOCK: u32 = 4096;
+const EXTENT: u32 = 4 << 20;
+/// Unused memory to keep between two operations.
+const IDLE: usize = 8 << 20;
+
+/// Why metadata cannot be made or read.
+#[derive(Debug, thiserror::Error)]
+pub enum MetaError {
+    /// `disk none;`.
+    #[error("volume {0} has no disk here (`disk none;`), so it has no metadata")]
+    Diskless(u16),
+    /// The disk cannot be had.
+    #[error("{0}")]
+    Open(#[from] OpenError),
+    /// The disk fails.
+    #[error("{}: {error}", path.display())]
+    Disk {
+        /// Which.
+        path: PathBuf,
+        /// How.
+        error: DiskError,
+    },
+    /// It does not fit.
+    #[error("{}: {error}", path.display())]
+    Layout {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        error: LayoutError,
+    },
+    /// There is none that can be used.
+    #[error("{}: {error}", path.display())]
+    Unusable {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        error: bitmap::OpenError,
+    },
+    /// No random numbers.
+    #[error("no random numbers from the system: {0}")]
+    Random(getrandom::Error),
+}
+
+/// What is where new metadata would go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Zeros only.
+    Nothing,
+    /// Metadata, good or damaged; in words.
+    Metadata(String),
+    /// Something else: the end of a file system, perhaps.
+    Data,
+}
+
+/// A disk, opened and locked, that is to get metadata.
+pub struct Blank {
+    backing: Backing,
+    path: PathBuf,
+    params: FormatParams,
+    layout: Layout,
+}
+
+/// Opens the disk of a volume to give it metadata.
+///
+/// # Errors
+/// If it is in use, or too small.
+pub fn open_blank(resource: &Resource, volume: &Volume) -> Result<Blank, MetaError> {
+    let (backing, path) = open(volume, true)?;
+    let placement = placement(&volume.meta_disk);
+    let slots: Vec<NodeId> = resource.peers.iter().map(|peer| NodeId(peer.node_id)).collect();
+    let al_slots = volume.options.al_extents;
+    // What recovery needs is the whole table in the ring, twice over.
+    let al_sectors = AL_SECTORS.max((2 * (al_slots.div_ceil(20) + 2)).next_power_of_two());
+    let (data_size, device_size) = match placement {
+        Placement::Internal => (None, backing.size()),
+        // An external file is made as large as it must be; a device is as large as it is.
+        Placement::External => (Some(backing.size()), backing.meta_size().max(u64::MAX >> 1)),
+    };
+    let failed = |error| MetaError::Layout { path: path.clone(), error };
+    let layout = Layout::new(
+        placement,
+        device_size,
+        data_size,
+        slots.len() as u8,
+        al_slots,
+        al_sectors,
+        BLOCK,
+    );
+    let layout = layout.map_err(failed)?;
+    let params = FormatParams {
+        placement,
+        device_size,
+        data_size,
+        node_id: NodeId(resource.me.node_id),
+        device_uuid: getrandom::u64().map_err(MetaError::Random)?,
+        slots,
+        al_slots,
+        al_sectors,
+        block_size: BLOCK,
+        extent_size: EXTENT,
+        logical_block_size: backing.logical_block().min(BLOCK),
+    };
+    Ok(Blank { backing, path, params, layout })
+}
+
+impl Blank {
+    /// Where the metadata goes.
+    pub fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+
+    /// Bytes that clients will see.
+    pub fn data_size(&self) -> u64 {
+        self.layout.data_size()
+    }
+
+    /// Looks what is there now.
+    ///
+    /// # Errors
+    /// If the disk cannot be read.
+    pub fn found(&mut self) -> Result<Found, MetaError> {
+        let size = self.backing.meta_size();
+        match read(&mut self.backing, &self.path, self.params.placement, size) {
+            Ok(opened) => {
+                let superblock = opened.metadata.superblock();
+                return Ok(Found::Metadata(format!(
+                    "metadata of node-id {}, generation {}",
+                    superblock.node_id.0, superblock.current
+                )));
+            }
+            Err(MetaError::Unusable { error: bitmap::OpenError::NoMetadata, .. }) => {}
+            Err(MetaError::Unusable { error, .. }) => {
+                return Ok(Found::Metadata(format!("metadata that cannot be used: {error}")));
+            }
+            Err(other) => return Err(other),
+        }
+        let area = self.layout.metadata_area();
+        let mut offset = area.start;
+        while offset < area.end.min(size) {
+            let len = (area.end.min(size) - offset).min(limits::TRANSFER as u64);
+            let read = Op::ReadMeta { offset, len: len as u32 };
+            if let Done::Read(bytes) = self.perform(&read)?
+                && bytes.as_ref().iter().any(|&byte| byte != 0)
+            {
+                return Ok(Found::Data);
+            }
+            offset += len;
+        }
+        Ok(Found::Nothing)
+    }
+
+    /// Makes the metadata; what was there is lost.
+    ///
+    /// # Errors
+    /// If the disk fails or is full.
+    pub fn format(mut self) -> Result<(), MetaError> {
+        let area = self.layout.metadata_area();
+        let allocated = self.backing.allocate_meta(area.start, area.len());
+        allocated.map_err(|error| MetaError::Disk { path: self.path.clone(), error })?;
+        let failed = |error| MetaError::Layout { path: self.path.clone(), error };
+        self.params.device_size = self.backing.meta_size();
+        let (_, stages) = Metadata::format(self.params.clone()).map_err(failed)?;
+        for MetaWrite { offset, bytes } in stages.into_iter().flatten() {
+            let op = match bytes {
+                Bytes::Data(bytes) => Op::WriteMeta { offset, bytes },
+                Bytes::Zeros(len) => Op::ZeroMeta { offset, len },
+            };
+            self.perform(&op)?;
+        }
+        Ok(())
+    }
+
+    fn perform(&mut self, op: &Op) -> Result<Done, MetaError> {
+        let done = self.backing.perform(op);
+        done.map_err(|error| MetaError::Disk { path: self.path.clone(), error })
+    }
+}
+
+/// Reads the metadata of a volume that is not attached; changes nothing.
+///
+/// # Errors
+/// If the disk is in use, or there is no metadata that can be used.
+pub fn read_volume(volume: &Volume) -> Result<Metadata, MetaError> {
+    let (mut backing, path) = open(volume, false)?;
+    let size = backing.meta_size();
+    Ok(read(&mut backing, &path, placement(&volume.meta_disk), size)?.metadata)
+}
+
+/// Opens and locks the disk of a volume; also, the path of what holds the metadata.
+fn open(volume: &Volume, create_meta: bool) -> Result<(Backing, PathBuf), MetaError> {
+    let disk = volume.disk.as_ref().ok_or(MetaError::Diskless(volume.number))?;
+    let options = disk_options(&volume.meta_disk, create_meta);
+    let backing = Backing::open(disk, &options, &Pool::new(IDLE))?;
+    let path = match &volume.meta_disk {
+        MetaDisk::Internal => disk.clone(),
+        MetaDisk::External(path) => path.clone(),
+    };
+    Ok((backing, path))
+}
+
+fn read(
+    backing: &mut Backing,
+    path: &std::path::Path,
+    placement: Placement,
+    size: u64,
+) -> Result<Opened, MetaError> {
+    let mut opening = Opening::new(placement, size);
+    let mut results = Vec::new();
+    loop {
+        match opening.step(results) {
+            OpenStep::Done(opened) => return Ok(*opened),
+            OpenStep::Refused(error) => {
+                return Err(MetaError::Unusable { path: path.to_owned(), error });
+            }
+            OpenStep::Read(ranges) => {
+                let read = ranges.into_iter().map(|(offset, len)| {
+                    match backing.perform(&Op::ReadMeta { offset, len }) {
+                        Ok(Done::Read(buffer)) => Ok(buffer.as_ref().to_vec()),
+                        // The other copy may be good: the format decides.
+                        _ => Err(()),
+                    }
+                });
+                results = read.collect();
+            }
+        }
+    }
+}
+
+/// What the metadata says of the disk.
+pub fn disk_state(metadata: &Metadata) -> DiskState {
+    let flags = &metadata.superblock().flags;
+    match (flags.consistent, flags.was_up_to_date) {
+        (false, _) => DiskState::Inconsistent,
+        (true, false) => DiskState::Outdated,
+        (true, true) => DiskState::UpToDate,
+    }
+}
+
+/// The generations of a volume that is not attached, towards one peer; `None`: no slot for it.
+pub fn generations(metadata: &Metadata, peer: u8) -> Option<GenerationIds> {
+    let superblock = metadata.superblock();
+    let slot = &superblock.slots[superblock.slot_of(NodeId(peer))?];
+    let flags = &superblock.flags;
+    Some(GenerationIds {
+        current: superblock.current.0,
+        bitmap: slot.bitmap_uuid.0,
+        history: [superblock.history[0].0, superblock.history[1].0],
+        flags: [
+            flags.consistent,
+            flags.was_up_to_date,
+            flags.primary_ind,
+            flags.crashed_primary,
+            metadata.active_extents().next().is_none(),
+            false,
+            flags.primary_lost_quorum,
+            false,
+            slot.flags.outdated,
+            slot.flags.fencing,
+            slot.flags.full_sync,
+            slot.flags.device_seen,
+        ],
+    })
+}

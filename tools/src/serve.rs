@@ -1,0 +1,222 @@
+//! What `polluxd` does: runs one resource with its NBD server and its control socket, until it is
+//! brought down or told to end.
+
+use crate::config::Resource;
+use crate::export::{ResourceExports, Waiting};
+use crate::resource::{RunDir, setup};
+use crate::show::{self, AttachErrors};
+use bitmap::NodeId;
+use nbd_server::{BindError, Limits, Listener, Server};
+use replicator::daemon::control::{Control, Names, Page, RunLock, SocketError};
+use replicator::daemon::{Daemon, DaemonError, OrderError, Remote};
+use replicator::node::Command;
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::{LocalSet, spawn_local};
+
+/// How long an orderly end may take; then the process ends as it is, which loses nothing either.
+const ORDERLY_END: Duration = Duration::from_secs(30);
+/// How long operators' questions may still be answered at the end.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
+/// Why a resource does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// It runs already, or its files cannot be made.
+    #[error("{0}")]
+    Socket(#[from] SocketError),
+    /// The replicator cannot be started.
+    #[error("{0}")]
+    Daemon(#[from] DaemonError),
+    /// No place for NBD clients.
+    #[error("{error}: {}", error.source)]
+    Listen {
+        /// Which, and why.
+        error: BindError,
+    },
+    /// The system refuses something basic.
+    #[error("{action}: {error}")]
+    System {
+        /// What.
+        action: &'static str,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+/// Runs `resource` until it ends. With `up`, attaches its disks and looks for its peers at once.
+///
+/// # Errors
+/// If it cannot be started.
+pub fn serve(resource: &Resource, run_dir: &RunDir, up: bool) -> Result<(), ServeError> {
+    let lock = RunLock::take(run_dir.path(), &resource.name)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| ServeError::System { action: "start", error })?;
+    LocalSet::new().block_on(&runtime, run(resource, run_dir, up, &lock))
+}
+
+async fn run(
+    resource: &Resource,
+    run_dir: &RunDir,
+    up: bool,
+    lock: &RunLock,
+) -> Result<(), ServeError> {
+    let mut signals = Signals::new()?;
+    let daemon = Daemon::<Waiting>::new(setup(resource)).await?;
+    let (handle, remote) = (daemon.handle(), daemon.remote());
+    let volumes = resource.me.volumes.iter().map(|volume| volume.number).collect();
+    let server =
+        Server::new(ResourceExports::new(handle, &resource.name, volumes), Limits::DEFAULT);
+    for listen in &resource.me.nbd {
+        let address = run_dir.address(&resource.name, listen);
+        let listener = Listener::bind(&address).await;
+        let listener = listener.map_err(|error| ServeError::Listen { error })?;
+        tracing::info!("NBD clients are served at {address}");
+        let server = server.clone();
+        spawn_local(async move { server.listen(listener).await });
+    }
+    let errors = Arc::new(Mutex::new(AttachErrors::new()));
+    let names = Names {
+        resource: resource.name.clone(),
+        peers: resource.peers.iter().map(|p| (NodeId(p.node_id), p.name.clone())).collect(),
+    };
+    let control = Control::start(lock, remote.clone(), names, pages(resource, &errors))?;
+    let mut running = spawn_local(daemon.run());
+    tracing::info!("{} runs as node {} ({})", resource.name, resource.me.node_id, resource.me.name);
+    let bring_up = async {
+        if up {
+            self::bring_up(resource, &remote, &errors).await;
+        }
+        notify("READY=1");
+        // Signals and the end of the daemon are waited for beside this.
+        std::future::pending::<()>().await;
+    };
+    let is_over = tokio::select! {
+        _ = &mut running => true,
+        () = signals.next() => false,
+        () = bring_up => unreachable!("it waits for ever"),
+    };
+    notify("STOPPING=1");
+    if !is_over {
+        tracing::info!("told to end: clients first, then the peer, then the disks; once more: now");
+        let orderly = tokio::time::timeout(ORDERLY_END, async {
+            end(&server, &remote).await;
+            let _ = (&mut running).await;
+        });
+        tokio::select! {
+            ended = orderly => {
+                if ended.is_err() {
+                    tracing::warn!("no orderly end in time: ending as after a crash");
+                }
+            }
+            () = signals.next() => tracing::warn!("told to end now: ending as after a crash"),
+        }
+    }
+    server.shut_down("the daemon ends").await;
+    control.end(LAST_ANSWERS);
+    Ok(())
+}
+
+/// Attaches all disks and looks for the peers. What is refused is told, and the rest goes on.
+async fn bring_up(resource: &Resource, remote: &Remote, errors: &Mutex<AttachErrors>) {
+    for (volume, _) in remote.volumes().filter(|(_, has_disk)| *has_disk) {
+        if let Err(error) = remote.attach(volume).await {
+            tracing::error!("no disk: {error}");
+            let text = format!(
+                "the disk could not be attached: {error}; then `polluxadm attach {}/{volume}`",
+                resource.name
+            );
+            errors.lock().unwrap_or_else(PoisonError::into_inner).insert(volume, text);
+        }
+    }
+    if !resource.peers.is_empty()
+        && let Err(error) = remote.command(Command::Connect { discard_my_data: false }).await
+    {
+        tracing::error!("not connecting: {error}");
+    }
+}
+
+/// Closes the exports, becomes Secondary, leaves the peer, lets the disks go.
+async fn end(server: &Server<ResourceExports>, remote: &Remote) {
+    server.shut_down("the daemon ends").await;
+    let steps = [Command::Secondary { force: true }, Command::Down];
+    for command in steps {
+        match remote.command(command).await {
+            Ok(()) => {}
+            Err(OrderError::Ending) => return,
+            Err(OrderError::Refused(refusal)) => {
+                tracing::warn!("on the way down: {}", refusal.text);
+            }
+        }
+    }
+    // Also if going down was refused: it was the operator's word.
+    remote.end().await;
+}
+
+fn pages(resource: &Resource, errors: &Arc<Mutex<AttachErrors>>) -> Vec<Page> {
+    let errors = Arc::clone(errors);
+    let (one, other) = (resource.clone(), resource.clone());
+    let json = |value: Result<serde_json::Value, serde_json::Error>| {
+        value.expect("no map has a key that is no string")
+    };
+    vec![
+        (
+            "/status",
+            Box::new(move |snapshot| {
+                let errors = errors.lock().unwrap_or_else(PoisonError::into_inner);
+                json(serde_json::to_value(show::status(&one, snapshot, &errors)))
+            }),
+        ),
+        (
+            "/generations",
+            Box::new(move |snapshot| {
+                json(serde_json::to_value(show::generations(&other, snapshot)))
+            }),
+        ),
+    ]
+}
+
+/// The two signals that mean "end".
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, ServeError> {
+        let listen = |kind| {
+            signal(kind).map_err(|error| ServeError::System { action: "listen to signals", error })
+        };
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Tells systemd, if it asked to be told.
+fn notify(state: &str) {
+    let Some(place) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let send = || {
+        let bytes = place.as_encoded_bytes();
+        let address = match bytes.strip_prefix(b"@") {
+            Some(name) => SocketAddr::from_abstract_name(name)?,
+            None => SocketAddr::from_pathname(&place)?,
+        };
+        UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address)
+    };
+    if let Err(error) = send() {
+        tracing::warn!("systemd cannot be told: {error}");
+    }
+}

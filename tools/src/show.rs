@@ -1,0 +1,253 @@
+//! From a snapshot of a running resource to the status operators see: numbers get their names from
+//! the configuration, states the words of DRBD. Printing is `status`.
+
+use crate::config::{Host, Resource, Volume};
+use crate::status::{
+    Advice, Connection, ConnectionState, Device, DiskState, Endpoint, GenerationIds, Path,
+    PeerDevice, ReplicationState, Role, Status, SyncDetails,
+};
+use replicator::daemon::{Snapshot, VolumeCounters};
+use replicator::node;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+/// Why volumes have no disk, by their number: what the node cannot tell since it never saw one.
+pub type AttachErrors = BTreeMap<u16, String>;
+
+const SECTOR: u64 = 512;
+
+/// The status of `resource`.
+pub fn status(resource: &Resource, snapshot: &Snapshot, errors: &AttachErrors) -> Status {
+    let from = &snapshot.status;
+    let volumes = resource.me.volumes.iter();
+    let connections = resource.peers.iter().filter_map(|peer| {
+        let state = from.peers.iter().find(|state| state.node.0 == peer.node_id)?;
+        Some(connection(resource, peer, state, snapshot))
+    });
+    Status {
+        name: resource.name.clone(),
+        node_id: resource.me.node_id,
+        role: role(from.role),
+        suspended: from.suspended.is_some(),
+        suspended_user: false,
+        // The only reason there is until there are fencing and quorum; its words are below.
+        suspended_no_data: from.suspended.is_some(),
+        suspended_fencing: false,
+        suspended_quorum: false,
+        force_io_failures: false,
+        write_ordering: "flush".to_owned(),
+        devices: volumes.filter_map(|volume| device(volume, snapshot, errors)).collect(),
+        connections: connections.collect(),
+        advice: Advice {
+            reason: from.suspended.map(|why| format!("I/O is held: {why}")),
+            next: None,
+        },
+    }
+}
+
+fn device(volume: &Volume, snapshot: &Snapshot, errors: &AttachErrors) -> Option<Device> {
+    let from = snapshot.status.volumes.iter().find(|v| v.number == volume.number)?;
+    let counters = snapshot.volumes.iter().find(|c| c.number == volume.number);
+    let counted = |count: fn(&VolumeCounters) -> u64| counters.map_or(0, count);
+    let is_diskless = from.disk == node::DiskState::Diskless;
+    Some(Device {
+        volume: volume.number,
+        minor: volume.minor,
+        disk_state: disk(from.disk),
+        client: volume.disk.is_none(),
+        open: snapshot.status.open > 0,
+        quorum: true,
+        size: from.size / 1024,
+        read: counted(|c| c.read) / 1024,
+        written: counted(|c| c.written) / 1024,
+        al_writes: from.al_writes,
+        bm_writes: 0,
+        upper_pending: counted(|c| c.upper_pending),
+        lower_pending: counted(|c| c.lower_pending),
+        al_suspended: false,
+        blocked: if snapshot.status.suspended.is_some() { "upper" } else { "no" }.to_owned(),
+        backing_dev: volume
+            .disk
+            .as_ref()
+            .filter(|_| !is_diskless)
+            .map(|path| path.display().to_string()),
+        advice: Advice {
+            reason: errors.get(&volume.number).filter(|_| is_diskless).cloned(),
+            next: None,
+        },
+    })
+}
+
+fn connection(
+    resource: &Resource,
+    peer: &Host,
+    from: &node::PeerStatus,
+    snapshot: &Snapshot,
+) -> Connection {
+    let peer_devices = from.volumes.iter().map(|volume| {
+        let size = snapshot.status.volumes.iter().find(|v| v.number == volume.number);
+        let is_client = peer.volumes.iter().any(|v| v.number == volume.number && v.disk.is_none());
+        peer_device(volume, size.map_or(0, |v| v.size), is_client)
+    });
+    let is_connected = from.connection == node::ConnectionState::Connected;
+    Connection {
+        peer_node_id: peer.node_id,
+        name: peer.name.clone(),
+        connection_state: connection_state(from.connection),
+        congested: false,
+        peer_role: if is_connected { role(from.role) } else { Role::Unknown },
+        tls: false,
+        ap_in_flight: 0,
+        rs_in_flight: 0,
+        paths: vec![Path {
+            this_host: endpoint(resource.me.address),
+            remote_host: endpoint(peer.address),
+            established: snapshot.linked.contains(&from.node),
+        }],
+        peer_devices: peer_devices.collect(),
+        advice: Advice {
+            reason: Some(from.reason.clone()).filter(|reason| !reason.is_empty()),
+            next: None,
+        },
+    }
+}
+
+fn peer_device(from: &node::PeerVolumeStatus, size: u64, is_client: bool) -> PeerDevice {
+    let is_syncing = matches!(
+        from.replication,
+        node::ReplicationState::SyncSource | node::ReplicationState::SyncTarget
+    );
+    let sync = is_syncing.then(|| {
+        let resync = &from.resync;
+        // Bits are cleared in batches, so they lag behind what was copied.
+        let left = resync.total.saturating_sub(resync.copied).min(from.out_of_sync);
+        let none = [(0, 0); 2];
+        SyncDetails::new(resync.total / SECTOR, left / SECTOR, resync.milliseconds, 0, none)
+    });
+    let in_sync = match size {
+        0 => 0.0,
+        size => 100.0 * size.saturating_sub(from.out_of_sync) as f64 / size as f64,
+    };
+    PeerDevice {
+        volume: from.number,
+        replication_state: replication(from.replication),
+        peer_disk_state: disk(from.disk),
+        peer_client: is_client,
+        resync_suspended: "no".to_owned(),
+        received: from.received / 1024,
+        sent: from.sent / 1024,
+        out_of_sync: from.out_of_sync / 1024,
+        pending: 0,
+        unacked: 0,
+        has_sync_details: sync.is_some(),
+        has_online_verify_details: false,
+        percent_in_sync: in_sync,
+        resync_copied: from.resync.copied / 1024,
+        sync,
+    }
+}
+
+fn endpoint(address: SocketAddr) -> Endpoint {
+    Endpoint {
+        address: address.ip().to_string(),
+        port: address.port(),
+        family: if address.is_ipv4() { "ipv4" } else { "ipv6" }.to_owned(),
+    }
+}
+
+fn role(role: node::Role) -> Role {
+    match role {
+        node::Role::Unknown => Role::Unknown,
+        node::Role::Secondary => Role::Secondary,
+        node::Role::Primary => Role::Primary,
+    }
+}
+
+fn connection_state(state: node::ConnectionState) -> ConnectionState {
+    match state {
+        node::ConnectionState::StandAlone => ConnectionState::StandAlone,
+        node::ConnectionState::Unconnected => ConnectionState::Unconnected,
+        // DRBD has no word for a handshake under way.
+        node::ConnectionState::Connecting | node::ConnectionState::Handshaking => {
+            ConnectionState::Connecting
+        }
+        node::ConnectionState::Connected => ConnectionState::Connected,
+    }
+}
+
+fn replication(state: node::ReplicationState) -> ReplicationState {
+    match state {
+        node::ReplicationState::Off => ReplicationState::Off,
+        node::ReplicationState::Established => ReplicationState::Established,
+        node::ReplicationState::WfBitMapS => ReplicationState::WFBitMapS,
+        node::ReplicationState::WfBitMapT => ReplicationState::WFBitMapT,
+        node::ReplicationState::SyncSource => ReplicationState::SyncSource,
+        node::ReplicationState::SyncTarget => ReplicationState::SyncTarget,
+    }
+}
+
+fn disk(state: node::DiskState) -> DiskState {
+    match state {
+        node::DiskState::Diskless => DiskState::Diskless,
+        node::DiskState::Attaching => DiskState::Attaching,
+        node::DiskState::Detaching => DiskState::Detaching,
+        node::DiskState::Failed => DiskState::Failed,
+        node::DiskState::Inconsistent => DiskState::Inconsistent,
+        node::DiskState::Outdated => DiskState::Outdated,
+        node::DiskState::DUnknown => DiskState::DUnknown,
+        node::DiskState::Consistent => DiskState::Consistent,
+        node::DiskState::UpToDate => DiskState::UpToDate,
+    }
+}
+
+/// The generations of a volume as they stand towards a peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeGenerations {
+    /// The volume.
+    pub volume: u16,
+    /// The peer's name.
+    pub peer: String,
+    /// Identifiers and flags.
+    #[serde(flatten)]
+    pub ids: GenerationIds,
+}
+
+/// The generations of all volumes that have a disk, towards all peers.
+pub fn generations(resource: &Resource, snapshot: &Snapshot) -> Vec<VolumeGenerations> {
+    let mut all = Vec::new();
+    for volume in &snapshot.status.volumes {
+        if volume.disk <= node::DiskState::Failed {
+            continue;
+        }
+        for peer in &resource.peers {
+            let state = snapshot.status.peers.iter().find(|state| state.node.0 == peer.node_id);
+            let towards = state.and_then(|s| s.volumes.iter().find(|v| v.number == volume.number));
+            let history = |at: usize| volume.history.get(at).map_or(0, |generation| generation.0);
+            let connection = state.map(|state| state.connection);
+            let is_connected = connection == Some(node::ConnectionState::Connected);
+            let is_primary = snapshot.status.role == node::Role::Primary;
+            let ids = GenerationIds {
+                current: volume.current.0,
+                bitmap: towards.map_or(0, |towards| towards.bitmap.0),
+                history: [history(0), history(1)],
+                flags: [
+                    volume.disk > node::DiskState::Inconsistent,
+                    volume.disk == node::DiskState::UpToDate,
+                    is_primary,
+                    volume.crashed_primary,
+                    volume.active_extents == 0,
+                    false,
+                    false,
+                    is_connected,
+                    towards.is_some_and(|towards| towards.disk == node::DiskState::Outdated),
+                    false,
+                    false,
+                    is_connected,
+                ],
+            };
+            all.push(VolumeGenerations { volume: volume.number, peer: peer.name.clone(), ids });
+        }
+    }
+    all
+}
