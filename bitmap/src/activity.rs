@@ -23,31 +23,37 @@ pub enum Activation {
     },
 }
 
+/// The end of a list of slots.
+const NIL: u16 = u16::MAX;
+
 /// Slots and the extents in them.
 #[derive(Clone, Debug)]
 pub(crate) struct ActivityLog {
     /// Slot to extent, as it will be on disk when everything pending is.
     table: Vec<u32>,
+    /// What else is known of each slot in use.
+    places: Vec<Place>,
+    /// Extent to slot.
+    slots: BTreeMap<u32, u16>,
+    free: Vec<u16>,
+    /// Ends of the list of slots by use, without those being retired.
+    oldest: u16,
+    newest: u16,
     /// Slots whose entry was not part of a commit yet.
     changed: BTreeSet<u16>,
-    free: BTreeSet<u16>,
-    entries: BTreeMap<u32, Entry>,
-    /// Stamp to extent, oldest first, without those being retired.
-    recency: BTreeMap<u64, u32>,
-    clock: u64,
     /// Extents that keep their slot only until the next commit starts, or another needs it.
     retiring: BTreeSet<u32>,
     /// Extents that lost their slot since the last commit started.
     leaving: BTreeSet<u32>,
-    /// Extents that are new in the commit in flight.
-    sent: Vec<u32>,
+    /// Slots that are new in the commit in flight.
+    sent: Vec<u16>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Entry {
-    slot: u16,
+struct Place {
     phase: Phase,
-    stamp: u64,
+    older: u16,
+    newer: u16,
 }
 
 /// How far an extent's slot has got. A later phase is the weaker promise.
@@ -82,28 +88,31 @@ impl ActivityLog {
 
     /// The log as found on disk. An extent that is there twice keeps its first slot.
     pub(crate) fn recovered(table: Vec<u32>) -> Self {
+        let count = table.len();
         let mut log = Self {
             table,
+            places: vec![Place { phase: Phase::Stable, older: NIL, newer: NIL }; count],
+            slots: BTreeMap::new(),
+            free: Vec::new(),
+            oldest: NIL,
+            newest: NIL,
             changed: BTreeSet::new(),
-            free: BTreeSet::new(),
-            entries: BTreeMap::new(),
-            recency: BTreeMap::new(),
-            clock: 0,
             retiring: BTreeSet::new(),
             leaving: BTreeSet::new(),
             sent: Vec::new(),
         };
-        for index in 0..log.table.len() {
+        for index in 0..count {
             let slot = u16::try_from(index).expect("the layout limits slots to 16 bits");
             let extent = log.table[index];
-            if extent == NO_EXTENT {
-                log.free.insert(slot);
-            } else if log.entries.contains_key(&extent) {
+            if extent != NO_EXTENT && log.slots.contains_key(&extent) {
                 log.table[index] = NO_EXTENT;
                 log.changed.insert(slot);
-                log.free.insert(slot);
+            }
+            if log.table[index] == NO_EXTENT {
+                log.free.push(slot);
             } else {
-                log.enter(extent, slot, Phase::Stable);
+                log.slots.insert(extent, slot);
+                log.link(slot);
             }
         }
         log
@@ -111,45 +120,42 @@ impl ActivityLog {
 
     /// Gives every extent a slot; returns the weakest phase among them.
     pub(crate) fn activate(&mut self, extents: Range<u32>) -> Result<Phase, Missing> {
-        let asked = u32::try_from(extents.len()).expect("extents are counted in 32 bits");
-        let held = extents.clone().filter(|extent| self.entries.contains_key(extent)).count();
-        let kept = self.retiring.range(extents.clone()).count();
-        let missing = (asked as usize) - held;
-        let room = self.free() as usize - kept;
-        if missing > room {
-            let missing = u32::try_from(missing - room).expect("less than was asked");
-            return Err(Missing(missing));
-        }
-        let mut weakest = Phase::Stable;
-        // First those that stay: they must not lose their slot to the others.
-        for extent in extents.clone() {
-            if self.retiring.remove(&extent) {
-                let stamp = self.entries[&extent].stamp;
-                self.recency.insert(stamp, extent);
+        let held = |extent: &u32| self.slots.contains_key(extent);
+        let missing = extents.len() - extents.clone().filter(held).count();
+        if missing > 0 {
+            let kept = self.retiring.range(extents.clone()).count();
+            let room = self.free() as usize - kept;
+            if missing > room {
+                let missing = u32::try_from(missing - room).expect("less than was asked");
+                return Err(Missing(missing));
             }
         }
-        for extent in extents {
-            let phase = match self.entries.get(&extent) {
-                Some(entry) => entry.phase,
-                None => {
-                    let slot = self.take_slot();
-                    self.table[usize::from(slot)] = extent;
-                    self.changed.insert(slot);
-                    self.enter(extent, slot, Phase::New);
-                    Phase::New
+        // First those that stay: they must not lose their slot to the others.
+        if !self.retiring.is_empty() {
+            for extent in extents.clone() {
+                if self.retiring.remove(&extent) {
+                    self.link(self.slots[&extent]);
                 }
+            }
+        }
+        let mut weakest = Phase::Stable;
+        for extent in extents {
+            let slot = match self.slots.get(&extent) {
+                Some(&slot) => slot,
+                None => self.enter(extent),
             };
-            self.touch(extent);
-            weakest = weakest.max(phase);
+            self.make_newest(slot);
+            weakest = weakest.max(self.places[usize::from(slot)].phase);
         }
         Ok(weakest)
     }
 
     /// Marks an extent for leaving; `false` if it is not in the log and not on its way out.
     pub(crate) fn retire(&mut self, extent: u32) -> bool {
-        if let Some(entry) = self.entries.get(&extent) {
-            self.recency.remove(&entry.stamp);
-            self.retiring.insert(extent);
+        if let Some(&slot) = self.slots.get(&extent) {
+            if self.retiring.insert(extent) {
+                self.unlink(slot);
+            }
             return true;
         }
         self.leaving.contains(&extent)
@@ -157,13 +163,13 @@ impl ActivityLog {
 
     /// Whether an extent is stable and stays.
     pub(crate) fn is_active(&self, extent: u32) -> bool {
-        let stable = |entry: &Entry| entry.phase == Phase::Stable;
-        self.entries.get(&extent).is_some_and(stable) && !self.retiring.contains(&extent)
+        let stable = |&slot: &u16| self.places[usize::from(slot)].phase == Phase::Stable;
+        self.slots.get(&extent).is_some_and(stable) && !self.retiring.contains(&extent)
     }
 
     /// Stable extents that stay, in order.
     pub(crate) fn active(&self) -> impl Iterator<Item = u32> + '_ {
-        self.entries.keys().copied().filter(|&extent| self.is_active(extent))
+        self.slots.keys().copied().filter(|&extent| self.is_active(extent))
     }
 
     /// Extents that fit before another must be retired. A slot whose extent is being retired
@@ -172,28 +178,28 @@ impl ActivityLog {
         u32::try_from(self.free.len() + self.retiring.len()).expect("at most all slots")
     }
 
-    /// Makes an extent the most recently used one.
+    /// Makes an extent the most recently used one, if it is there and stays.
     pub(crate) fn touch(&mut self, extent: u32) {
-        let Some(entry) = self.entries.get_mut(&extent) else {
-            return;
-        };
-        if entry.stamp + 1 == self.clock || self.recency.remove(&entry.stamp).is_none() {
-            return; // it is already, or it is being retired
+        if let Some(&slot) = self.slots.get(&extent)
+            && !self.retiring.contains(&extent)
+        {
+            self.make_newest(slot);
         }
-        entry.stamp = self.clock;
-        self.recency.insert(self.clock, extent);
-        self.clock += 1;
     }
 
     /// The least recently used active extent that `evictable` accepts.
     pub(crate) fn oldest(&self, evictable: impl Fn(u32) -> bool) -> Option<u32> {
-        let mut by_age = self.recency.values().copied();
-        by_age.find(|&extent| self.entries[&extent].phase == Phase::Stable && evictable(extent))
+        let place = |slot: u16| &self.places[usize::from(slot)];
+        let some = |slot: u16| (slot != NIL).then_some(slot);
+        core::iter::successors(some(self.oldest), |&slot| some(place(slot).newer))
+            .filter(|&slot| place(slot).phase == Phase::Stable)
+            .map(|slot| self.table[usize::from(slot)])
+            .find(|&extent| evictable(extent))
     }
 
     /// Whether something waits for a commit.
     pub(crate) fn is_pending(&self) -> bool {
-        !self.changed.is_empty() || !self.retiring.is_empty() || !self.leaving.is_empty()
+        !self.changed.is_empty() || !self.retiring.is_empty()
     }
 
     /// Everything pending goes into a commit now.
@@ -202,28 +208,24 @@ impl ActivityLog {
             let slot = self.leave(extent);
             self.table[usize::from(slot)] = NO_EXTENT;
             self.changed.insert(slot);
-            self.free.insert(slot);
+            self.free.push(slot);
         }
         let mut updates = Vec::with_capacity(self.changed.len());
         for slot in core::mem::take(&mut self.changed) {
-            let extent = self.table[usize::from(slot)];
-            updates.push((slot, extent));
-            if let Some(entry) = self.entries.get_mut(&extent) {
-                entry.phase = Phase::Sent;
-                self.sent.push(extent);
-            }
+            updates.push((slot, self.table[usize::from(slot)]));
+            self.places[usize::from(slot)].phase = Phase::Sent;
+            self.sent.push(slot);
         }
         LogChange { leaving: core::mem::take(&mut self.leaving), updates }
     }
 
     /// The commit is durable.
     pub(crate) fn finish(&mut self) {
-        for extent in core::mem::take(&mut self.sent) {
-            // It may have left in the meantime, and even come back as a new one.
-            if let Some(entry) = self.entries.get_mut(&extent)
-                && entry.phase == Phase::Sent
-            {
-                entry.phase = Phase::Stable;
+        for slot in core::mem::take(&mut self.sent) {
+            // It may have been given to another extent in the meantime.
+            let place = &mut self.places[usize::from(slot)];
+            if place.phase == Phase::Sent {
+                place.phase = Phase::Stable;
             }
         }
     }
@@ -233,25 +235,54 @@ impl ActivityLog {
         &self.table
     }
 
-    fn enter(&mut self, extent: u32, slot: u16, phase: Phase) {
-        let stamp = self.clock;
-        self.clock += 1;
-        self.entries.insert(extent, Entry { slot, phase, stamp });
-        self.recency.insert(stamp, extent);
+    /// Gives a new extent a slot.
+    fn enter(&mut self, extent: u32) -> u16 {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            let victim = self.retiring.pop_first().expect("the room was counted");
+            self.leave(victim)
+        });
+        self.table[usize::from(slot)] = extent;
+        self.places[usize::from(slot)].phase = Phase::New;
+        self.slots.insert(extent, slot);
+        self.changed.insert(slot);
+        self.link(slot);
+        slot
     }
 
-    /// Takes an extent out; its bits must be written before its slot is.
+    /// Takes a retiring extent out; its bits must be written before its slot is.
     fn leave(&mut self, extent: u32) -> u16 {
-        let entry = self.entries.remove(&extent).expect("a retiring extent has an entry");
         self.leaving.insert(extent);
-        entry.slot
+        self.slots.remove(&extent).expect("a retiring extent has a slot")
     }
 
-    fn take_slot(&mut self) -> u16 {
-        if let Some(slot) = self.free.pop_first() {
-            return slot;
+    fn make_newest(&mut self, slot: u16) {
+        if self.newest != slot {
+            self.unlink(slot);
+            self.link(slot);
         }
-        let victim = self.retiring.pop_first().expect("the room was counted");
-        self.leave(victim)
+    }
+
+    /// Puts a slot at the newest end of the list.
+    fn link(&mut self, slot: u16) {
+        let older = core::mem::replace(&mut self.newest, slot);
+        let place = &mut self.places[usize::from(slot)];
+        (place.older, place.newer) = (older, NIL);
+        match older {
+            NIL => self.oldest = slot,
+            _ => self.places[usize::from(older)].newer = slot,
+        }
+    }
+
+    /// Takes a slot out of the list.
+    fn unlink(&mut self, slot: u16) {
+        let Place { older, newer, .. } = self.places[usize::from(slot)];
+        match older {
+            NIL => self.oldest = newer,
+            _ => self.places[usize::from(older)].newer = newer,
+        }
+        match newer {
+            NIL => self.newest = older,
+            _ => self.places[usize::from(newer)].older = older,
+        }
     }
 }

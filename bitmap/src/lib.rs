@@ -18,6 +18,7 @@ mod codec;
 mod commit;
 mod dirty;
 mod dump;
+mod format;
 mod generation;
 mod geometry;
 mod journal;
@@ -35,10 +36,11 @@ pub use activity::Activation;
 pub use codec::{Field, SECTOR};
 pub use commit::{Bytes, Commit, MetaWrite, Ticket};
 pub use dirty::{DirtyBitmap, LEAF_BITS};
+pub use format::FormatParams;
 pub use generation::Generation;
 pub use geometry::{ByteRange, Geometry, NodeId};
 pub use layout::{AREA_ALIGN, COPY_DISTANCE, Layout, LayoutError, Placement};
-pub use metadata::{FormatParams, Metadata};
+pub use metadata::Metadata;
 pub use opening::{OpenError, OpenStep, Opened, Opening};
 pub use superblock::{
     DeviceFlags, FORMAT_VERSION, MAX_SLOTS, SUPERBLOCK_SIZE, Slot, SlotFlags, SlotKind, Superblock,

@@ -125,8 +125,8 @@ fn a_server_that_ends_tells_clients_in_the_handshake() {
     assert_eq!(client.ask(option::LIST, b""), option_reply::ACK);
     let ended = host.begin(|server| async move { server.shut_down("for the night").await });
     host.run(|_| ());
-    client.option(option::GO, &go(b"r0"));
-    let answer = client.option_reply(option::GO);
+    client.option(option::INFO, &go(b"r0"));
+    let answer = client.option_reply(option::INFO);
     assert_eq!(answer, (option_reply::ERR_SHUTDOWN, b"for the night".to_vec()));
     assert_eq!(client.ask(option::ABORT, b""), option_reply::ACK);
     client.expect_end();

@@ -7,6 +7,7 @@ mod common;
 use common::*;
 use nbd_server::nbd::protocol::*;
 use nbd_server::{IoError, Operation};
+use std::net::Shutdown;
 
 #[test]
 fn what_is_written_is_read_at_any_offset_and_length() {
@@ -198,5 +199,19 @@ fn a_disconnect_gets_the_replies_to_what_was_asked_before() {
         assert_eq!(client.simple_reply(cookie), 0);
         client.receive(100_000);
     }
+    client.expect_end();
+}
+
+#[test]
+fn a_client_that_closed_its_half_still_gets_its_replies() {
+    let host = Host::start();
+    host.device(|device| device.hold());
+    let mut client = Client::connect(&host).simple("r0");
+    client.request(0, command::READ, 1, 0, 100_000);
+    client.0.shutdown(Shutdown::Write).unwrap();
+    host.wait_until_held(1);
+    host.device(|device| device.resume());
+    assert_eq!(client.simple_reply(1), 0);
+    client.receive(100_000);
     client.expect_end();
 }

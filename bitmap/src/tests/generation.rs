@@ -1,9 +1,10 @@
 //! Rotation of generation identifiers.
 
+use crate::format::FormatParams;
 use crate::generation::{Generation, HISTORY};
 use crate::geometry::NodeId;
 use crate::layout::Placement;
-use crate::metadata::{FormatParams, Metadata};
+use crate::metadata::Metadata;
 use crate::superblock::Superblock;
 use std::vec;
 

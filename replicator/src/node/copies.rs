@@ -146,7 +146,10 @@ impl Node {
             };
             let meta = self.volumes[v].meta.as_ref().expect("a slot is in the metadata");
             meta.superblock().slots[slot].bitmap_uuid == Generation::NONE
-                && (meta.bits(slot).count() > 0 || (flush && self.peers[p].unsure))
+                // A target lacks what was not copied yet, and its superblock may not say so yet.
+                && (meta.bits(slot).count() > 0
+                    || self.peers[p].replicates(v)
+                    || (flush && self.peers[p].unsure))
         })
     }
 

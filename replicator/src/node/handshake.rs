@@ -418,6 +418,9 @@ impl Node {
             RefuseReason::SplitBrain => format!(
                 "split brain with node {node}: both sides hold writes the other lacks. {sides}. On the side whose changes are to be thrown away: `polluxadm secondary`, then `polluxadm connect --discard-my-data`; on the other: `polluxadm connect`"
             ),
+            RefuseReason::Stale => format!(
+                "only older data is good: {sides}. To go on with the older data: `polluxadm connect --discard-my-data` where the newer is; to keep the newer as it is: `polluxadm primary --force` there"
+            ),
             RefuseReason::Unrelated => format!(
                 "unrelated data on node {node}: the two disks never held the same. {sides}. On the side that is to be overwritten: `polluxadm create-md --force`, then `polluxadm up`; on the other: `polluxadm connect`"
             ),

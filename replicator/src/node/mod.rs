@@ -214,8 +214,8 @@ impl Node {
             }
             self.role_step();
             self.handshake_step();
+            let let_go = self.detach_step();
             self.down_step();
-            self.detach_step();
             self.pump_targets();
             if core::mem::take(&mut self.regate) {
                 self.work.extend(self.parked.iter().map(|&id| Work::Op(id)));
@@ -223,7 +223,7 @@ impl Node {
             for v in 0..self.volumes.len() {
                 self.kick_commit(v);
             }
-            if self.work.is_empty() {
+            if self.work.is_empty() && !let_go {
                 break;
             }
         }

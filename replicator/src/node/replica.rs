@@ -254,8 +254,9 @@ impl Node {
         self.regate = true;
     }
 
-    /// Disks whose last operation came back are let go.
-    pub(super) fn detach_step(&mut self) {
+    /// Disks whose last operation came back are let go. Was any?
+    pub(super) fn detach_step(&mut self) -> bool {
+        let mut any = false;
         for v in 0..self.volumes.len() {
             let volume = &mut self.volumes[v];
             if !matches!(volume.state, DiskState::Failed | DiskState::Detaching)
@@ -269,12 +270,14 @@ impl Node {
             }
             volume.farewell = None;
             volume.state = DiskState::Diskless;
+            any = true;
             let (number, commands) = (volume.number, core::mem::take(&mut volume.detaching));
             self.out.push(Action::CloseDisk(number));
             for command in commands {
                 self.out.push(Action::Done(command, Ok(())));
             }
         }
+        any
     }
 
     pub(super) fn refuse(&mut self, command: CommandId, kind: RefusalKind, text: String) {

@@ -516,6 +516,8 @@ impl Node {
         // From the grant on the target may hold our current generation. So its slot is rotated first, stably: a loss of
         // the link from then on mints (GI-2), and a target that missed the grant is known by what it was synchronised to.
         let ticket = meta.edit(|sb| sb.peer_in_sync(node));
+        // It counts from now on, so that nothing is acknowledged without it while the slot says that nothing is missing.
+        self.peers[p].volumes[v].granted = true;
         self.after_durable(v, ticket, Then::Grant { link, volume: v });
     }
 
@@ -527,7 +529,6 @@ impl Node {
         let (current, history) =
             (sb.current, sb.history.iter().copied().filter(|g| g.is_real()).collect());
         let volume = self.volumes[v].number;
-        self.peers[p].volumes[v].granted = true;
         self.send(p, Message::SyncGrant { volume, current, history });
     }
 

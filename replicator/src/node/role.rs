@@ -42,6 +42,8 @@ impl Node {
     }
 
     pub(super) fn promote(&mut self, command: Option<CommandId>, force: bool) {
+        // What an operator orders, only an operator ends.
+        self.auto_promoted &= command.is_none();
         if self.change.is_some() || self.down.is_some() {
             return self.end_change(command, Err(busy()));
         }
@@ -74,6 +76,7 @@ impl Node {
 
     fn end_change(&mut self, command: Option<CommandId>, result: Result<(), Refusal>) {
         if let Err(refusal) = &result {
+            self.auto_promoted = false;
             for open in core::mem::take(&mut self.opening) {
                 self.opens.remove(&open);
                 self.out.push(Action::Opened(open, Err(refusal.clone())));
@@ -354,8 +357,8 @@ impl Node {
         self.opens.insert(id);
         self.opening.push(id);
         if self.change.is_none() {
-            self.auto_promoted = true;
             self.promote(None, false);
+            self.auto_promoted = self.change.is_some();
         }
     }
 

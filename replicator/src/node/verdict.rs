@@ -12,9 +12,19 @@ use bitmap::Generation;
 enum Relation {
     Idle,
     Same,
-    Ahead { full: bool },
-    Behind { full: bool },
-    Split { full: bool },
+    Ahead {
+        full: bool,
+    },
+    Behind {
+        full: bool,
+    },
+    Split {
+        full: bool,
+    },
+    /// The other's disk is newer, but not good; ours is good, but older.
+    OthersRuined,
+    /// The other way round.
+    OursRuined,
     Unrelated,
 }
 
@@ -23,6 +33,8 @@ impl Relation {
         match self {
             Self::Ahead { full } => Self::Behind { full },
             Self::Behind { full } => Self::Ahead { full },
+            Self::OthersRuined => Self::OursRuined,
+            Self::OursRuined => Self::OthersRuined,
             Self::Idle | Self::Same | Self::Split { .. } | Self::Unrelated => self,
         }
     }
@@ -60,12 +72,24 @@ pub fn verdict(a: &Facts, b: &Facts) -> Agreed {
     let behind = relations.iter().any(|r| matches!(r, Relation::Behind { .. }));
     let split = relations.iter().any(|r| matches!(r, Relation::Split { .. })) || (ahead && behind);
 
-    let a_is_source = if split {
+    let ruined = |which| relations.contains(&which);
+    let (ours, others) = (ruined(Relation::OursRuined), ruined(Relation::OthersRuined));
+    let word_given = match (a.discard_my_data, b.discard_my_data) {
+        (false, true) => Some(true),
+        (true, false) => Some(false),
+        (true, true) | (false, false) => None,
+    };
+    let a_is_source = if split || (ours && others) {
         // SB-2: only an operator's word, given on exactly one side, resolves it.
-        match (a.discard_my_data, b.discard_my_data) {
-            (false, true) => true,
-            (true, false) => false,
-            (true, true) | (false, false) => return Agreed::Refuse(RefuseReason::SplitBrain),
+        match word_given {
+            Some(a_is_source) => a_is_source,
+            None => return Agreed::Refuse(RefuseReason::SplitBrain),
+        }
+    } else if ours || others {
+        // GI-5: the older data replaces the newer only by the word of the side that has the newer.
+        match word_given {
+            Some(a_is_source) if a_is_source == others => a_is_source,
+            Some(_) | None => return Agreed::Refuse(RefuseReason::Stale),
         }
     } else if ahead || behind {
         ahead
@@ -74,12 +98,12 @@ pub fn verdict(a: &Facts, b: &Facts) -> Agreed {
     };
 
     let source = if a_is_source { a } else { b };
-    let mixed = source.volumes.iter().zip(&relations).any(|(v, r)| {
-        v.disk == DiskState::Inconsistent && !matches!(r, Relation::Idle | Relation::Same)
+    let not_good = source.volumes.iter().zip(&relations).any(|(v, r)| {
+        v.disk < DiskState::UpToDate && !matches!(r, Relation::Idle | Relation::Same)
     });
-    if mixed {
-        // RES-3: a mixture of times is no source, whatever the operator says; `primary --force` declares it good first.
-        return Agreed::Refuse(RefuseReason::SplitBrain);
+    if not_good {
+        // RES-3: a mixture of times, or what is known to be old, is no source; `primary --force` declares it good first.
+        return Agreed::Refuse(RefuseReason::Stale);
     }
     if let Some(agreed) = roles_forbid(a, b, &relations, a_is_source) {
         return agreed;
@@ -93,6 +117,7 @@ pub fn verdict(a: &Facts, b: &Facts) -> Agreed {
             Relation::Same if !bits => return VolumeVerdict::NoSync,
             Relation::Same | Relation::Unrelated => false,
             Relation::Ahead { full } | Relation::Behind { full } | Relation::Split { full } => full,
+            Relation::OursRuined | Relation::OthersRuined => true,
         };
         if a_is_source { VolumeVerdict::Source { full } } else { VolumeVerdict::Target { full } }
     });
@@ -135,7 +160,8 @@ fn has_disk(v: &VolumeFacts) -> bool {
 }
 
 fn relate(a: &VolumeFacts, b: &VolumeFacts) -> Relation {
-    if !has_disk(a) || !has_disk(b) {
+    if !has_disk(a) || !has_disk(b) || a.disk.max(b.disk) < DiskState::UpToDate {
+        // No disk to compare, or no good data on either side: nothing is copied.
         return Relation::Idle;
     }
     match (a.disk > DiskState::Inconsistent, b.disk > DiskState::Inconsistent) {
@@ -151,12 +177,14 @@ fn inconsistent_peer(good: &VolumeFacts, bad: &VolumeFacts) -> Relation {
     let tracked = |g: Generation| g.is_real() && (g == bad.current || g == bad.sync_to);
     if tracked(good.current) || tracked(good.bitmap) {
         Relation::Ahead { full: false }
+    } else if !bad.current.is_real() || good.history.contains(&bad.current) {
+        Relation::Ahead { full: true }
     } else if bad.bitmap == good.current || bad.history.contains(&good.current) {
         // GI-5: it went on after `good` was left behind, and its disk failed then. What it holds is newer, though no longer
         // whole: only an operator gives that up.
+        Relation::OthersRuined
+    } else if related(good, bad) {
         Relation::Split { full: true }
-    } else if !bad.current.is_real() || related(good, bad) {
-        Relation::Ahead { full: true }
     } else {
         Relation::Unrelated
     }

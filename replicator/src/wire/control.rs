@@ -164,6 +164,7 @@ const REFUSE: u8 = 3;
 const SPLIT_BRAIN: u8 = 1;
 const UNRELATED: u8 = 2;
 const TWO_PRIMARIES: u8 = 3;
+const STALE: u8 = 5;
 const INCOMPATIBLE: u8 = 4;
 
 /// Appends the body. The message is not one of the data path.
@@ -315,6 +316,7 @@ fn agreed_shape(agreed: &Agreed) -> AgreedShape {
                 RefuseReason::SplitBrain => SPLIT_BRAIN,
                 RefuseReason::Unrelated => UNRELATED,
                 RefuseReason::TwoPrimaries => TWO_PRIMARIES,
+                RefuseReason::Stale => STALE,
                 RefuseReason::Incompatible(text) => {
                     shape.text = text[..text.floor_char_boundary(MAX_TEXT)].into();
                     INCOMPATIBLE
@@ -345,6 +347,7 @@ fn agreed(shape: AgreedShape) -> Result<Agreed, &'static str> {
         (I_STEP_DOWN, 0) if plain => Ok(Agreed::IStepDown),
         (REFUSE, SPLIT_BRAIN) if plain => Ok(Agreed::Refuse(RefuseReason::SplitBrain)),
         (REFUSE, UNRELATED) if plain => Ok(Agreed::Refuse(RefuseReason::Unrelated)),
+        (REFUSE, STALE) if plain => Ok(Agreed::Refuse(RefuseReason::Stale)),
         (REFUSE, TWO_PRIMARIES) if plain => Ok(Agreed::Refuse(RefuseReason::TwoPrimaries)),
         (REFUSE, INCOMPATIBLE) if verdicts.is_empty() => {
             Ok(Agreed::Refuse(RefuseReason::Incompatible(text)))

@@ -258,6 +258,8 @@ pub enum RefuseReason {
     SplitBrain,
     /// The data never was the same.
     Unrelated,
+    /// The side with the newer data is not UpToDate (its disk failed, or it was declared Outdated), the good side is older.
+    Stale,
     /// Both are Primary now.
     TwoPrimaries,
     /// Configurations differ; the text names both values.

@@ -8,6 +8,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tests::sim::{Counters, Outcome, catch_panics, run, run_checked};
 
 const USAGE: &str = "usage: sim --seeds N [--start S] [--threads T] [--counters] [--keep-going N]
+           [--cpu SECONDS] [--expect ID,ID]
        sim --seed S [--verbose]
        sim --old [--threads T]";
 
@@ -21,12 +22,20 @@ struct Options {
     verbose: bool,
     old: bool,
     counters: bool,
+    /// Stop after this much processor time.
+    cpu: Option<u64>,
+    /// Only these invariants count for `keep_going`.
+    expect: Vec<String>,
 }
 
 fn parse() -> Option<Options> {
     let mut options = Options { keep_going: 10, ..Options::default() };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
+        if arg == "--expect" {
+            options.expect = args.next()?.split(',').map(String::from).collect();
+            continue;
+        }
         let mut number = || {
             let text = args.next()?;
             match text.strip_prefix("0x") {
@@ -40,6 +49,7 @@ fn parse() -> Option<Options> {
             "--threads" => options.threads = Some(number()? as usize),
             "--seed" => options.seed = Some(number()?),
             "--keep-going" => options.keep_going = number()?,
+            "--cpu" => options.cpu = Some(number()?),
             "--verbose" => options.verbose = true,
             "--old" => options.old = true,
             "--counters" => options.counters = true,
@@ -90,7 +100,9 @@ fn swarm(seeds: &[u64], options: &Options) -> Vec<Outcome> {
         for _ in 0..threads {
             let (sender, next, failed, sum) = (sender.clone(), &next, &failed, &sum);
             scope.spawn(move || {
-                while failed.load(Ordering::Relaxed) < options.keep_going {
+                while failed.load(Ordering::Relaxed) < options.keep_going
+                    && options.cpu.is_none_or(|limit| processor_seconds() < limit)
+                {
                     let i = next.fetch_add(1, Ordering::Relaxed) as usize;
                     let Some(&seed) = seeds.get(i) else { break };
                     let mut outcome = run_checked(seed);
@@ -100,7 +112,9 @@ fn swarm(seeds: &[u64], options: &Options) -> Vec<Outcome> {
                         sum.1.add(&outcome.counters);
                     }
                     if let Some(v) = &outcome.violation {
-                        failed.fetch_add(1, Ordering::Relaxed);
+                        let counts = options.expect.is_empty()
+                            || options.expect.iter().any(|id| id == v.invariant);
+                        failed.fetch_add(u64::from(counts), Ordering::Relaxed);
                         println!("seed {seed}: {} after {} events: {}", v.invariant, outcome.events, v.story);
                         outcome.events = 0;
                         outcome.counters = Counters::default();
@@ -116,6 +130,15 @@ fn swarm(seeds: &[u64], options: &Options) -> Vec<Outcome> {
     let (events, counters) = sum.into_inner().expect("no thread panics with it");
     outcomes.push(Outcome { seed: 0, events, violation: None, counters, hash: 0 });
     outcomes
+}
+
+/// Processor time this process has used, in whole seconds.
+fn processor_seconds() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // Fields behind the name in parentheses; user and system time are numbers 14 and 15 of all, in ticks of 10 ms.
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
+    let ticks = |i: usize| fields.get(i).and_then(|f| f.parse::<u64>().ok()).unwrap_or(0);
+    (ticks(11) + ticks(12)) / 100
 }
 
 fn finish(outcomes: &[Outcome], seeds: usize, begun: Instant, options: &Options) -> ExitCode {

@@ -45,6 +45,8 @@ pub struct Cluster {
     pub(super) lost_power: [bool; 2],
     pub(super) discard: [bool; 2],
     pub(super) forced: [bool; 2],
+    /// It said Outdated, and nobody has brought it up to date since.
+    pub(super) outdated: [bool; 2],
     /// What a source had promised when it called its target up to date.
     pub(super) grant: [Option<Box<Replica>>; 2],
     pub(super) generations: [BTreeSet<u64>; 2],
@@ -72,6 +74,7 @@ impl Cluster {
             lost_power: [false; 2],
             discard: [false; 2],
             forced: [false; 2],
+            outdated: [false; 2],
             grant: [None, None],
             generations: Default::default(),
         }
@@ -252,6 +255,7 @@ impl Cluster {
         self.replicas[node].void();
         self.alone[node] = false;
         self.alone_stable[node] = false;
+        self.outdated[node] = false;
     }
 
     /// A source tells its target that it is up to date.
@@ -290,6 +294,11 @@ impl Cluster {
         let peer = 1 - n;
         self.set_view(n, view);
         self.generation_changed(n, old.current, view)?;
+        if view.disk == DiskState::Outdated {
+            self.outdated[n] = true;
+        } else if view.own_good() && view.connected() {
+            self.outdated[n] = false;
+        }
         if view.disk == DiskState::Inconsistent && old.disk != DiskState::Inconsistent {
             if old.disk != DiskState::Attaching {
                 self.unnoticed_split()?;
@@ -342,6 +351,7 @@ impl Cluster {
     fn promoted(&mut self, n: usize, copies: &impl Copies) -> Check {
         let peer = 1 - n;
         self.seen[n].clear();
+        self.remembers_outdated(n)?;
         if self.views[n].own_good() && !self.forced[n] {
             self.holds_promises(n, copies)?;
         }

@@ -22,6 +22,18 @@ impl Cluster {
         Ok(())
     }
 
+    /// ROLE-2: what was Outdated does not become Primary by forgetting it.
+    pub(super) fn remembers_outdated(&mut self, node: usize) -> Check {
+        if self.forced[node] {
+            self.outdated[node] = false;
+        }
+        if self.outdated[node] && !self.views[node].peer_good() {
+            let story = format!("node {node} was Outdated, nobody updated it, and it became Primary");
+            return Err(Violation::new("ROLE-2", story));
+        }
+        Ok(())
+    }
+
     /// ROLE-3: a node says that it was demoted.
     pub fn demoted(&self, node: usize) -> Check {
         let open = self.history.open().find(|(_, op)| op.node == node);

@@ -171,6 +171,8 @@ pub(super) struct Disk {
     cache: Vec<Cached>,
     in_flight: Vec<InFlight>,
     meta: MetaArea,
+    /// What a failed flush dropped: readable, and gone with the power.
+    dropped: Vec<Cached>,
     bad_meta: Vec<u64>,
     decayed: Option<u64>,
     order: u32,
@@ -193,6 +195,7 @@ impl Disk {
             cache: Vec::new(),
             in_flight: Vec::new(),
             meta: MetaArea::new(data, size),
+            dropped: Vec::new(),
             bad_meta: Vec::new(),
             decayed: None,
             order: 0,
@@ -299,7 +302,10 @@ impl Disk {
             }
             DiskCommand::Flush => {
                 let lost: Vec<u32> = done.covers.into_iter().filter(|_| rng.percent(50)).collect();
-                self.cache.retain(|c| !lost.contains(&c.order));
+                let (lost, kept) =
+                    std::mem::take(&mut self.cache).into_iter().partition(|c| lost.contains(&c.order));
+                self.cache = kept;
+                self.dropped = lost;
             }
             DiskCommand::WriteMeta(writes) => {
                 for write in &writes {
@@ -427,6 +433,9 @@ impl Disk {
 
     /// The process that used it is dead: what was under way arrives whole, in part or not; the cache stays.
     pub(super) fn kill(&mut self, rng: &mut Rng) {
+        // A failed flush and a kill before anybody could note it is more than the promise covers.
+        self.cache.append(&mut self.dropped);
+        self.cache.sort_by_key(|c| c.order);
         let mut left = std::mem::take(&mut self.in_flight);
         left.sort_by_key(|f| f.order);
         for f in left {
@@ -515,6 +524,7 @@ impl Disk {
             }
             loss.torn_meta += u32::from(arrived > 0 && arrived < sectors);
         }
+        self.dropped.clear();
         self.visible = self.stable.clone();
         loss
     }

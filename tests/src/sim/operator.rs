@@ -76,6 +76,12 @@ impl World {
             Command::Secondary { .. } if ok => {
                 let check = self.model.demoted(n);
                 self.check(check);
+                let open = |c: &super::client::Client| {
+                    matches!(c.place, Place::Open(m) | Place::Leaving(m) if m == n)
+                };
+                if self.clients.iter().any(open) {
+                    self.violate("ROLE-3", format!("node {n} says it is Secondary while clients have it open"));
+                }
             }
             Command::Down if ok => {
                 self.counters.mark("operator: took a node down");

@@ -209,7 +209,7 @@ impl Knobs {
             suspend_no_data: self.suspend_no_data,
             auto_promote: self.auto_promote,
             timing: self.timing,
-            limits: Limits { requests: self.limits.requests + 4096, ..self.limits },
+            limits: self.limits,
         }
     }
 

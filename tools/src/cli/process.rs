@@ -5,6 +5,7 @@ use super::{Failure, Place};
 use crate::client::{Client, ClientError};
 use crate::config::Resource;
 use crate::status::{ConnectionState, DiskState, Status};
+use replicator::daemon::control::RunLock;
 use serde_json::json;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -145,8 +146,8 @@ pub(super) async fn down(place: &Place, target: &Target) -> Result<(), Failure> 
             other => other?,
         }
         let until = Instant::now() + PATIENCE;
-        while !matches!(client.page::<Status>("/status").await, Err(ClientError::NotRunning { .. }))
-        {
+        // Its socket is closed before its lock is free, and `up` needs the lock.
+        while RunLock::is_held(&place.run_dir, &resource.name) {
             if Instant::now() > until {
                 let name = &resource.name;
                 return Err(Failure::failed(format!(

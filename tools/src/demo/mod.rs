@@ -86,7 +86,10 @@ pub(crate) async fn demo(options: Options) -> Result<(), Failure> {
     // Whatever was begun is dropped, and with it processes and files go.
     tokio::select! {
         outcome = story => outcome,
-        _ = interrupt.recv() => Ok(say("\nending the demo")),
+        _ = interrupt.recv() => {
+            say("\nending the demo");
+            Ok(())
+        }
         _ = terminate.recv() => Ok(()),
     }
 }
@@ -107,11 +110,8 @@ impl Demo {
             Node::new(&directory.0, "beta", 1, link_b, nbd_b),
         ];
         let config = directory.0.join("pollux.conf");
-        let text = format!(
-            "resource {RESOURCE} {{\n{}{}}}\n",
-            nodes[0].section(),
-            nodes[1].section()
-        );
+        let text =
+            format!("resource {RESOURCE} {{\n{}{}}}\n", nodes[0].section(), nodes[1].section());
         std::fs::write(&config, text).map_err(|error| failed(config.display(), &error))?;
         let mut demo = Self { nodes, directory };
         for node in &mut demo.nodes {
@@ -141,39 +141,25 @@ impl Demo {
         let adm = adm.display();
         let config = self.config();
         let of = |node: &Node| format!("{adm} --node {} --run-dir {}", node.name, node.run_dir());
-        let (at_alpha, at_beta) = (of(alpha), of(beta));
         let uri =
             |node: &Node| format!("nbd+unix:///{RESOURCE}?socket={}", node.nbd_socket(RESOURCE));
-        say(&format!(
-            "
-NBD addresses of the device (only the Primary serves it):
-  alpha  {}
-         nbd://{}/{RESOURCE}
-  beta   {}
-         nbd://{}/{RESOURCE}
-
-To try, in another terminal:
-  export POLLUX_CONFIG={}
-  alpha='{at_alpha}'
-  beta='{at_beta}'
-
-  nbdcopy -- /bin/ls '{}'       # write something
-  $alpha status {RESOURCE}
-  kill -9 {}                    # alpha's daemon dies
-  $beta primary {RESOURCE}      # beta takes over, with the same data
-  $alpha up {RESOURCE}          # alpha returns, and is brought up to date
-  $beta status {RESOURCE}
-
-Ctrl-C ends the demo and removes {}",
-            uri(alpha),
-            alpha.nbd,
-            uri(beta),
-            beta.nbd,
-            config.display(),
-            uri(alpha),
-            alpha.pid().unwrap_or(0),
-            self.directory.0.display(),
-        ));
+        let (pid, to_alpha) = (alpha.pid().unwrap_or(0), uri(alpha));
+        let lines = [
+            "\nNBD addresses of the device (only the Primary serves it):".to_owned(),
+            format!("  alpha  {to_alpha}\n         nbd://{}/{RESOURCE}", alpha.nbd),
+            format!("  beta   {}\n         nbd://{}/{RESOURCE}", uri(beta), beta.nbd),
+            "\nTo try, in another terminal:".to_owned(),
+            format!("  export POLLUX_CONFIG={}", config.display()),
+            format!("  alpha='{}'\n  beta='{}'", of(alpha), of(beta)),
+            format!("  nbdcopy -- /bin/ls '{to_alpha}'"),
+            format!("  $alpha status {RESOURCE}"),
+            format!("  kill -9 {pid}          # alpha's daemon dies"),
+            format!("  $beta primary {RESOURCE}       # beta takes over, with the same data"),
+            format!("  $alpha up {RESOURCE}           # alpha returns, and is brought up to date"),
+            format!("  $beta status {RESOURCE}"),
+            format!("\nCtrl-C ends the demo and removes {}", self.directory.0.display()),
+        ];
+        say(&lines.join("\n"));
         if options.oneshot {
             let ended = tokio::task::spawn_blocking(|| {
                 let mut input = std::io::stdin().lock();

@@ -58,16 +58,11 @@ impl RunLock {
         let opened =
             File::options().read(true).write(true).create(true).truncate(false).open(&path);
         let mut lock = opened.map_err(|error| failed("open", error))?;
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let mut holder = String::new();
-                // For the message only.
-                let _ = (&lock).take(20).read_to_string(&mut holder);
-                let holder = holder.trim().to_owned();
-                return Err(SocketError::Running { path, holder });
-            }
-            Err(errno) => return Err(failed("lock", errno.into())),
+        if !lock_soon(&lock).map_err(|error| failed("lock", error))? {
+            let mut holder = String::new();
+            // For the message only.
+            let _ = (&lock).take(20).read_to_string(&mut holder);
+            return Err(SocketError::Running { path, holder: holder.trim().to_owned() });
         }
         let write = |lock: &mut File| {
             lock.set_len(0)?;
@@ -76,6 +71,15 @@ impl RunLock {
         };
         write(&mut lock).map_err(|error| failed("write", error))?;
         Ok(Self { _lock: lock, socket: directory.join(format!("{name}.sock")) })
+    }
+
+    /// Whether a process holds the lock. It is so until the very end of a daemon, when its sockets
+    /// are closed already.
+    pub fn is_held(directory: &Path, name: &str) -> bool {
+        File::open(directory.join(format!("{name}.pid"))).is_ok_and(|lock| {
+            let shared = FlockOperation::NonBlockingLockShared;
+            rustix::fs::flock(&lock, shared) == Err(rustix::io::Errno::WOULDBLOCK)
+        })
     }
 
     /// Binds the socket `NAME.sock`; only our own user may use it.
@@ -98,6 +102,18 @@ impl RunLock {
     pub(super) fn error(&self, action: &'static str, error: io::Error) -> SocketError {
         SocketError::System { path: self.socket.clone(), action, error }
     }
+}
+
+/// Locks; `false` if another has it for good. Who asks ([`RunLock::is_held`]) has it for a moment.
+fn lock_soon(file: &File) -> io::Result<bool> {
+    for _ in 0..10 {
+        match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(true),
+            Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(limits::WAIT_STEP / 4),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(false)
 }
 
 impl Drop for RunLock {

@@ -1,0 +1,210 @@
+//! Where things lie: areas never meet each other or the data, and a large device costs what is
+//! dirty.
+
+mod common;
+
+use bitmap::{
+    AREA_ALIGN, Activation, ByteRange, Bytes, FormatParams, LayoutError, MetaWrite, Metadata,
+    NodeId, OpenStep, Opening, Placement, SECTOR,
+};
+use common::{Sector, check_stages, params, sectors};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+fn range(write: &MetaWrite) -> ByteRange {
+    ByteRange::new(write.offset, write.bytes.len())
+}
+
+proptest! {
+    #[test]
+    fn areas_do_not_meet(
+        internal in any::<bool>(),
+        pages in 20..100_000_u64,
+        tail in 0..4096_u64,
+        data_pages in 1..1_000_000_u64,
+        peers in 0..=31_u8,
+        al_slots in 1..3000_u32,
+        spare in 0..100_u32,
+        block_shift in 12..=20_u32,
+        extent_shift in 0..=4_u32,
+    ) {
+        let placement = if internal { Placement::Internal } else { Placement::External };
+        let device_size = pages * 4096 + tail;
+        let params = FormatParams {
+            data_size: (!internal).then_some(data_pages * 4096 + tail),
+            slots: (0..peers).map(NodeId).collect(),
+            node_id: NodeId(31),
+            al_sectors: params(placement, 0, al_slots, 0).al_sectors + spare,
+            block_size: 1 << block_shift,
+            extent_size: 1 << (block_shift + extent_shift),
+            ..params(placement, device_size, al_slots, 0)
+        };
+        let (metadata, stages) = match Metadata::format(params.clone()) {
+            Ok(made) => made,
+            Err(LayoutError::TooSmall { needed, found }) => {
+                prop_assert_eq!(found, device_size);
+                prop_assert!(needed > found / 4096 * 4096);
+                // External metadata says exactly what would do.
+                if !internal {
+                    let enough = FormatParams { device_size: needed, ..params.clone() };
+                    prop_assert!(Metadata::format(enough).is_ok());
+                    let less = FormatParams { device_size: needed - 1, ..params };
+                    prop_assert!(Metadata::format(less).is_err());
+                }
+                return Ok(());
+            }
+            Err(error) => panic!("{error}"),
+        };
+        check_stages(&stages);
+        let area = metadata.layout().metadata_area();
+        let data = metadata.geometry().size;
+        prop_assert_eq!(data % AREA_ALIGN, 0);
+        prop_assert!(area.end <= device_size);
+        if internal {
+            prop_assert_eq!(area, ByteRange { start: data, end: device_size });
+        } else {
+            prop_assert_eq!(data, data_pages * 4096);
+        }
+        // The slots' zeros and the copies' are the areas; the log lies between, whole.
+        let zeros = |write: &&MetaWrite| matches!(write.bytes, Bytes::Zeros(_));
+        let mut areas: Vec<ByteRange> = stages.iter().flatten().filter(zeros).map(range).collect();
+        prop_assert_eq!(areas.len(), if peers == 0 { 2 } else { 3 });
+        let log: u64 = u64::from(metadata.superblock().al_sectors) * SECTOR as u64;
+        for write in stages.iter().flatten() {
+            prop_assert!(area.contains(&range(write)), "{:?} in {:?}", range(write), area);
+            prop_assert!(write.offset % SECTOR as u64 == 0);
+        }
+        areas.sort_unstable();
+        for pair in areas.windows(2) {
+            prop_assert!(pair[0].end <= pair[1].start, "{:?}", pair);
+            prop_assert!(pair[0].start % AREA_ALIGN == 0 && pair[1].start % AREA_ALIGN == 0);
+        }
+        let copies = areas.iter().filter(|area| area.len() == 4096).count();
+        prop_assert!(copies >= 2);
+        // Sectors written as data that are in no zeroed area are the log.
+        let outside: u64 = stages
+            .iter()
+            .flatten()
+            .filter(|write| !zeros(write))
+            .flat_map(sectors)
+            .filter(|(at, _)| !areas.iter().any(|area| area.contains(&ByteRange::new(*at, 512))))
+            .count() as u64;
+        prop_assert_eq!(outside * SECTOR as u64, log);
+    }
+}
+
+#[test]
+fn parameters_out_of_range_are_refused() {
+    let good = params(Placement::External, 1 << 20, 100, 1);
+    assert!(Metadata::format(good.clone()).is_ok());
+    type Spoil = fn(&mut FormatParams);
+    let bad: [(&str, Spoil); 14] = [
+        ("slots", |params| params.slots = (0..32).map(NodeId).collect()),
+        ("own id", |params| params.slots = vec![NodeId(0)]),
+        ("twice", |params| params.slots = vec![NodeId(3), NodeId(3)]),
+        ("id", |params| params.slots = vec![NodeId(32)]),
+        ("own id too large", |params| params.node_id = NodeId(32)),
+        ("no log", |params| params.al_slots = 0),
+        ("log", |params| params.al_slots = 65_535),
+        ("ring", |params| params.al_sectors -= 1),
+        ("ring too large", |params| params.al_sectors = 65_537),
+        ("block", |params| params.block_size = 2048),
+        ("block not a power", |params| params.block_size = 4096 * 3),
+        ("extent", |params| params.extent_size = 2048),
+        ("logical", |params| params.logical_block_size = 8192),
+        ("no data size", |params| params.data_size = None),
+    ];
+    for (name, spoil) in bad {
+        let mut params = good.clone();
+        spoil(&mut params);
+        let error = Metadata::format(params).err();
+        assert!(matches!(error, Some(LayoutError::Parameter(_))), "{name}: {error:?}");
+    }
+}
+
+/// A disk of any size; what was never written is zeros.
+#[derive(Default)]
+struct Sparse(BTreeMap<u64, Sector>);
+
+impl Sparse {
+    fn write(&mut self, stages: &[Vec<MetaWrite>]) -> u64 {
+        let mut written = 0;
+        for write in stages.iter().flatten() {
+            written += write.bytes.len();
+            if let Bytes::Data(_) = write.bytes {
+                self.0.extend(sectors(write));
+            }
+        }
+        written
+    }
+
+    fn open(&self, placement: Placement, size: u64) -> (Metadata, u64) {
+        let mut opening = Opening::new(placement, size);
+        let (mut results, mut read) = (Vec::new(), 0);
+        loop {
+            match opening.step(results) {
+                OpenStep::Read(reads) => {
+                    let sectors = |&(at, len): &(u64, u32)| {
+                        let sector = |at| self.0.get(&at).copied().unwrap_or([0; SECTOR]);
+                        read += u64::from(len);
+                        Ok((at..at + u64::from(len)).step_by(SECTOR).flat_map(sector).collect())
+                    };
+                    results = reads.iter().map(sectors).collect();
+                }
+                OpenStep::Done(opened) => return (opened.metadata, read),
+                OpenStep::Refused(error) => panic!("{error}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn sixteen_tebibytes_cost_what_is_dirty() {
+    let size = 16_u64 << 40;
+    let usual = FormatParams {
+        al_sectors: 256,
+        extent_size: 4 << 20,
+        ..params(Placement::Internal, size, 1237, 1)
+    };
+    let (mut metadata, stages) = Metadata::format(usual).expect("it fits");
+    let mut disk = Sparse::default();
+    disk.write(&stages);
+    let overhead = size - metadata.geometry().size;
+    assert!(overhead < 600 << 20, "{overhead} bytes of metadata");
+
+    let mut commit = |metadata: &mut Metadata| {
+        let commit = metadata.start_commit().expect("something is pending");
+        let written = disk.write(&commit.stages);
+        metadata.finish_commit();
+        (written, disk.open(Placement::Internal, size))
+    };
+    let blocks = metadata.geometry().blocks();
+    let few = 1 << 20;
+
+    metadata.clear_all_bits(0);
+    let (written, (opened, read)) = commit(&mut metadata);
+    assert!(written == 8192 && read < few, "{written} written, {read} read");
+    assert_eq!(opened.bits(0).count(), 0);
+
+    for n in 0..100 {
+        metadata.set_bits(0, blocks / 101 * n..blocks / 101 * n + 1);
+    }
+    metadata.sync_bits();
+    let (written, (opened, read)) = commit(&mut metadata);
+    assert!(written <= 200 * 512 && read < few, "{written} written, {read} read");
+    assert!(opened.bits(0).runs().eq(metadata.bits(0).runs()));
+
+    metadata.fill_bits(0);
+    metadata.clear_bits(0, 5..blocks / 1000);
+    metadata.sync_bits();
+    let (_, (opened, read)) = commit(&mut metadata);
+    assert!(read < few + blocks / 1000 / 3840 * 512, "{read} read");
+    assert!(opened.bits(0).runs().eq(metadata.bits(0).runs()));
+
+    let last = metadata.geometry().extents() - 1;
+    assert!(matches!(metadata.activate(last..last + 1), Activation::Pending(_)));
+    let (written, (opened, _)) = commit(&mut metadata);
+    assert_eq!(written, 512, "one sector activates an extent");
+    assert!(opened.is_active(last) && opened.active_extents().eq([last]));
+    assert!(opened.dump().contains(&format!("active-extents   {last}")));
+}

@@ -1,0 +1,231 @@
+//! `mutants [NAMES..] [--rotate K] [--list]`: plants one seeded bug after the other in a copy of the tree and demands that the
+//! swarm finds it, by the invariant the bug's file names. A simulator that passes says nothing until it has failed
+//! for the right reason.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// One seeded bug.
+struct Mutant {
+    name: String,
+    file: PathBuf,
+    find: String,
+    replace: String,
+    must_violate: Vec<String>,
+    budget_seconds: u64,
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("mutants: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run() -> Result<bool> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("the crate has a parent")?.to_path_buf();
+    let mut mutants = read_all(&root.join("tests/mutants"))?;
+    let (mut names, mut rotate, mut list) = (Vec::new(), None, false);
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--rotate" => rotate = Some(args.next().ok_or("--rotate needs a number")?.parse::<usize>()?),
+            "--list" => list = true,
+            flag if flag.starts_with('-') => return Err(format!("unknown option {flag}").into()),
+            _ => names.push(arg),
+        }
+    }
+    if !names.is_empty() {
+        mutants.retain(|m| names.iter().any(|n| m.name.contains(n.as_str())));
+    }
+    // A mutant whose text is gone tests nothing: say so before the long part.
+    let rotten: Vec<String> = mutants.iter().filter_map(|m| apply(m, &root).err()).map(|e| e.to_string()).collect();
+    if !rotten.is_empty() {
+        return Err(rotten.join("\n").into());
+    }
+    if list {
+        for m in &mutants {
+            println!("{:<40} {}", m.name, m.must_violate.join(" or "));
+        }
+        return Ok(true);
+    }
+    if let Some(count) = rotate {
+        // Another part each day; the canary always.
+        let day = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() / 86_400;
+        let (canary, mut rest): (Vec<_>, Vec<_>) =
+            mutants.into_iter().partition(|m| m.name.contains("canary"));
+        let start = (day as usize * count) % rest.len().max(1);
+        rest.rotate_left(start);
+        rest.truncate(count);
+        mutants = canary.into_iter().chain(rest).collect();
+    }
+    if mutants.is_empty() {
+        return Err("no such mutant".into());
+    }
+    let scratch = std::env::var_os("POLLUX_MUTANTS_DIR")
+        .map_or_else(|| std::env::temp_dir().join("pollux-mutants"), PathBuf::from);
+    let mut caught = 0;
+    for mutant in &mutants {
+        copy_tree(&root, &scratch)?;
+        fs::write(scratch.join(&mutant.file), apply(mutant, &root)?)?;
+        let begun = Instant::now();
+        let verdict = hunt(mutant, &scratch);
+        let seconds = begun.elapsed().as_secs_f64();
+        match verdict {
+            Ok(line) => {
+                caught += 1;
+                println!("caught   {:<40} {seconds:6.1} s  {line}", mutant.name);
+            }
+            Err(why) => println!("SURVIVED {:<40} {seconds:6.1} s  {why}", mutant.name),
+        }
+    }
+    println!("mutants: {caught} of {} caught", mutants.len());
+    Ok(caught == mutants.len())
+}
+
+/// Builds the scratch tree and lets the swarm look for the bug; the line that names it, or why there is none.
+fn hunt(mutant: &Mutant, scratch: &Path) -> std::result::Result<String, String> {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let built = Command::new(cargo)
+        .args(["build", "--quiet", "--profile", "sim", "-p", "tests", "--bin", "sim", "--target-dir"])
+        .arg(scratch.join("target"))
+        .current_dir(scratch)
+        .output()
+        .map_err(|e| format!("cargo does not start: {e}"))?;
+    if !built.status.success() {
+        let text = String::from_utf8_lossy(&built.stderr);
+        return Err(format!("does not build: {}", text.lines().take(5).collect::<Vec<_>>().join(" | ")));
+    }
+    let seconds = mutant.budget_seconds.to_string();
+    let run = Command::new(scratch.join("target/sim/sim"))
+        .args(["--seeds", "100000000", "--threads", "1", "--keep-going", "1", "--cpu", &seconds])
+        .args(["--expect", &mutant.must_violate.join(",")])
+        .current_dir(scratch)
+        .output()
+        .map_err(|e| format!("the swarm does not start: {e}"))?;
+    let text = String::from_utf8_lossy(&run.stdout);
+    let failures = || text.lines().filter(|line| line.starts_with("seed "));
+    let id = |line: &str| line.split_whitespace().nth(2).unwrap_or("").to_string();
+    match failures().find(|line| mutant.must_violate.contains(&id(line))) {
+        Some(line) => Ok(line.chars().take(110).collect()),
+        None => {
+            let others: Vec<String> = failures().map(id).collect();
+            Err(format!("wanted {}, saw {others:?}", mutant.must_violate.join(" or ")))
+        }
+    }
+}
+
+/// The mutated text of the mutant's file.
+fn apply(mutant: &Mutant, root: &Path) -> Result<String> {
+    let text = fs::read_to_string(root.join(&mutant.file))
+        .map_err(|e| format!("{}: {}: {e}", mutant.name, mutant.file.display()))?;
+    match text.matches(mutant.find.as_str()).count() {
+        1 => Ok(text.replace(mutant.find.as_str(), &mutant.replace)),
+        n => Err(format!("{}: its text is found {n} times in {}", mutant.name, mutant.file.display()).into()),
+    }
+}
+
+/// Copies what git knows or would know; a file that is the same already is left alone, so that cargo rebuilds little.
+fn copy_tree(root: &Path, scratch: &Path) -> Result<()> {
+    let listed = Command::new("git")
+        .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
+        .current_dir(root)
+        .output()?;
+    if !listed.status.success() {
+        return Err("git ls-files failed".into());
+    }
+    for name in String::from_utf8(listed.stdout)?.split('\0').filter(|n| !n.is_empty()) {
+        let (from, to) = (root.join(name), scratch.join(name));
+        let Ok(bytes) = fs::read(&from) else { continue };
+        if fs::read(&to).is_ok_and(|old| old == bytes) {
+            continue;
+        }
+        fs::create_dir_all(to.parent().ok_or("a file has a folder")?)?;
+        fs::write(&to, bytes)?;
+    }
+    Ok(())
+}
+
+fn read_all(folder: &Path) -> Result<Vec<Mutant>> {
+    let mut files: Vec<PathBuf> = fs::read_dir(folder)?.map(|e| e.map(|e| e.path())).collect::<std::io::Result<_>>()?;
+    files.retain(|f| f.extension().is_some_and(|e| e == "toml"));
+    files.sort();
+    files.iter().map(|file| read(file)).collect()
+}
+
+fn read(file: &Path) -> Result<Mutant> {
+    let name = file.file_stem().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let values = parse(&fs::read_to_string(file)?).map_err(|e| format!("{name}: {e}"))?;
+    let one = |key: &str| -> Result<String> {
+        let value = values.get(key).and_then(|v| v.first()).cloned();
+        value.ok_or_else(|| format!("{name}: `{key}` is missing").into())
+    };
+    Ok(Mutant {
+        file: one("file")?.into(),
+        find: one("find")?,
+        replace: one("replace")?,
+        must_violate: values.get("must_violate").cloned().ok_or_else(|| format!("{name}: `must_violate` is missing"))?,
+        budget_seconds: one("budget_seconds").map_or(Ok(60), |s| s.parse())?,
+        name,
+    })
+}
+
+/// The part of TOML these files use: `key = value` with a number, 'text', '''text''', or ["a", "b"]. Text is literal.
+fn parse(text: &str) -> std::result::Result<BTreeMap<String, Vec<String>>, String> {
+    let mut values = BTreeMap::new();
+    let mut rest = text;
+    loop {
+        rest = rest.trim_start();
+        if rest.is_empty() {
+            return Ok(values);
+        }
+        if rest.starts_with('#') {
+            rest = rest.split_once('\n').map_or("", |(_, r)| r);
+            continue;
+        }
+        let (key, value) = rest.split_once('=').ok_or("a line has no `=`")?;
+        let value = value.trim_start();
+        let (list, after) = if let Some(v) = value.strip_prefix("'''") {
+            let v = v.strip_prefix('\n').unwrap_or(v);
+            let (v, after) = v.split_once("'''").ok_or("''' is not closed")?;
+            (vec![v.to_string()], after)
+        } else if let Some(v) = value.strip_prefix('\'') {
+            let (v, after) = v.split_once('\'').ok_or("' is not closed")?;
+            (vec![v.to_string()], after)
+        } else if let Some(v) = value.strip_prefix('[') {
+            let (v, after) = v.split_once(']').ok_or("[ is not closed")?;
+            (v.split(',').map(|s| s.trim().trim_matches('"').to_string()).collect(), after)
+        } else {
+            let (v, after) = value.split_once('\n').unwrap_or((value, ""));
+            (vec![v.trim().trim_matches('"').to_string()], after)
+        };
+        values.insert(key.trim().to_string(), list);
+        rest = after;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_small_toml_is_read() {
+        let text = "# a\nfile = \"x.rs\"\nfind = '''\na = b\n'''\nmust_violate = [\"A-1\", \"B-2\"]\nbudget_seconds = 5\n";
+        let values = parse(text).expect("legal");
+        assert_eq!(values["file"], ["x.rs"]);
+        assert_eq!(values["find"], ["a = b\n"]);
+        assert_eq!(values["must_violate"], ["A-1", "B-2"]);
+        assert_eq!(values["budget_seconds"], ["5"]);
+        assert!(parse("find = '''x").is_err());
+    }
+}
