@@ -70,7 +70,9 @@ impl SlotBits {
 
     /// Gives all blocks a value; the caller starts a new epoch with that default.
     pub(crate) fn put_all(&mut self, value: bool) {
-        *self = Self::new(self.bits.len(), value);
+        // A summary sector that waits to be repaired still does.
+        let summary_changed = core::mem::take(&mut self.summary_changed);
+        *self = Self { summary_changed, ..Self::new(self.bits.len(), value) };
     }
 
     /// Whether the disk lacks a change.

@@ -92,6 +92,11 @@ impl Truth {
     }
 }
 
+/// Makes a sector unreadable.
+fn fail(disk: &mut Disk, at: u64) {
+    disk.unreadable.insert(at);
+}
+
 fn record(metadata: &Metadata) -> Superblock {
     Superblock { sequence: 0, log_floor: 0, ..metadata.superblock().clone() }
 }
@@ -133,7 +138,7 @@ fn one_bad_sector() {
                 let mut rotten = disk.clone();
                 match sector {
                     Some(sector) => rotten.put(at, sector),
-                    None => drop(rotten.unreadable.insert(at).then_some(())),
+                    None => fail(&mut rotten, at),
                 }
                 let what = format!("sector {at} {way}");
                 let opened = open(&what, &rotten);
@@ -179,6 +184,40 @@ fn one_misplaced_sector() {
         }
         let expected = OpenError::WrongPlace { recorded: second, found: first };
         assert_eq!(swapped.open().expect_err("both are wrong"), expected);
+    });
+}
+
+/// Any number of sectors at once, one superblock copy among them or none.
+#[test]
+fn many_bad_sectors() {
+    each_device(|disk, metadata| {
+        let truth = Truth::new(&metadata);
+        let [first, second] = copies(&disk);
+        let is_copy = |at: u64, copy: u64| (copy..copy + 4096).contains(&at);
+        let mut random = common::Random(42);
+        for round in 0..400 {
+            let spared = if round % 2 == 0 { first } else { second };
+            let density = 1 + random.below(60);
+            let mut rotten = disk.clone();
+            for at in metadata_sectors(&disk, &metadata) {
+                if is_copy(at, spared) || random.below(64) >= density {
+                    continue;
+                }
+                match random.below(4) {
+                    0 => fail(&mut rotten, at),
+                    1 => rotten.put(at, [random.next() as u8; 512]),
+                    2 => rotten.put(at, disk.sector(first + random.below(8) * 512)),
+                    _ => {
+                        let mut flipped = disk.sector(at);
+                        flipped[random.below(512) as usize] ^= 1 << random.below(8);
+                        rotten.put(at, flipped);
+                    }
+                }
+            }
+            let what = format!("round {round}, density {density}");
+            let opened = open(&what, &rotten);
+            truth.check(&what, rotten, opened);
+        }
     });
 }
 

@@ -856,6 +856,39 @@ async fn the_largest_payload_travels() {
     assert!(seen[0].2 == Some(pattern(MAX_PAYLOAD, 5)));
 }
 
+/// How often a host is woken in a while in which nothing happens.
+async fn wakes(host: &mut Host) -> u32 {
+    let mut wakes = 0;
+    let mut quiet = std::pin::pin!(tokio::time::sleep(Duration::from_millis(100)));
+    poll_fn(|context| {
+        wakes += 1;
+        host.poll(context);
+        quiet.as_mut().poll(context)
+    })
+    .await;
+    assert_eq!(host.arrivals, []);
+    wakes
+}
+
+#[tokio::test]
+async fn waiting_costs_nothing() {
+    let (mut host, address) = guarded(|_| {}).await;
+    let mut stream = handmade(&mut host, address, 101).await;
+    stream.write_all(&frames(&[ping()])).await.unwrap();
+    until(&mut [&mut host], |hosts| (!hosts[0].messages().is_empty()).then_some(())).await;
+    assert!(wakes(&mut host).await < 10, "nothing to read");
+    // The peer reads nothing: the socket is full.
+    for dagtag in 0..100 {
+        let payload = Some(pattern(1 << 20, dagtag));
+        host.send(101, &Sample { name: "", message: write(dagtag, 0, 1 << 20), payload });
+    }
+    host.links.flush_turn();
+    wakes(&mut host).await;
+    assert!(wakes(&mut host).await < 10, "nothing can be sent");
+    let mut all = vec![0; 100 << 20];
+    during(&mut host, stream.read_exact(&mut all)).await.unwrap();
+}
+
 /// 4 KiB writes, 32 in flight, each acknowledged. Prints what it measures; `--nocapture` shows it.
 #[tokio::test]
 async fn writes_are_batched() {

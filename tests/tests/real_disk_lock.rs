@@ -59,7 +59,7 @@ fn a_killed_daemon_keeps_its_disk_until_its_last_write_has_landed() {
         return;
     }
     // A disk that hangs when we want it to: a file whose file system is served by a process that can be stopped.
-    let plan = Plan { sandbox: Sandbox::none(), ..Plan::default() };
+    let plan = Plan { sandbox: Sandbox::none(), external_meta: true, ..Plan::default() };
     let mut pair = Pair::new(plan.clone());
     let socket = pair.dir().join("nbdkit.sock");
     let mut command = Command::new("nbdkit");

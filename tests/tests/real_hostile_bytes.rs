@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use tests::real::load::Work;
 use tests::real::ports::loopback;
+use tests::real::status::Status;
 use tests::real::{Ledger, Load, Pair, Plan, seconds, wait_for};
 
 /// So many bytes that follow from the seed.

@@ -98,7 +98,8 @@ pub enum Op {
         /// How many, at most [`limits::TRANSFER`].
         len: u32,
     },
-    /// Write metadata; stable when it completes. Ranges that data operations use are out of bounds.
+    /// Write metadata; stable when it completes. The area shares no page (4096 bytes) with data: one
+    /// may go past the page cache while the other goes through it.
     WriteMeta {
         /// First byte.
         offset: u64,

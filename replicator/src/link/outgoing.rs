@@ -152,3 +152,45 @@ impl Outgoing {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buffers::Pool;
+    use crate::node::BufferId;
+    use crate::wire::Integrity;
+    use std::io::Read;
+    use tokio::net::{TcpListener, TcpStream};
+
+    // LIM: a peer that is always behind, and always takes something, must not make us keep what it has taken.
+    #[tokio::test]
+    async fn headers_do_not_pile_up_behind_a_slow_peer() -> io::Result<()> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let ours = TcpStream::connect(listener.local_addr()?).await?;
+        let mut theirs = listener.accept().await?.0.into_std()?;
+        theirs.set_nonblocking(false)?;
+        let mut outgoing = Outgoing::new(Encoder::new(Integrity::None), &[]);
+        let payload = Pool::new(0).copy_of(&[7; 512]);
+        let message = Message::ReadData { id: 1, buffer: Some(BufferId(0)) };
+        let socket = Socket::new(ours);
+        let mut push = |outgoing: &mut Outgoing| outgoing.push(&message, Some(payload.clone()));
+        while outgoing.bytes() < 1 << 20 {
+            push(&mut outgoing);
+            outgoing.write(&socket)?;
+        }
+        let mut largest = 0;
+        let mut taken = vec![0; 64 << 10];
+        for _ in 0..1000 {
+            theirs.read_exact(&mut taken)?;
+            while outgoing.bytes() < 1 << 20 {
+                push(&mut outgoing);
+            }
+            std::future::poll_fn(|context| socket.poll_writable(context)).await;
+            outgoing.write(&socket)?;
+            largest = largest.max(outgoing.headers.len());
+        }
+        assert!(outgoing.bytes() > 0, "always behind");
+        assert!(largest < 512 << 10, "{largest} bytes of headers");
+        Ok(())
+    }
+}

@@ -369,9 +369,15 @@ impl Node {
     }
 
     /// Any operation's disk operation ended.
-    pub(super) fn op_io_done(&mut self, v: usize, id: u64, result: Result<DiskDone, DiskError>) {
+    pub(super) fn op_io_done(
+        &mut self,
+        v: usize,
+        id: u64,
+        into: Option<BufferId>,
+        result: Result<DiskDone, DiskError>,
+    ) {
         if !matches!(self.ops.get(&id), Some(Op::Peer(_))) {
-            return self.client_io_done(v, id, result);
+            return self.client_io_done(v, id, into, result);
         }
         let op = self.peer_op(id).clone();
         let Ok(done) = result else {

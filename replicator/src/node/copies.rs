@@ -304,6 +304,10 @@ impl Node {
                 op.extents = false;
                 if op.stage == Stage::Running && op.local == Part::Waiting {
                     op.local = Part::Absent;
+                    if let Kind::Read { into } = &mut op.kind {
+                        // Given up when the read comes back.
+                        *into = None;
+                    }
                 }
                 self.work.push_back(Work::Op(id));
             }

@@ -111,6 +111,8 @@ enum Op {
 struct Io {
     volume: usize,
     purpose: Purpose,
+    /// The buffer a read fills; it is given up only when the read has ended.
+    into: Option<BufferId>,
 }
 
 /// What a disk operation is for.
@@ -273,7 +275,7 @@ impl Node {
         let v = io.volume;
         self.volumes[v].outstanding -= 1;
         match io.purpose {
-            Purpose::Op(op) => self.op_io_done(v, op, result),
+            Purpose::Op(op) => self.op_io_done(v, op, io.into, result),
             Purpose::Commit if self.volumes[v].committing() => {
                 self.commit_done(v, result.is_ok());
             }

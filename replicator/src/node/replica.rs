@@ -113,6 +113,7 @@ impl Node {
             metadata.edit(|sb| {
                 sb.flags.crashed_primary |= sb.flags.primary_ind && !primary;
                 sb.flags.primary_ind = primary;
+                sb.flags.was_up_to_date &= !primary;
             })
         });
         volume.begin(metadata);
@@ -237,9 +238,15 @@ impl Node {
     }
 
     fn let_go(&mut self, v: usize, state: DiskState, why: &str) {
+        let others_go_on = self.peers.iter().any(|p| p.connected() && p.good(v))
+            && (self.role == Role::Primary || self.peers.iter().any(|p| p.role == Role::Primary));
         let volume = &mut self.volumes[v];
         if !volume.usable() && volume.state != DiskState::Attaching {
             return;
+        }
+        if let Some(meta) = volume.meta.as_mut().filter(|_| others_go_on) {
+            // ROLE-2: what others write from now on is not here; it must not be promoted when it comes back.
+            meta.edit(|sb| sb.flags.was_up_to_date = false);
         }
         volume.state = state;
         volume.farewell = volume.meta.take();

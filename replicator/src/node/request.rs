@@ -412,15 +412,14 @@ impl Node {
         &mut self,
         v: usize,
         id: u64,
+        into: Option<BufferId>,
         result: Result<DiskDone, DiskError>,
     ) {
-        let Some(Op::Client(op)) = self.ops.get_mut(&id) else {
-            return;
-        };
-        if op.local != Part::Waiting {
+        let op = match self.ops.get_mut(&id) {
+            Some(Op::Client(op)) if op.local == Part::Waiting => op,
             // The disk was given up meanwhile.
-            return;
-        }
+            _ => return self.out.extend(into.map(Action::Release)),
+        };
         match result {
             Ok(_) => {
                 op.local = Part::Done;

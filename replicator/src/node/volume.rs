@@ -299,7 +299,11 @@ impl Node {
         self.ids.io += 1;
         let io = IoId(self.ids.io);
         self.volumes[v].outstanding += 1;
-        self.ios.insert(io, Io { volume: v, purpose });
+        let into = match op {
+            DiskOp::Read { into, .. } => Some(into),
+            _ => None,
+        };
+        self.ios.insert(io, Io { volume: v, purpose, into });
         let volume = self.volumes[v].number;
         self.out.push(Action::Disk { io, volume, op });
     }

@@ -24,6 +24,10 @@ pub fn sparse(path: &Path, size: u64) {
 /// If the file cannot be read.
 pub fn data(path: &Path, size: u64) -> Vec<(u64, u64)> {
     let file = File::open(path).expect("the file can be read");
+    if !path.is_file() {
+        // A device does not tell.
+        return vec![(0, size)];
+    }
     let mut found = Vec::new();
     let mut at = 0;
     while at < size {

@@ -9,7 +9,7 @@ use std::io::{self, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const NBDMAGIC: u64 = 0x4e42_444d_4147_4943;
 const IHAVEOPT: u64 = 0x4948_4156_454f_5054;
@@ -254,6 +254,11 @@ impl Drop for Client {
         bytes[7] = 2;
         let _ = self.writer.write_all(&bytes);
         self.writer.close();
+        // And this is the end the server sees: when it has hung up, the client counts as gone there too.
+        let begin = Instant::now();
+        let mut sink = [0; 4096];
+        let _ = self.reader.get_ref().set_patience(seconds(5));
+        while begin.elapsed() < seconds(5) && matches!(self.reader.read(&mut sink), Ok(1..)) {}
     }
 }
 
