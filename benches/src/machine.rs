@@ -5,13 +5,18 @@ use std::path::Path;
 
 /// One line about the machine, for the head of the table.
 pub fn describe() -> String {
-    let cpus = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    let cpus = cpus();
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
     let system = rustix::system::uname();
     let kernel = system.release().to_string_lossy();
     let versions = ["fio", "nbdkit", "qemu-storage-daemon"].map(version).join(", ");
     format!("{cpus} x {}, Linux {kernel}; {versions}", model.unwrap_or("unknown processor"))
+}
+
+/// Processors there are.
+pub fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 /// Processes that were ready to run, averaged over the last minute.

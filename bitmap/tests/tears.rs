@@ -406,6 +406,27 @@ fn retire_gives_its_place_away() {
     });
 }
 
+/// An extent that was retired, lost its place, and came back in another one of the same batch:
+/// half of that is the extent twice, or not at all.
+#[test]
+fn an_extent_changes_its_place() {
+    let mut tally = Tally::default();
+    let (mut disk, mut metadata) = lived_in(params(Placement::External, EXTERNAL, 130, 1));
+    metadata.activate(10..130);
+    let room = metadata.log_free();
+    metadata.activate(140..140 + room);
+    disk.commit(&mut metadata);
+    for extent in 10..130 {
+        metadata.retire(extent);
+    }
+    metadata.set_bits(0, 20..60);
+    assert!(matches!(metadata.activate(200..310), Activation::Pending(_)));
+    assert!(matches!(metadata.activate(10..13), Activation::Pending(_)));
+    explore("moved", &disk, metadata, 2, &mut tally);
+    println!("moved: {} opened, {} recoveries", tally.opened, tally.recoveries);
+    assert!(tally.recoveries >= 4);
+}
+
 #[test]
 fn log_wrap_around() {
     let mut tally = Tally::default();

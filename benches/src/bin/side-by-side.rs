@@ -97,6 +97,9 @@ fn report(arguments: &Arguments, outcome: &Outcome) {
         loads().reduce(f64::min).unwrap_or(f64::NAN),
         loads().reduce(f64::max).unwrap_or(f64::NAN),
     );
+    if loads().reduce(f64::min).is_some_and(|least| least > 3.0 * machine::cpus() as f64) {
+        println!("OTHER WORK FILLED THE MACHINE: these figures say little.\n");
+    }
     println!("{}", table::figures(samples, workloads, contenders, *base));
     println!("{}", table::verdicts(samples, workloads, contenders));
     if outcome.cut_short {

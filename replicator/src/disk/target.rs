@@ -334,8 +334,12 @@ impl Target {
         }
         match retry(|| rustix::fs::fallocate(&self.file, FallocateFlags::empty(), offset, len)) {
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+                // Only if it is too short: not every file system can set a size.
                 let size = rustix::fs::seek(&self.file, SeekFrom::End(0))?;
-                Ok(rustix::fs::ftruncate(&self.file, size.max(offset + len))?)
+                if size < offset + len {
+                    rustix::fs::ftruncate(&self.file, offset + len)?;
+                }
+                Ok(())
             }
             done => Ok(done?),
         }

@@ -7,8 +7,8 @@ use std::sync::OnceLock;
 
 /// The directory that holds `polluxd` and `polluxadm`.
 ///
-/// They are built first, in the profile and target directory of the running test: a test must never meet a program older than itself. Cargo
-/// does nothing if they are fresh. With `POLLUX_BIN_DIR` those programs are taken as they are, for instance an installed release.
+/// If they are older than their sources they are built first, in the profile and target directory of the running test. With
+/// `POLLUX_BIN_DIR` those programs are taken as they are, for instance an installed release.
 ///
 /// # Panics
 /// If they cannot be built.
@@ -44,16 +44,32 @@ pub fn reachable_by_all(dir: &Path) -> PathBuf {
     }
     let copies = dir.join("programs");
     std::fs::create_dir_all(&copies).expect("a directory");
-    for name in ["polluxd", "polluxadm"] {
+    for name in PROGRAMS {
         std::fs::copy(path(name), copies.join(name)).expect("a program can be copied");
     }
     copies
+}
+
+const PROGRAMS: [&str; 2] = ["polluxd", "polluxadm"];
+
+/// Cargo writes beside each program which sources it was made of. (Cargo itself could tell, too, but when asked for one package it may want
+/// other features of its dependencies than when asked for the whole workspace, and build everything anew.)
+fn is_fresh(program: &Path) -> bool {
+    let changed = |path: &Path| std::fs::metadata(path).and_then(|metadata| metadata.modified());
+    let Ok(built) = changed(program) else { return false };
+    let Ok(sources) = std::fs::read_to_string(program.with_extension("d")) else { return false };
+    let Some((_, sources)) = sources.split_once(": ") else { return false };
+    // A blank inside of a name is escaped; such a name is not found, and cargo is asked.
+    sources.split_whitespace().all(|source| changed(Path::new(source)).is_ok_and(|at| at <= built))
 }
 
 fn build() -> PathBuf {
     let test = std::env::current_exe().expect("a process knows its program");
     // TARGET/PROFILE/deps/real_something-0123456789abcdef
     let directory = test.parent().and_then(Path::parent).expect("tests lie in TARGET/PROFILE/deps");
+    if PROGRAMS.iter().all(|name| is_fresh(&directory.join(name))) {
+        return directory.to_owned();
+    }
     let profile = match directory.file_name().and_then(|name| name.to_str()) {
         Some("debug") | None => "dev",
         Some(profile) => profile,
