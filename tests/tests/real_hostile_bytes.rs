@@ -127,13 +127,15 @@ fn a_peer_that_does_not_know_the_secret_stays_outside() {
         host.must(&["create-md", "--force", "r0"]);
         host.start();
     }
-    // NET-3: both say why, and neither changes anything.
+    // NET-3: both say why, and neither changes anything. Who dials has an attempt that failed; who waits has a stranger to report.
+    let has_secret = |status: &Status| status.advice.contains("secret");
+    let status = pair.alpha.wait_status("the reason", seconds(15), has_secret);
+    println!("{}", status.advice.trim());
+    wait_for("the reason in beta's log", seconds(15), || pair.beta.said().contains("secret"));
     for host in pair.hosts() {
-        let status =
-            host.wait_status("the reason", seconds(15), |status| status.advice.contains("secret"));
+        let status = host.status();
         assert!(!status.is_connected(), "{status}");
         assert_eq!(status.disk, "Inconsistent", "{status}");
-        println!("{}: {}", host.name, status.advice.trim());
     }
     std::fs::write(&pair.beta.config, text).expect("written");
     pair.beta.down();

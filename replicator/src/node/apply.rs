@@ -453,6 +453,22 @@ impl Node {
         });
         rx.after.retain(|(_, after)| matches!(after, After::Flush { .. }));
         self.out.extend(released.into_iter().map(Action::Release));
+        // What has not begun and is no write ends here: it may wait for a client's operation that itself waits for the next
+        // handshake, and that waits until nothing of this link is left.
+        let ended: Vec<_> = self
+            .ops
+            .iter()
+            .filter_map(|(&id, op)| match op {
+                Op::Peer(op) => {
+                    let write = matches!(op.kind, Kind::Write { .. });
+                    (op.peer == p && !op.running && !write).then_some(id)
+                }
+                Op::Client(_) => None,
+            })
+            .collect();
+        for id in ended {
+            self.end_peer_op(id, false);
+        }
     }
 
     /// Is nothing that changes data or durable facts under way? Then facts are what they will stay (GI-6).

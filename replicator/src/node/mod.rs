@@ -216,7 +216,6 @@ impl Node {
             }
             self.role_step();
             self.handshake_step();
-            let let_go = self.detach_step();
             self.down_step();
             self.pump_targets();
             if core::mem::take(&mut self.regate) {
@@ -225,6 +224,8 @@ impl Node {
             for v in 0..self.volumes.len() {
                 self.kick_commit(v);
             }
+            // After the commits: a disk is let go when nothing is left to be written to it.
+            let let_go = self.detach_step();
             if self.work.is_empty() && !let_go {
                 break;
             }

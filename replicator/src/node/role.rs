@@ -47,7 +47,10 @@ impl Node {
         if self.change.is_some() || self.down.is_some() {
             return self.end_change(command, Err(busy()));
         }
-        if self.role == Role::Primary {
+        // A Primary whose good data is gone may be told to go on with what it has.
+        let served = (0..self.volumes.len())
+            .all(|v| self.volumes[v].good() || self.peers.iter().any(|p| p.good(v)));
+        if self.role == Role::Primary && (served || !force) {
             return self.end_change(command, Ok(()));
         }
         self.change = Some(RoleChange { command, force, stage: Stage::Check });

@@ -33,13 +33,18 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<bool> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("the crate has a parent")?.to_path_buf();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .ok_or("the crate has a parent")?
+        .to_path_buf();
     let mut mutants = read_all(&root.join("tests/mutants"))?;
     let (mut names, mut rotate, mut list) = (Vec::new(), None, false);
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         match arg.as_str() {
-            "--rotate" => rotate = Some(args.next().ok_or("--rotate needs a number")?.parse::<usize>()?),
+            "--rotate" => {
+                rotate = Some(args.next().ok_or("--rotate needs a number")?.parse::<usize>()?)
+            }
             "--list" => list = true,
             flag if flag.starts_with('-') => return Err(format!("unknown option {flag}").into()),
             _ => names.push(arg),
@@ -49,7 +54,8 @@ fn run() -> Result<bool> {
         mutants.retain(|m| names.iter().any(|n| m.name.contains(n.as_str())));
     }
     // A mutant whose text is gone tests nothing: say so before the long part.
-    let rotten: Vec<String> = mutants.iter().filter_map(|m| apply(m, &root).err()).map(|e| e.to_string()).collect();
+    let rotten: Vec<String> =
+        mutants.iter().filter_map(|m| apply(m, &root).err()).map(|e| e.to_string()).collect();
     if !rotten.is_empty() {
         return Err(rotten.join("\n").into());
     }
@@ -97,14 +103,27 @@ fn run() -> Result<bool> {
 fn hunt(mutant: &Mutant, scratch: &Path) -> std::result::Result<String, String> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let built = Command::new(cargo)
-        .args(["build", "--quiet", "--profile", "sim", "-p", "tests", "--bin", "sim", "--target-dir"])
+        .args([
+            "build",
+            "--quiet",
+            "--profile",
+            "sim",
+            "-p",
+            "tests",
+            "--bin",
+            "sim",
+            "--target-dir",
+        ])
         .arg(scratch.join("target"))
         .current_dir(scratch)
         .output()
         .map_err(|e| format!("cargo does not start: {e}"))?;
     if !built.status.success() {
         let text = String::from_utf8_lossy(&built.stderr);
-        return Err(format!("does not build: {}", text.lines().take(5).collect::<Vec<_>>().join(" | ")));
+        return Err(format!(
+            "does not build: {}",
+            text.lines().take(5).collect::<Vec<_>>().join(" | ")
+        ));
     }
     let seconds = mutant.budget_seconds.to_string();
     let run = Command::new(scratch.join("target/sim/sim"))
@@ -131,7 +150,12 @@ fn apply(mutant: &Mutant, root: &Path) -> Result<String> {
         .map_err(|e| format!("{}: {}: {e}", mutant.name, mutant.file.display()))?;
     match text.matches(mutant.find.as_str()).count() {
         1 => Ok(text.replace(mutant.find.as_str(), &mutant.replace)),
-        n => Err(format!("{}: its text is found {n} times in {}", mutant.name, mutant.file.display()).into()),
+        n => Err(format!(
+            "{}: its text is found {n} times in {}",
+            mutant.name,
+            mutant.file.display()
+        )
+        .into()),
     }
 }
 
@@ -157,7 +181,8 @@ fn copy_tree(root: &Path, scratch: &Path) -> Result<()> {
 }
 
 fn read_all(folder: &Path) -> Result<Vec<Mutant>> {
-    let mut files: Vec<PathBuf> = fs::read_dir(folder)?.map(|e| e.map(|e| e.path())).collect::<std::io::Result<_>>()?;
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(folder)?.map(|e| e.map(|e| e.path())).collect::<std::io::Result<_>>()?;
     files.retain(|f| f.extension().is_some_and(|e| e == "toml"));
     files.sort();
     files.iter().map(|file| read(file)).collect()
@@ -174,7 +199,10 @@ fn read(file: &Path) -> Result<Mutant> {
         file: one("file")?.into(),
         find: one("find")?,
         replace: one("replace")?,
-        must_violate: values.get("must_violate").cloned().ok_or_else(|| format!("{name}: `must_violate` is missing"))?,
+        must_violate: values
+            .get("must_violate")
+            .cloned()
+            .ok_or_else(|| format!("{name}: `must_violate` is missing"))?,
         budget_seconds: one("budget_seconds").map_or(Ok(60), |s| s.parse())?,
         name,
     })

@@ -115,7 +115,10 @@ fn swarm(seeds: &[u64], options: &Options) -> Vec<Outcome> {
                         let counts = options.expect.is_empty()
                             || options.expect.iter().any(|id| id == v.invariant);
                         failed.fetch_add(u64::from(counts), Ordering::Relaxed);
-                        println!("seed {seed}: {} after {} events: {}", v.invariant, outcome.events, v.story);
+                        println!(
+                            "seed {seed}: {} after {} events: {}",
+                            v.invariant, outcome.events, v.story
+                        );
                         outcome.events = 0;
                         outcome.counters = Counters::default();
                         // The receiver outlives the scope.

@@ -365,7 +365,10 @@ impl Cluster {
         } else {
             return Err(Violation::new(
                 "ROLE-2",
-                format!("node {n} became Primary without access to UpToDate data: {:?}", self.views[n]),
+                format!(
+                    "node {n} became Primary without access to UpToDate data: {:?}",
+                    self.views[n]
+                ),
             ));
         };
         if self.forced[n] {

@@ -20,7 +20,8 @@ pub fn differing_blocks<C: Copies>(
 pub fn same_content(copies: &impl Copies, invariant: &'static str) -> Check {
     let different = differing_blocks(copies, |copies, n, s| copies.visible(n, s));
     let Some(block) = different.first() else { return Ok(()) };
-    let of = |n: usize| (block * 8..block * 8 + 8).map(|s| copies.visible(n, s)).collect::<Vec<_>>();
+    let of =
+        |n: usize| (block * 8..block * 8 + 8).map(|s| copies.visible(n, s)).collect::<Vec<_>>();
     let story = format!(
         "both say UpToDate with nothing to copy, but {} blocks differ, first {block}:\n  node 0 {:?}\n  node 1 {:?}",
         different.len(),
@@ -64,7 +65,9 @@ impl Cluster {
                 let (a, b) = (copies.stable(0, s), copies.stable(1, s));
                 if a != b && !newer(block) && !copies.in_flight(0, s) && !copies.in_flight(1, s) {
                     let story = format!(
-                        "the bit of block {block} is cleared, but sector {s} of the media is {a:?} and {b:?} (read now: {:?} and {:?})", copies.visible(0, s), copies.visible(1, s)
+                        "the bit of block {block} is cleared, but sector {s} of the media is {a:?} and {b:?} (read now: {:?} and {:?})",
+                        copies.visible(0, s),
+                        copies.visible(1, s)
                     );
                     return Err(Violation::new("COV-3", story));
                 }

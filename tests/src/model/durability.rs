@@ -33,7 +33,8 @@ impl Cluster {
             let i = s as usize;
             if let Err(why) = self.history.judge(s, token, replica.memory[i]) {
                 let flushed = self.history.judge(s, token, replica.stable[i]).is_err();
-                let alone = self.history.op(replica.stable[i]).node == node && self.alone_stable[node];
+                let alone =
+                    self.history.op(replica.stable[i]).node == node && self.alone_stable[node];
                 let invariant = match (flushed, alone) {
                     (false, _) => "DUR-3",
                     (true, true) => "DUR-4",
@@ -72,11 +73,13 @@ impl Cluster {
                 continue;
             }
             if let Err(why) = self.history.judge(s, token, replica.stable[i]) {
-                let story = format!("source {source} overwrites newer data of node {target}: {why}");
+                let story =
+                    format!("source {source} overwrites newer data of node {target}: {why}");
                 return Err(Violation::new("DUR-4", story));
             }
             if all_kept && let Err(why) = self.history.judge(s, token, replica.memory[i]) {
-                let story = format!("source {source} overwrites newer data of node {target}: {why}");
+                let story =
+                    format!("source {source} overwrites newer data of node {target}: {why}");
                 return Err(Violation::new("DUR-3", story));
             }
         }
@@ -102,7 +105,10 @@ impl Cluster {
             sent
         } else {
             let flush = self.history.ops().filter(|(id, op)| {
-                op.kind == Kind::Flush && op.outcome == Outcome::Ok && op.ended < sent && of_stint(*id)
+                op.kind == Kind::Flush
+                    && op.outcome == Outcome::Ok
+                    && op.ended < sent
+                    && of_stint(*id)
             });
             match flush.map(|(_, op)| op.invoked).max() {
                 Some(invoked) => invoked,
@@ -118,8 +124,13 @@ impl Cluster {
             }
         }
         for (s, &f) in (0..).zip(&floor) {
-            if f != 0 && let Err(why) = self.history.judge(s, copies.visible(node, s), f) {
-                let story = format!("node {node} holds write #{newest} {:?}, but {why}", self.history.op(newest));
+            if f != 0
+                && let Err(why) = self.history.judge(s, copies.visible(node, s), f)
+            {
+                let story = format!(
+                    "node {node} holds write #{newest} {:?}, but {why}",
+                    self.history.op(newest)
+                );
                 return Err(Violation::new(if powered { "ORD-2" } else { "ORD-1" }, story));
             }
         }

@@ -99,7 +99,8 @@ impl Cluster {
         let minted = old != 0 && view.role == Role::Primary && view.own_good() && view.current != 4;
         self.generations[n].insert(view.current);
         if minted && known {
-            let story = format!("node {n} made generation {:016X} that was there before", view.current);
+            let story =
+                format!("node {n} made generation {:016X} that was there before", view.current);
             return Err(Violation::new("GI-3", story));
         }
         Ok(())
@@ -112,7 +113,8 @@ impl Cluster {
         facts: &mut dyn FnMut(usize) -> Option<StableFacts>,
     ) -> Check {
         let (Some(a), Some(b)) = (facts(0), facts(1)) else { return Ok(()) };
-        let quiet = |f: &StableFacts, peer: usize| f.consistent() && !f.crashed() && f.bits(peer) == 0;
+        let quiet =
+            |f: &StableFacts, peer: usize| f.consistent() && !f.crashed() && f.bits(peer) == 0;
         if a.current() != b.current() || !quiet(&a, 1) || !quiet(&b, 0) || a.current() == 4 {
             return Ok(());
         }

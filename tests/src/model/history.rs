@@ -159,7 +159,8 @@ impl History {
             Err(format!("sector {sector} holds {token:?}: {why}; at least required: {need}"))
         };
         if token == Token::ZERO {
-            let legal = |&&z: &&OpId| self.op(z).sectors().contains(&sector) && !self.older(z, floor);
+            let legal =
+                |&&z: &&OpId| self.op(z).sectors().contains(&sector) && !self.older(z, floor);
             return if self.zeros.iter().rev().find(legal).is_some() {
                 Ok(())
             } else {

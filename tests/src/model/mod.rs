@@ -15,6 +15,8 @@ mod replica;
 mod resync;
 mod roles;
 mod split;
+#[cfg(test)]
+mod tests;
 mod token;
 mod view;
 

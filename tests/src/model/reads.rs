@@ -20,7 +20,10 @@ impl Cluster {
         let now = self.history.stamp() + 1;
         for ((s, &token), &floor) in op.sectors().zip(tokens).zip(floors) {
             if let Err(why) = self.history.judge(s, token, floor) {
-                return Err(Violation::new("DUR-5", format!("read #{id} on node {}: {why}", op.node)));
+                return Err(Violation::new(
+                    "DUR-5",
+                    format!("read #{id} on node {}: {why}", op.node),
+                ));
             }
             if let Some(&(before, from, to)) = self.seen[op.node].get(&s)
                 && before != token

@@ -28,7 +28,8 @@ impl Cluster {
             self.outdated[node] = false;
         }
         if self.outdated[node] && !self.views[node].peer_good() {
-            let story = format!("node {node} was Outdated, nobody updated it, and it became Primary");
+            let story =
+                format!("node {node} was Outdated, nobody updated it, and it became Primary");
             return Err(Violation::new("ROLE-2", story));
         }
         Ok(())
@@ -38,7 +39,8 @@ impl Cluster {
     pub fn demoted(&self, node: usize) -> Check {
         let open = self.history.open().find(|(_, op)| op.node == node);
         if let Some((id, op)) = open {
-            let story = format!("node {node} says it is Secondary, and #{id} {op:?} is not answered");
+            let story =
+                format!("node {node} says it is Secondary, and #{id} {op:?} is not answered");
             return Err(Violation::new("ROLE-3", story));
         }
         Ok(())

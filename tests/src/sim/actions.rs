@@ -34,7 +34,10 @@ impl World {
                 self.hosts[n].client_buffers.remove(&buffer.0);
                 self.hosts[n].resync_buffers.remove(&buffer.0);
                 if self.hosts[n].buffers.remove(&buffer.0).is_none() {
-                    self.violate("LIM", format!("node {n} released {buffer:?}, which nobody holds"));
+                    self.violate(
+                        "LIM",
+                        format!("node {n} released {buffer:?}, which nobody holds"),
+                    );
                 }
             }
             Action::Done(id, result) => self.done(n, id, result),
@@ -70,7 +73,8 @@ impl World {
                 let (start, len) = sectors(range);
                 let content = self.buffer(n, buffer);
                 if content.len() != len as usize {
-                    let text = format!("{} sectors of {buffer:?} written to {range:?}", content.len());
+                    let text =
+                        format!("{} sectors of {buffer:?} written to {range:?}", content.len());
                     return self.violate("DUR-5", text);
                 }
                 self.watch_write(n, start, len, Some(buffer.0));
@@ -96,11 +100,14 @@ impl World {
         }
         if let DiskCommand::Read { start, len } | DiskCommand::Write { start, len, .. } = command {
             if start + len > self.disks.0[n].sectors {
-                return self.violate("IO-1", format!("node {n}: {start}+{len} is outside the volume"));
+                return self
+                    .violate("IO-1", format!("node {n}: {start}+{len} is outside the volume"));
             }
-            if let Some(other) =
-                self.disks.0[n].overlapping(start, len, matches!(command, DiskCommand::Write { .. }))
-            {
+            if let Some(other) = self.disks.0[n].overlapping(
+                start,
+                len,
+                matches!(command, DiskCommand::Write { .. }),
+            ) {
                 let story = format!(
                     "node {n}: operation {io:?} on sectors {start}+{len} overlaps operation {other} under way"
                 );
@@ -276,8 +283,7 @@ impl World {
                     stamps[b as usize] > since
                         || open.iter().any(|o| o.start < b * 8 + 8 && b * 8 < o.end)
                 };
-                let check =
-                    self.model.bits_cleared(&self.disks, blocks.map(|b| b as u32), newer);
+                let check = self.model.bits_cleared(&self.disks, blocks.map(|b| b as u32), newer);
                 self.check(check);
             }
             _ => {}

@@ -3,7 +3,9 @@
 use super::world::{InFlightOp, MS, What, World};
 use crate::model::{Kind, Outcome, Token};
 use bitmap::ByteRange;
-use replicator::node::{BufferId, Event, OpenId, Refusal, Request, RequestError, RequestId, RequestOp, Role};
+use replicator::node::{
+    BufferId, Event, OpenId, Refusal, Request, RequestError, RequestId, RequestOp, Role,
+};
 use std::sync::Arc;
 
 /// Where a client stands.
@@ -89,7 +91,7 @@ impl World {
     pub(super) fn issue(&mut self, c: usize) {
         self.clients[c].armed = false;
         let Place::Open(n) = self.clients[c].place else { return };
-        if self.hushed || self.rng.one_in(1000) {
+        if self.hushed || (self.knobs.depth > 0 && self.rng.one_in(1000)) {
             return self.leave(c);
         }
         if self.clients[c].outstanding < self.knobs.depth {
@@ -135,7 +137,15 @@ impl World {
     }
 
     /// Sends one request of a client to a node; returns its number.
-    pub(super) fn request(&mut self, c: usize, n: usize, kind: Kind, start: u32, len: u32, fua: bool) -> u32 {
+    pub(super) fn request(
+        &mut self,
+        c: usize,
+        n: usize,
+        kind: Kind,
+        start: u32,
+        len: u32,
+        fua: bool,
+    ) -> u32 {
         let id = self.model.invoke(n, kind, start, len, fua);
         self.stamp_blocks(start, len, kind);
         let floors = if kind == Kind::Read { self.model.read_floors(id) } else { Vec::new() };
@@ -191,14 +201,16 @@ impl World {
         };
         let op = *self.model.history.op(op_id);
         if op.node != n {
-            return self.violate("IO-1", format!("node {n} answers {id:?}, which was sent to the other"));
+            return self
+                .violate("IO-1", format!("node {n} answers {id:?}, which was sent to the other"));
         }
         self.stamp_blocks(op.start, op.len, op.kind);
         if let Some(since) = self.hosts[n].zombie_since
             && result.is_ok()
         {
             // ROLE-5: until a handshake answers, or the wait for the peer ends, it serves nothing.
-            let waited = self.hosts[n].clock.read(self.now).ms_since(self.hosts[n].clock.read(since));
+            let waited =
+                self.hosts[n].clock.read(self.now).ms_since(self.hosts[n].clock.read(since));
             if waited < self.knobs.timing.connect_wait {
                 let story = format!(
                     "node {n} slept longer than the detection time, and {waited} ms later, with no handshake since, \
@@ -293,12 +305,8 @@ impl World {
 
     /// The node is gone; so are its clients.
     pub(super) fn lose_clients(&mut self, n: usize) {
-        let gone: Vec<u32> = self
-            .ops
-            .keys()
-            .copied()
-            .filter(|&id| self.model.history.op(id).node == n)
-            .collect();
+        let gone: Vec<u32> =
+            self.ops.keys().copied().filter(|&id| self.model.history.op(id).node == n).collect();
         for id in gone {
             self.ops.remove(&id);
             let op = *self.model.history.op(id);
@@ -306,7 +314,8 @@ impl World {
             self.stamp_blocks(op.start, op.len, op.kind);
         }
         for c in 0..self.clients.len() {
-            if matches!(self.clients[c].place, Place::Opening(m) | Place::Open(m) | Place::Leaving(m) if m == n) {
+            if matches!(self.clients[c].place, Place::Opening(m) | Place::Open(m) | Place::Leaving(m) if m == n)
+            {
                 self.clients[c] = Client::default();
                 let delay = self.rng.between(50, 2000) * MS;
                 self.after(delay, What::Reopen { client: c });

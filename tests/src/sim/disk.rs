@@ -302,8 +302,9 @@ impl Disk {
             }
             DiskCommand::Flush => {
                 let lost: Vec<u32> = done.covers.into_iter().filter(|_| rng.percent(50)).collect();
-                let (lost, kept) =
-                    std::mem::take(&mut self.cache).into_iter().partition(|c| lost.contains(&c.order));
+                let (lost, kept) = std::mem::take(&mut self.cache)
+                    .into_iter()
+                    .partition(|c| lost.contains(&c.order));
                 self.cache = kept;
                 self.dropped = lost;
             }
@@ -598,7 +599,8 @@ mod tests {
             write(&mut disk, 2, 6, 78, false);
             disk.power_cut(&mut Rng::new(seed));
             assert_eq!(disk.visible(5), disk.stable(5));
-            kept += u32::from(disk.visible(5) == Token(77)) + u32::from(disk.visible(6) == Token(78));
+            kept +=
+                u32::from(disk.visible(5) == Token(77)) + u32::from(disk.visible(6) == Token(78));
         }
         assert!((100..300).contains(&kept), "{kept} of 400");
     }

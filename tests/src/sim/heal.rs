@@ -76,7 +76,8 @@ impl World {
             self.check(check);
             let host = &self.hosts[n];
             if !host.buffers.is_empty() {
-                let story = format!("node {n} is idle and still holds buffers {:?}", host.buffers.keys());
+                let story =
+                    format!("node {n} is idle and still holds buffers {:?}", host.buffers.keys());
                 self.violate("LIM", story);
             }
         }
@@ -97,12 +98,16 @@ impl World {
                 self.model.view(n),
                 status.suspended,
                 self.disks.0[n].busy(),
-                host.commands.values().map(|p| (&p.command, (self.now - p.since) / MS)).collect::<Vec<_>>(),
+                host.commands
+                    .values()
+                    .map(|p| (&p.command, (self.now - p.since) / MS))
+                    .collect::<Vec<_>>(),
                 status.peers.first().map(|p| p.reason.clone()),
             );
         }
         for (&id, op) in &self.ops {
-            story += &format!("\n  open: #{id} {:?} of client {}", self.model.history.op(id), op.client);
+            story +=
+                &format!("\n  open: #{id} {:?} of client {}", self.model.history.op(id), op.client);
         }
         story
     }

@@ -142,9 +142,7 @@ impl Network {
     pub(super) fn arrive(&mut self, id: u64, to: usize, now: u64) -> (Option<Parcel>, Option<u64>) {
         let Some(c) = self.connections.get_mut(&id) else { return (None, None) };
         c.armed[to] = false;
-        let due = |c: &Connection| {
-            c.to[to].front().map(|(at, _)| (*at).max(c.stalled[to]))
-        };
+        let due = |c: &Connection| c.to[to].front().map(|(at, _)| (*at).max(c.stalled[to]));
         let parcel = match due(c) {
             Some(at) if at <= now => c.to[to].pop_front().map(|(_, p)| p),
             _ => None,
@@ -176,9 +174,8 @@ impl Network {
 
     /// Forgets connections nobody holds.
     pub(super) fn tidy(&mut self) {
-        self.connections.retain(|_, c| {
-            !c.ends.iter().all(|e| e.gone) || c.armed.iter().any(|&armed| armed)
-        });
+        self.connections
+            .retain(|_, c| !c.ends.iter().all(|e| e.gone) || c.armed.iter().any(|&armed| armed));
     }
 }
 

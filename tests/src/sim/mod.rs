@@ -18,6 +18,8 @@ mod operator;
 mod oracle;
 mod rng;
 mod run;
+#[cfg(test)]
+mod stories;
 mod swarm;
 mod world;
 

@@ -5,7 +5,9 @@ use super::client::Place;
 use super::host::Pending;
 use super::world::{MS, What, World};
 use crate::model::Order;
-use replicator::node::{Backing, Command, CommandId, ConnectionState, DiskState, Event, Refusal, Role};
+use replicator::node::{
+    Backing, Command, CommandId, ConnectionState, DiskState, Event, Refusal, Role,
+};
 
 impl World {
     /// Gives a command to a node.
@@ -41,7 +43,9 @@ impl World {
             return self.violate("IO-1", format!("node {n} answers {id:?} twice, or nobody asked"));
         };
         if self.trace > 0 {
-            let text = result.as_ref().map_or_else(|r| format!("refused: {:?} {}", r.kind, r.text), |()| "done".into());
+            let text = result
+                .as_ref()
+                .map_or_else(|r| format!("refused: {:?} {}", r.kind, r.text), |()| "done".into());
             self.say(&format!("{n} {:?}: {text}", pending.command));
         }
         let ok = result.is_ok();
@@ -76,11 +80,12 @@ impl World {
             Command::Secondary { .. } if ok => {
                 let check = self.model.demoted(n);
                 self.check(check);
-                let open = |c: &super::client::Client| {
-                    matches!(c.place, Place::Open(m) | Place::Leaving(m) if m == n)
-                };
+                let open = |c: &super::client::Client| matches!(c.place, Place::Open(m) | Place::Leaving(m) if m == n);
                 if self.clients.iter().any(open) {
-                    self.violate("ROLE-3", format!("node {n} says it is Secondary while clients have it open"));
+                    self.violate(
+                        "ROLE-3",
+                        format!("node {n} says it is Secondary while clients have it open"),
+                    );
                 }
             }
             Command::Down if ok => {
@@ -136,7 +141,11 @@ impl World {
     fn look_after(&mut self, n: usize) {
         let view = *self.model.view(n);
         let eager = self.calm || self.rng.one_in(8);
-        if view.disk == DiskState::Diskless && !self.hosts[n].disk_open && !self.hosts[n].detached && eager {
+        if view.disk == DiskState::Diskless
+            && !self.hosts[n].disk_open
+            && !self.hosts[n].detached
+            && eager
+        {
             if self.disks.0[n].dead {
                 return;
             }
@@ -223,7 +232,8 @@ impl World {
         if self.calm && self.refusals > 40 {
             if !self.excused {
                 let views = [self.model.view(0), self.model.view(1)];
-                let story = format!("no node can become Primary, and no disk was ever lost: {views:#?}");
+                let story =
+                    format!("no node can become Primary, and no disk was ever lost: {views:#?}");
                 return self.violate("LIVE-1", story);
             }
             self.counters.mark("operator: had to force a Primary");

@@ -2,8 +2,8 @@
 //!
 //! It finds a hole in what a node knows at the moment it opens, not hours later when somebody falls in.
 
-use super::world::{MS, What, World};
 use super::Rng;
+use super::world::{MS, What, World};
 use crate::model::same_content;
 use replicator::node::{Command, ConnectionState, DiskState, Role};
 
@@ -25,7 +25,9 @@ struct Future {
 
 impl Future {
     fn draw(rng: &mut Rng) -> Self {
-        let fate = |rng: &mut Rng| *rng.pick(&[Fate::RunsOn, Fate::Killed, Fate::PowerCut, Fate::PowerCut]);
+        let fate = |rng: &mut Rng| {
+            *rng.pick(&[Fate::RunsOn, Fate::Killed, Fate::PowerCut, Fate::PowerCut])
+        };
         loop {
             let fates = [fate(rng), fate(rng)];
             if fates == [Fate::RunsOn; 2] {
@@ -63,7 +65,12 @@ impl World {
                     matches!(p.command, Command::Down | Command::Detach(_) | Command::Disconnect)
                 })
         };
-        if odd(0) || odd(1) || leaving(0) && self.hosts[0].running() || leaving(1) && self.hosts[1].running() || self.hosts.iter().any(|h| h.paused) {
+        if odd(0)
+            || odd(1)
+            || leaving(0) && self.hosts[0].running()
+            || leaving(1) && self.hosts[1].running()
+            || self.hosts.iter().any(|h| h.paused)
+        {
             return;
         }
         let mut rng = Rng::new(self.seed ^ self.events.wrapping_mul(0x9e37_79b9));
@@ -139,7 +146,11 @@ impl World {
                 let good = up[n]
                     && before[n].own_good()
                     && (before[n].role == Role::Primary || following.is_some());
-                self.survive_alone(n, good, following.filter(|_| future.fates[n] != Fate::PowerCut));
+                self.survive_alone(
+                    n,
+                    good,
+                    following.filter(|_| future.fates[n] != Fate::PowerCut),
+                );
             }
             None => self.come_together(before, up),
         }
@@ -157,7 +168,11 @@ impl World {
             if self.violation.is_some() || self.model.view(n).role == Role::Primary {
                 break;
             }
-            if self.hosts[n].commands.values().all(|p| !matches!(p.command, Command::Primary { .. })) {
+            if self.hosts[n]
+                .commands
+                .values()
+                .all(|p| !matches!(p.command, Command::Primary { .. }))
+            {
                 self.command(n, Command::Primary { force: false });
             }
             self.run_until(self.now + 500 * MS);
@@ -192,9 +207,8 @@ impl World {
 
     /// COV-2, GI-7, RES-3, RES-4, SB-1, SB-4: both come back and shake hands over a perfect link.
     fn come_together(&mut self, before: [crate::model::View; 2], up: [bool; 2]) {
-        let settled = self.run_to(self.now + 90_000 * MS, |w| {
-            w.settled() || (0..2).any(|n| w.split_told(n))
-        });
+        let settled =
+            self.run_to(self.now + 90_000 * MS, |w| w.settled() || (0..2).any(|n| w.split_told(n)));
         if self.violation.is_some() {
             return;
         }

@@ -1,9 +1,9 @@
 //! One run: from a seed to an outcome.
 
+use super::Rng;
 use super::counters::Counters;
 use super::swarm::Knobs;
 use super::world::{MS, What, World};
-use super::Rng;
 use crate::model::Violation;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -32,7 +32,9 @@ pub fn catch_panics() {
     std::panic::set_hook(Box::new(|info| {
         let text = info.to_string();
         let trace = std::backtrace::Backtrace::force_capture().to_string();
-        let ours = trace.lines().filter(|line| line.contains("at ./replicator") || line.contains("at ./bitmap"));
+        let ours = trace
+            .lines()
+            .filter(|line| line.contains("at ./replicator") || line.contains("at ./bitmap"));
         let frames: Vec<&str> = ours.take(12).map(str::trim).collect();
         PANIC.with(|p| *p.borrow_mut() = format!("{text}\n  {}", frames.join("\n  ")));
     }));
@@ -73,7 +75,8 @@ pub fn run_checked(seed: u64) -> Outcome {
     let first = run(seed, 0, true);
     let mut second = run(seed, 0, true);
     if first.hash != second.hash && second.violation.is_none() {
-        let story = format!("two runs of one seed did {:016x} and {:016x}", first.hash, second.hash);
+        let story =
+            format!("two runs of one seed did {:016x} and {:016x}", first.hash, second.hash);
         second.violation = Some(Violation::new("DET", story));
     }
     second.events += first.events;

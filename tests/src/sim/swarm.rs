@@ -127,7 +127,9 @@ impl Knobs {
         for fault in FAULTS {
             if rng.percent(40) {
                 let mean = match fault {
-                    Fault::DiskDies | Fault::DiskHangs | Fault::Replace => rng.between(8000, 40_000),
+                    Fault::DiskDies | Fault::DiskHangs | Fault::Replace => {
+                        rng.between(8000, 40_000)
+                    }
                     Fault::CutLink | Fault::Kill => rng.spread(400, 20_000),
                     _ => rng.spread(1000, 30_000),
                 };
@@ -172,7 +174,8 @@ impl Knobs {
         }
     }
 
-    /// Everything quiet and kind: for scenarios.
+    /// Everything quiet and kind: for stories.
+    #[cfg(test)]
     pub(super) fn calm(protocol: Protocol) -> Self {
         let mut rng = Rng::new(1);
         let mut knobs = Self::draw(&mut rng);

@@ -590,7 +590,11 @@ fn state(view: &View, host: &Host, disk: &Disk) -> String {
 
 /// The beginning of a long text.
 pub(super) fn brief(text: &str) -> String {
-    if text.len() < 300 { text.into() } else { format!("{}...", &text[..text.floor_char_boundary(300)]) }
+    if text.len() < 300 {
+        text.into()
+    } else {
+        format!("{}...", &text[..text.floor_char_boundary(300)])
+    }
 }
 
 fn hash(start: u64, text: &str) -> u64 {

@@ -1,0 +1,153 @@
+//! Stories told step by step on the simulated pair: what the random runs found or must never find, pinned by name.
+
+use super::Rng;
+use super::swarm::Knobs;
+use super::world::{MS, What, World};
+use crate::model::{Kind, Token, same_content};
+use replicator::node::{Command, ConnectionState, DiskState, Protocol, Role};
+
+/// Two nodes, connected and in sync; node 0 is Primary and a client has it open.
+fn pair(protocol: Protocol) -> World {
+    let mut knobs = Knobs::calm(protocol);
+    knobs.clients = 2;
+    // They send what the story says and nothing else.
+    knobs.depth = 0;
+    let mut world = World::new(2, knobs, Rng::new(7));
+    for node in 0..2 {
+        world.after(0, What::Start { node });
+    }
+    world.run_until(world.now + 100 * MS);
+    world.command(0, Command::Primary { force: true });
+    let end = world.now + 10_000 * MS;
+    assert!(world.run_to(end, World::settled), "{}", world.unsettled());
+    world.initialised = true;
+    world
+}
+
+/// Client `c` opens the export of the Primary.
+fn open(world: &mut World, c: usize) {
+    world.reopen(c);
+    world.run_until(world.now + 50 * MS);
+}
+
+/// Writes one block and waits for the answer; returns what it wrote.
+fn write(world: &mut World, c: usize, node: usize, block: u32) -> Token {
+    let id = world.request(c, node, Kind::Write, block * 8, 8, false);
+    let end = world.now + 5000 * MS;
+    assert!(world.run_to(end, |w| w.ops.is_empty()), "{}", world.unsettled());
+    Token::write(id, 0)
+}
+
+fn fine(world: &World) {
+    assert_eq!(world.verdict(), None);
+}
+
+fn together(world: &mut World) {
+    let end = world.now + 60_000 * MS;
+    assert!(world.run_to(end, World::settled), "{}", world.unsettled());
+    same_content(&world.disks, "CONV").expect("mirrored");
+    fine(world);
+}
+
+#[test]
+fn a_write_is_on_both_disks_when_it_is_acknowledged_under_c() {
+    let mut world = pair(Protocol::C);
+    open(&mut world, 0);
+    let token = write(&mut world, 0, 0, 5);
+    assert_eq!([0, 1].map(|n| world.disks.0[n].visible(40)), [token; 2]);
+    fine(&world);
+}
+
+#[test]
+fn a_killed_primary_comes_back_as_target_and_nothing_is_lost() {
+    for power in [false, true] {
+        let mut world = pair(Protocol::C);
+        open(&mut world, 0);
+        let before = write(&mut world, 0, 0, 5);
+        world.kill(0, power);
+        world.run_until(world.now + 4000 * MS);
+        world.command(1, Command::Primary { force: false });
+        world.run_until(world.now + 1000 * MS);
+        assert_eq!(world.model.view(1).role, Role::Primary);
+        open(&mut world, 1);
+        let after = write(&mut world, 1, 1, 6);
+        world.start(0);
+        together(&mut world);
+        for n in 0..2 {
+            assert_eq!(world.disks.0[n].visible(40), before);
+            assert_eq!(world.disks.0[n].visible(48), after);
+        }
+    }
+}
+
+#[test]
+fn a_split_brain_is_told_on_both_and_changes_neither_until_discarded() {
+    let mut world = pair(Protocol::C);
+    open(&mut world, 0);
+    world.network.partitioned = true;
+    world.cut_link(false);
+    world.run_until(world.now + 6000 * MS);
+    world.command(1, Command::Primary { force: false });
+    world.run_until(world.now + 1000 * MS);
+    let mine = write(&mut world, 0, 0, 5);
+    world.clients[1].place = super::client::Place::Away;
+    // The second client uses the other side.
+    world.next_command += 1;
+    world.clients[1].open = world.next_command;
+    world.clients[1].place = super::client::Place::Opening(1);
+    let id = replicator::node::OpenId(world.next_command);
+    world.feed(1, replicator::node::Event::Open(id), None);
+    world.run_until(world.now + 50 * MS);
+    let theirs = write(&mut world, 1, 1, 5);
+    world.mend();
+    world.run_until(world.now + 10_000 * MS);
+    fine(&world);
+    for n in 0..2 {
+        assert_eq!(world.model.view(n).connection, ConnectionState::StandAlone, "node {n}");
+    }
+    assert_eq!([0, 1].map(|n| world.disks.0[n].visible(40)), [mine, theirs]);
+    world.command(1, Command::Secondary { force: true });
+    world.run_until(world.now + 1000 * MS);
+    world.command(1, Command::Connect { discard_my_data: true });
+    world.command(0, Command::Connect { discard_my_data: false });
+    together(&mut world);
+    assert_eq!([0, 1].map(|n| world.disks.0[n].visible(40)), [mine; 2]);
+}
+
+#[test]
+fn a_primary_that_slept_serves_nothing_before_it_has_shaken_hands() {
+    let mut world = pair(Protocol::C);
+    open(&mut world, 0);
+    let id = world.request(0, 0, Kind::Write, 40, 8, false);
+    world.pause(0, 30_000 * MS);
+    world.run_until(world.now + 10_000 * MS);
+    world.command(1, Command::Primary { force: false });
+    world.run_until(world.now + 1000 * MS);
+    assert_eq!(world.model.view(1).role, Role::Primary);
+    assert!(world.ops.contains_key(&id));
+    // ROLE-5 is watched at every reply.
+    world.run_until(world.now + 40_000 * MS);
+    fine(&world);
+    assert_eq!(world.model.view(0).role, Role::Secondary);
+    together(&mut world);
+}
+
+#[test]
+fn a_resync_that_is_interrupted_leaves_the_target_inconsistent_and_goes_on() {
+    let mut world = pair(Protocol::C);
+    open(&mut world, 0);
+    world.kill(1, true);
+    for block in 0..40 {
+        write(&mut world, 0, 0, block);
+    }
+    world.start(1);
+    let end = world.now + 20_000 * MS;
+    let syncing = |w: &World| w.model.view(1).disk == DiskState::Inconsistent;
+    assert!(world.run_to(end, syncing));
+    world.kill(1, true);
+    world.start(1);
+    world.run_until(world.now + MS);
+    world.command(1, Command::Primary { force: false });
+    assert_eq!(world.model.view(1).role, Role::Secondary);
+    together(&mut world);
+}
