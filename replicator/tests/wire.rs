@@ -358,7 +358,7 @@ fn control_messages_are_bounded_and_leave_nothing_over() {
     assert!(agreed((0, vec![0, 5], 0, "")).is_ok());
     assert!(agreed((0, vec![6], 0, "")).is_err(), "no such verdict");
     assert!(agreed((1, vec![0], 0, "")).is_err(), "verdicts where none belong");
-    assert!(agreed((3, vec![], 5, "")).is_err(), "no such reason");
+    assert!(agreed((3, vec![], 6, "")).is_err(), "no such reason");
     assert!(agreed((3, vec![], 4, &"x".repeat(4097))).is_err(), "a text too long");
 }
 

@@ -136,6 +136,7 @@ pub(crate) fn all() -> Vec<Sample> {
         plain("refuse-split-brain", refuse(RefuseReason::SplitBrain)),
         plain("refuse-unrelated", refuse(RefuseReason::Unrelated)),
         plain("refuse-two-primaries", refuse(RefuseReason::TwoPrimaries)),
+        plain("refuse-stale", refuse(RefuseReason::Stale)),
         plain("refuse-incompatible", refuse(RefuseReason::Incompatible("size: 1 ≠ 2".into()))),
         plain("ready", Message::Ready { currents: vec![Generation(1), Generation(1 << 63)] }),
         plain("bits", Message::Bits { volume: 1, runs: runs.clone(), last: true }),

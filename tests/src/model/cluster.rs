@@ -296,7 +296,7 @@ impl Cluster {
         self.generation_changed(n, old.current, view)?;
         if view.disk == DiskState::Outdated {
             self.outdated[n] = true;
-        } else if view.own_good() && view.connected() {
+        } else if view.disk == DiskState::Inconsistent || (view.own_good() && view.connected()) {
             self.outdated[n] = false;
         }
         if view.disk == DiskState::Inconsistent && old.disk != DiskState::Inconsistent {
@@ -308,13 +308,18 @@ impl Cluster {
             self.alone[n] = false;
             self.alone_stable[n] = false;
         }
-        if view.own_good() && !old.own_good() && old.disk == DiskState::Inconsistent {
-            if let Some(promised) = self.grant[peer].take() {
-                self.finished(n, &promised, copies, facts)?;
-                self.replicas[n].assign(&promised);
-                // Until the source knows, it counts this copy although it does not say so yet.
-                self.grant[peer] = Some(promised);
-            }
+        if view.own_good()
+            && !old.own_good()
+            && old.disk == DiskState::Inconsistent
+            && let Some(promised) = self.grant[peer].take()
+        {
+            self.finished(n, &promised, copies, facts)?;
+            self.replicas[n].assign(&promised);
+            // Whatever only the source had is on both now.
+            self.alone = [false; 2];
+            self.alone_stable = [false; 2];
+            // Until the source knows, it counts this copy although it does not say so yet.
+            self.grant[peer] = Some(promised);
         }
         if view.role == Role::Primary && old.role != Role::Primary {
             self.promoted(n, copies)?;

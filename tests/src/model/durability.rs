@@ -65,7 +65,10 @@ impl Cluster {
         }
         let replica = &self.replicas[target];
         let all_kept = !self.lost_power[source]
-            || (self.protocol == Protocol::C && self.kept_running[target] && !self.touched[source]);
+            || (self.protocol == Protocol::C
+                && self.kept_running[target]
+                && !self.touched[source]
+                && !takes_over);
         for s in 0..copies.sectors() {
             let i = s as usize;
             let token = copies.visible(source, s);

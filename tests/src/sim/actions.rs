@@ -257,10 +257,8 @@ impl World {
                 let check = self.model.split_brain_declared();
                 self.check(check);
             }
-            Message::Agreed(Agreed::Refuse(RefuseReason::Unrelated)) => {
-                if !self.excused {
-                    self.violate("SB-4", "two mirrors of one device are called unrelated");
-                }
+            Message::Agreed(Agreed::Refuse(RefuseReason::Unrelated)) if !self.excused => {
+                self.violate("SB-4", "two mirrors of one device are called unrelated");
             }
             Message::SyncGrant { .. } => {
                 self.model.granted(n);

@@ -107,6 +107,9 @@ struct Cached {
     handed: bool,
 }
 
+/// A write a power cut may take: order, completed, data, metadata.
+type Exposed = (u32, bool, Option<Cached>, Option<Vec<MetaWrite>>);
+
 /// An operation of the disk.
 #[derive(Clone)]
 pub(super) enum DiskCommand {
@@ -476,7 +479,7 @@ impl Disk {
         let way = if self.battery { 0 } else { rng.below(4) };
         let count = self.cache.len() + self.in_flight.len();
         let prefix = rng.below(count as u64 + 1) as usize;
-        let mut writes: Vec<(u32, bool, Option<Cached>, Option<Vec<MetaWrite>>)> = Vec::new();
+        let mut writes: Vec<Exposed> = Vec::new();
         for c in std::mem::take(&mut self.cache) {
             writes.push((c.order, true, Some(c), None));
         }

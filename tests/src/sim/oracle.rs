@@ -135,10 +135,8 @@ impl World {
             }
         }
         // A node whose process was dead already said nothing of itself.
-        for n in 0..2 {
-            if !up[n] {
-                before[n].disk = DiskState::Consistent;
-            }
+        for (view, _) in before.iter_mut().zip(up).filter(|(_, up)| !up) {
+            view.disk = DiskState::Consistent;
         }
         match future.lost {
             Some(lost) => {
