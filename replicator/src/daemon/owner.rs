@@ -184,19 +184,18 @@ impl<W: Waiter> Owner<W> {
         }
         self.incoming = incoming;
         self.run();
-        // What the engines did at once is known now; the answers to it go out with the rest.
         loop {
+            // First the peers: they work on what they get while this disk does.
+            self.links.flush_turn();
             self.disks.submit();
+            // What the engines did at once is known now; the answers to it go out with the rest.
             self.disks.poll(&mut self.table, &mut self.finished);
             if self.finished.is_empty() {
-                break;
+                return;
             }
-            // The peer works on the writes while this disk does.
-            self.links.flush_turn();
             self.handle_finished(clock::now());
             self.run();
         }
-        self.links.flush_turn();
     }
 
     fn handle_finished(&mut self, now: Time) {

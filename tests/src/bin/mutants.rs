@@ -43,7 +43,7 @@ fn run() -> Result<bool> {
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--rotate" => {
-                rotate = Some(args.next().ok_or("--rotate needs a number")?.parse::<usize>()?)
+                rotate = Some(args.next().ok_or("--rotate needs a number")?.parse::<usize>()?);
             }
             "--list" => list = true,
             flag if flag.starts_with('-') => return Err(format!("unknown option {flag}").into()),

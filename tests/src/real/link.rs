@@ -167,8 +167,7 @@ fn accept(shared: &Arc<Shared>, listener: &TcpListener, host: SocketAddr, node: 
 
 fn carry(shared: &Shared, mut from: TcpStream, mut to: TcpStream, receiver: usize) {
     let mut buffer = vec![0; BUFFER];
-    loop {
-        let Ok(length) = from.read(&mut buffer) else { break };
+    while let Ok(length) = from.read(&mut buffer) {
         let mut state = shared.state();
         while state.silent_to[receiver] && !state.cut && !state.ended {
             state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);

@@ -127,8 +127,8 @@ impl World {
             self.check(check);
         }
         if let Some(since) = following {
-            for n in 0..2 {
-                if before[n].role != Role::Primary && future.fates[n] == Fate::PowerCut {
+            for (n, view) in before.iter().enumerate() {
+                if view.role != Role::Primary && future.fates[n] == Fate::PowerCut {
                     let check = self.model.in_order(n, since, false, &self.disks);
                     self.check(check);
                 }

@@ -232,6 +232,13 @@ pub fn main() -> ExitCode {
 
 /// Runs `polluxd`.
 pub fn daemon(place: &Place, name: &str, up: bool) -> ExitCode {
+    // A failed assertion, on whichever thread and however it was built, ends the process: the peer
+    // takes over from a state that is known to be good.
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tell(panic);
+        std::process::abort();
+    }));
     let run = || {
         let filter = tracing_subscriber::EnvFilter::try_from_env("POLLUX_LOG");
         let filter = filter.unwrap_or_else(|_| "info".into());
