@@ -277,6 +277,23 @@ fn one_lost_write() {
     });
 }
 
+/// A whole commit of the log that never happened shows as soon as a superblock is written after.
+#[test]
+fn a_lost_log_commit_shows_in_the_superblock() {
+    each_device(|mut disk, mut metadata| {
+        metadata.activate(60..61);
+        let lost = metadata.start_commit().expect("an extent is new");
+        assert_eq!(lost.stages.len(), 1);
+        metadata.finish_commit();
+        assert!(!open("nobody knows", &disk).log_lost);
+        metadata.edit(|superblock| superblock.flags.consistent ^= true);
+        disk.commit(&mut metadata);
+        let opened = open("a floor", &disk);
+        assert!(opened.log_lost);
+        Truth::new(&metadata).check("a floor", disk, opened);
+    });
+}
+
 /// Both superblock copies bad: refused, with a reason.
 #[test]
 fn both_copies_bad() {

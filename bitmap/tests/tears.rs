@@ -252,11 +252,15 @@ fn explore(name: &str, disk: &Disk, mut pending: Metadata, depth: u32, tally: &m
             let name = format!("{name}, repair");
             explore(&name, &torn, opened.metadata.clone(), depth - 1, tally);
         }
-        // The first commit may carry everything a node does after an attach.
+        // The first commit may carry everything a node does after an attach. The edit reaches
+        // over two sectors of the superblock, so that a tear of it is neither old nor new.
         let mut metadata = opened.metadata;
         metadata.sync_bits();
-        metadata.edit(|superblock| superblock.flags.crashed_primary ^= true);
-        if let Some(&extent) = opened.recovered_extents.first() {
+        metadata.edit(|superblock| {
+            superblock.flags.crashed_primary ^= true;
+            superblock.slots[0].flags.outdated ^= true;
+        });
+        for &extent in opened.recovered_extents.iter().take(5) {
             metadata.retire(extent);
         }
         let free = metadata.geometry().extents() - 3;

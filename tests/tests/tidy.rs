@@ -1,5 +1,7 @@
 //! House style as a test: what CONTRIBUTING.md asks for and a program can see. It reads files; it builds and runs nothing.
 
+#![allow(clippy::unwrap_used)] // a test, helpers included
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 

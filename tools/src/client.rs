@@ -95,12 +95,32 @@ impl Client {
         path: &str,
         body: Option<Value>,
     ) -> Result<Value, ClientError> {
-        let stream = UnixStream::connect(&self.path).await.map_err(|error| match error.kind() {
+        match self.ask_once(method, path, body).await {
+            // It went away before it answered: has it gone for good?
+            Err(error @ ClientError::Broken { .. }) => Err(match self.connect().await {
+                Ok(_) => error,
+                Err(gone) => gone,
+            }),
+            other => other,
+        }
+    }
+
+    async fn connect(&self) -> Result<UnixStream, ClientError> {
+        UnixStream::connect(&self.path).await.map_err(|error| match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
                 ClientError::NotRunning { resource: self.resource.clone() }
             }
             _ => self.broken(&error.to_string()),
-        })?;
+        })
+    }
+
+    async fn ask_once(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Result<Value, ClientError> {
+        let stream = self.connect().await?;
         let broken = |error: hyper::Error| self.broken(&format!("the daemon went away: {error}"));
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;

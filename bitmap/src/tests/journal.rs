@@ -2,7 +2,8 @@
 
 use crate::codec::Sector;
 use crate::journal::{
-    Journal, LogSector, NO_EXTENT, Recovered, Ring, UPDATES, least_sectors, longest_batch, window,
+    Journal, LogSector, NO_EXTENT, Recovered, Ring, SEQUENCE_LIMIT, UPDATES, least_sectors,
+    longest_batch, window,
 };
 use std::vec;
 use std::vec::Vec;
@@ -235,4 +236,29 @@ fn a_lost_ring_is_made_anew_and_any_part_of_that_is_lost_or_empty() {
             assert!(!rotten.recover().lost);
         }
     }
+}
+
+/// Valid sectors that no program of ours wrote: no loop as long as their numbers are large.
+#[test]
+fn forged_sectors_lose_the_log() {
+    let mut disk = Disk::new(30, 0);
+    for _ in 0..20 {
+        disk.commit(3);
+    }
+    let next = disk.journal.next_sequence();
+    let ring = disk.ring;
+    for (sequence, batch_start) in [
+        (next + u64::from(ring.sectors) * 1000, next - 1),
+        (SEQUENCE_LIMIT, next - 1),
+        (SEQUENCE_LIMIT, SEQUENCE_LIMIT),
+        (SEQUENCE_LIMIT, 0),
+        (next + 3, 0),
+    ] {
+        let mut forged = disk.clone();
+        let sector = ring.encode(sequence, batch_start, &[], &disk.table);
+        forged.write(&[(ring.position(sequence), sector)]);
+        assert!(forged.recover().lost, "{sequence} of a batch from {batch_start}");
+    }
+    let beyond = ring.encode(SEQUENCE_LIMIT + 1, next, &[], &disk.table);
+    assert_eq!(ring.decode(&beyond, ring.position(SEQUENCE_LIMIT + 1)), None);
 }

@@ -320,6 +320,13 @@ impl Disk {
         }
     }
 
+    /// An operator declares this disk good by force: what a failed flush dropped can be written back after all. More than
+    /// that no promise covers.
+    pub(super) fn forgive(&mut self) {
+        self.cache.append(&mut self.dropped);
+        self.cache.sort_by_key(|c| c.order);
+    }
+
     /// The node was handed the completions of its writes so far.
     pub(super) fn handed(&mut self, order: u32) {
         if let Some(c) = self.cache.iter_mut().rev().find(|c| c.order == order) {

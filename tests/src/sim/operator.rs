@@ -21,6 +21,7 @@ impl World {
         match &command {
             Command::Primary { force: true } if !self.model.view(n).own_good() => {
                 self.model.order(n, Order::Force);
+                self.disks.0[n].forgive();
                 self.model.history.accept_first_content(self.disks.0[n].number);
             }
             Command::Connect { discard_my_data: true } | Command::Invalidate => {

@@ -1,0 +1,227 @@
+//! The loop that owns a node, with one front end and one operator, on a file: what is asked is done
+//! and answered once, and the end leaves nobody waiting. What nodes decide is tested elsewhere.
+#![cfg(feature = "shell")]
+
+use bitmap::{ByteRange, Bytes, FormatParams, MetaWrite, Metadata, NodeId, Placement};
+use replicator::buffers::{Buffer, Pool};
+use replicator::config::{Config, Limits, Timing, VolumeConfig};
+use replicator::daemon::{Ask, Daemon, Open, OrderError, Setup, VolumeFiles, Waiter};
+use replicator::disk::{Backing, Op, Options};
+use replicator::link::{LinkConfig, LinkLimits, LinkTiming};
+use replicator::node::{Command, Protocol, RefusalKind, RequestError, Role};
+use replicator::wire::Integrity;
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::task::{LocalSet, spawn_local};
+
+const SIZE: u64 = 16 << 20;
+const BLOCK: u64 = 4096;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+type Answer = Result<Option<Buffer>, RequestError>;
+
+struct Told(oneshot::Sender<Answer>);
+
+impl Waiter for Told {
+    fn done(self, result: Answer) {
+        // Some tests do not listen.
+        let _ = self.0.send(result);
+    }
+}
+
+/// A file with metadata; bytes of data in it.
+fn disk(path: &Path) -> u64 {
+    std::fs::File::create(path).and_then(|file| file.set_len(SIZE)).expect("a file");
+    let pool = Pool::new(0);
+    let mut backing = Backing::open(path, &Options::default(), &pool).expect("a disk");
+    let (metadata, stages) = Metadata::format(FormatParams {
+        placement: Placement::Internal,
+        device_size: backing.size(),
+        data_size: None,
+        node_id: NodeId(0),
+        device_uuid: 7,
+        slots: vec![],
+        al_slots: 67,
+        al_sectors: 256,
+        block_size: 4096,
+        extent_size: 1 << 20,
+        logical_block_size: 512,
+    })
+    .expect("it fits");
+    for MetaWrite { offset, bytes } in stages.into_iter().flatten() {
+        let op = match bytes {
+            Bytes::Data(bytes) => Op::WriteMeta { offset, bytes },
+            Bytes::Zeros(len) => Op::ZeroMeta { offset, len },
+        };
+        backing.perform(&op).expect("written");
+    }
+    metadata.geometry().size
+}
+
+fn setup(disk: Option<PathBuf>, requests: usize) -> Setup {
+    let volumes = vec![VolumeConfig { number: 0, placement: Placement::Internal }];
+    Setup {
+        config: Config {
+            node: NodeId(0),
+            volumes,
+            peers: vec![],
+            protocol: Protocol::C,
+            flush_peer: true,
+            suspend_no_data: false,
+            auto_promote: false,
+            timing: Timing::default(),
+            limits: Limits { requests, ..Limits::default() },
+        },
+        files: vec![VolumeFiles { volume: 0, disk, options: Options::default() }],
+        links: LinkConfig {
+            me: NodeId(0),
+            incarnation: 0,
+            resource: "r0".into(),
+            listen: "127.0.0.1:0".parse().expect("an address"),
+            peers: vec![],
+            secret: None,
+            integrity: Integrity::None,
+            limits: LinkLimits::default(),
+            timing: LinkTiming::default(),
+        },
+    }
+}
+
+fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let test = async { tokio::time::timeout(PATIENCE, test).await.expect("in time") };
+    LocalSet::new().block_on(&runtime.expect("a runtime"), test);
+}
+
+fn ask(open: &Open<Told>, ask: Ask) -> oneshot::Receiver<Answer> {
+    let (told, answer) = oneshot::channel();
+    open.submit([(0, ask, Told(told))]);
+    answer
+}
+
+fn block(n: u64) -> ByteRange {
+    ByteRange::new(n * BLOCK, BLOCK)
+}
+
+#[test]
+fn what_was_written_is_read_by_the_next_process_too() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("disk");
+    let size = disk(&path);
+    for round in 0..2 {
+        run(async {
+            // Fewer requests at a time than there are: the others wait in the queue.
+            let daemon = Daemon::new(setup(Some(path.clone()), 3)).await.expect("it starts");
+            let (handle, remote) = (daemon.handle(), daemon.remote());
+            let running = spawn_local(daemon.run());
+            assert_eq!(handle.size(0), None);
+            remote.attach(0).await.expect("attached");
+            assert_eq!(handle.size(0), Some(size));
+            let refused = handle.open(|_| {}).await.err().expect("it is Secondary");
+            assert!(refused.text.contains("Secondary"), "{}", refused.text);
+            remote.command(Command::Primary { force: round == 0 }).await.expect("promoted");
+
+            let gone = Rc::new(Cell::new(false));
+            let told = Rc::clone(&gone);
+            let open = handle.open(move |_| told.set(true)).await.expect("it is Primary");
+            let mut answers = Vec::new();
+            for n in 0..50 {
+                if round == 0 {
+                    let mut buffer = handle.allocate(BLOCK as usize);
+                    buffer.as_mut().fill(n as u8 + 1);
+                    let buffer = buffer.freeze();
+                    answers
+                        .push(ask(&open, Ask::Write { range: block(n), buffer, fua: n % 7 == 0 }));
+                } else {
+                    answers.push(ask(&open, Ask::Read(block(n))));
+                }
+            }
+            for (n, answer) in answers.into_iter().enumerate() {
+                let bytes = answer.await.expect("answered").expect("done");
+                assert_eq!(bytes.is_some(), round == 1);
+                if let Some(bytes) = bytes {
+                    assert_eq!(bytes.as_ref(), [n as u8 + 1; BLOCK as usize]);
+                }
+            }
+            let zero = Ask::Zero { range: block(60), unmap: true, fua: true };
+            assert!(ask(&open, zero).await.expect("answered").expect("done").is_none());
+            assert!(ask(&open, Ask::Flush).await.expect("answered").expect("done").is_none());
+
+            let held = remote.command(Command::Down).await.err().expect("a client is there");
+            let OrderError::Refused(held) = held else { panic!("{held:?}") };
+            assert_eq!(held.kind, RefusalKind::InUse);
+            assert!(!gone.get());
+            let counters = remote.snapshot().await.expect("it runs").volumes;
+            let (reads, writes) = (counters[0].reads, counters[0].writes);
+            assert_eq!((reads, writes), if round == 0 { (0, 51) } else { (50, 1) });
+            assert_eq!((counters[0].upper_pending, counters[0].flushes), (0, 1));
+            drop(open);
+            remote.command(Command::Down).await.expect("down");
+            running.await.expect("it ended");
+            assert!(matches!(remote.snapshot().await, Err(OrderError::Ending)));
+        });
+    }
+}
+
+#[test]
+fn a_disk_that_is_there_already_or_cannot_be_had_is_refused_in_words() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("disk");
+    run(async {
+        let daemon = Daemon::<Told>::new(setup(Some(path.clone()), 100)).await.expect("it starts");
+        let remote = daemon.remote();
+        let running = spawn_local(daemon.run());
+        let why = async |volume| match remote.attach(volume).await {
+            Err(OrderError::Refused(refusal)) => refusal,
+            other => panic!("{other:?}"),
+        };
+        assert!(why(3).await.text.contains("no volume 3"));
+        assert_eq!(why(0).await.kind, RefusalKind::Metadata, "no such file");
+        std::fs::File::create(&path).and_then(|file| file.set_len(SIZE)).expect("a file");
+        assert!(why(0).await.text.contains("no metadata"));
+        disk(&path);
+        remote.attach(0).await.expect("attached");
+        assert!(why(0).await.text.contains("has a disk already"));
+        remote.command(Command::Detach(0)).await.expect("detached");
+        disk(&path);
+        remote.end().await;
+        running.await.expect("it ended");
+    });
+}
+
+#[test]
+fn an_end_leaves_nobody_waiting() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("disk");
+    disk(&path);
+    run(async {
+        let daemon = Daemon::new(setup(Some(path.clone()), 1)).await.expect("it starts");
+        let (handle, remote) = (daemon.handle(), daemon.remote());
+        let running = spawn_local(daemon.run());
+        remote.attach(0).await.expect("attached");
+        remote.command(Command::Primary { force: true }).await.expect("promoted");
+        let reason = Rc::new(Cell::new(None));
+        let told = Rc::clone(&reason);
+        let open = handle.open(move |why| told.set(Some(why.to_owned()))).await.expect("open");
+        let flushes: Vec<_> = (0..100).map(|_| ask(&open, Ask::Flush)).collect();
+        remote.end().await;
+        running.await.expect("it ended");
+        assert!(reason.take().is_some(), "the client was told to go");
+        let mut failed = 0;
+        for flush in flushes {
+            match flush.await.expect("answered") {
+                Ok(None) => {}
+                Err(RequestError::Shutdown) => failed += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(failed > 0, "the test ends it before all are done");
+        let late = ask(&open, Ask::Flush).await.expect("answered");
+        assert!(matches!(late, Err(RequestError::Shutdown)), "{late:?}");
+        assert!(handle.open(|_| {}).await.is_err());
+        assert_eq!(handle.snapshot().status.role, Role::Primary, "as it was at the end");
+    });
+}
