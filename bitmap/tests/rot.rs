@@ -277,6 +277,47 @@ fn one_lost_write() {
     });
 }
 
+/// A superblock copy whose write never happened, whole: the other one is newer.
+#[test]
+fn one_lost_copy() {
+    each_device(|disk, metadata| {
+        for lost in copies(&disk) {
+            let (mut liar, mut metadata) = (disk.clone(), metadata.clone());
+            metadata.edit(|superblock| superblock.flags.have_quorum ^= true);
+            let commit = metadata.start_commit().expect("an edit");
+            metadata.finish_commit();
+            let happened = |write: &&bitmap::MetaWrite| write.offset != lost;
+            commit.stages.iter().flatten().filter(happened).for_each(|write| liar.write(write));
+            let what = format!("lost copy at {lost}");
+            let opened = open(&what, &liar);
+            assert!(opened.repaired);
+            Truth::new(&metadata).check(&what, liar, opened);
+        }
+    });
+}
+
+/// A newer copy that could not be read, is readable again, and was not overwritten although the
+/// disk said so: what was written since has a higher number all the same.
+#[test]
+fn a_copy_that_comes_back() {
+    each_device(|mut disk, mut metadata| {
+        metadata.edit(|superblock| superblock.flags.have_quorum ^= true);
+        let crashed = metadata.start_commit().expect("an edit");
+        disk.write_stages(&crashed.stages[..1]);
+        let [first, _] = copies(&disk);
+        let mut hidden = disk.clone();
+        fail(&mut hidden, first);
+        let mut metadata = open("hidden", &hidden).metadata;
+        metadata.edit(|superblock| superblock.flags.consistent ^= true);
+        let commit = metadata.start_commit().expect("an edit");
+        metadata.finish_commit();
+        let happened = |write: &&bitmap::MetaWrite| write.offset != first;
+        commit.stages.iter().flatten().filter(happened).for_each(|write| disk.write(write));
+        let opened = open("it is back", &disk);
+        Truth::new(&metadata).check("it is back", disk, opened);
+    });
+}
+
 /// A whole commit of the log that never happened shows as soon as a superblock is written after.
 #[test]
 fn a_lost_log_commit_shows_in_the_superblock() {
@@ -339,6 +380,43 @@ fn two_truths() {
         }
         assert!(matches!(torn.open(), Err(OpenError::Corrupt { .. })));
     });
+}
+
+/// A copy of an earlier life, which create-md was told it had made unreadable.
+#[test]
+fn copies_of_two_devices() {
+    each_device(|disk, _| {
+        let (other, _) = formatted(bitmap::FormatParams {
+            device_uuid: 99,
+            ..params(disk.placement, disk.size(), 30, 2)
+        });
+        for copy in copies(&disk) {
+            let mut mixed = disk.clone();
+            for at in (copy..copy + 4096).step_by(512) {
+                mixed.put(at, other.sector(at));
+            }
+            assert!(matches!(mixed.open(), Err(OpenError::Corrupt { .. })));
+        }
+    });
+}
+
+/// A read that fails is repeated in pieces: a bad sector takes its page with it, not the area.
+#[test]
+fn an_unreadable_sector_takes_its_page() {
+    let ring =
+        bitmap::FormatParams { al_sectors: 64, ..params(Placement::Internal, INTERNAL, 4, 1) };
+    let (disk, metadata) = formatted(ring);
+    // The log ends where copy 1 starts. Its newest sector, number 64, is at position 0; what
+    // matters are those before it and the one behind.
+    let start = copies(&disk)[1] - 64 * 512;
+    for position in 0..64 {
+        let mut rotten = disk.clone();
+        fail(&mut rotten, start + position * 512);
+        let opened = open("one sector", &rotten);
+        assert_eq!(opened.log_lost, position / 8 == 0 || position / 8 == 7, "{position}");
+        assert!(opened.repaired);
+    }
+    assert_eq!(metadata.log_free(), 4);
 }
 
 #[test]

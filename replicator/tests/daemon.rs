@@ -186,7 +186,7 @@ fn a_disk_that_is_there_already_or_cannot_be_had_is_refused_in_words() {
         remote.attach(0).await.expect("attached");
         assert!(why(0).await.text.contains("has a disk already"));
         remote.command(Command::Detach(0)).await.expect("detached");
-        disk(&path);
+        remote.attach(0).await.expect("attached again");
         remote.end().await;
         running.await.expect("it ended");
     });

@@ -12,6 +12,7 @@ use tests::real::{Host, Ledger, Need, Pair, Plan, lacks, seconds};
 fn intruder(owner: &Host, plan: Plan) -> Pair {
     let mut pair = Pair::new(plan);
     pair.alpha.backing.clone_from(&owner.backing);
+    pair.alpha.meta.clone_from(&owner.meta);
     pair.write_configuration();
     pair
 }

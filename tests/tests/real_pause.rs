@@ -62,6 +62,7 @@ fn a_primary_that_was_paused_serves_nothing_before_it_has_shaken_hands() {
     pair.end(Some(&mut newer));
 }
 
+/// LIVE-3: a link that only looks alive is given up in the configured time.
 #[test]
 fn a_secondary_that_does_not_run_is_given_up_within_two_seconds() {
     let mut pair = Pair::start_in_sync(Plan::default());

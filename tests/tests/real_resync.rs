@@ -12,6 +12,7 @@ const EXTENT: u64 = 4 << 20;
 /// Extents of an activity log of the least size.
 const FEW_EXTENTS: u64 = 67;
 
+/// RES-6, COV-7: the blocks copied are those that may differ, and they are counted as such.
 #[test]
 fn on_a_large_device_what_may_differ_is_copied_and_nothing_else() {
     // The fewest extents an activity log can have.

@@ -22,5 +22,8 @@ pub const CONTROL_BODY: usize = 16 << 10;
 /// How often a wait on the control socket looks again.
 pub const WAIT_STEP: Duration = Duration::from_millis(20);
 
+/// How long an attach waits for a disk that no other daemon has to become free.
+pub const DISK_FREE: Duration = Duration::from_secs(2);
+
 /// Unused payload memory that is kept for the next requests, in bytes.
 pub const IDLE_MEMORY: usize = 64 << 20;

@@ -6,8 +6,9 @@ use super::snapshot::Snapshot;
 use crate::buffers::Pool;
 use crate::disk;
 use crate::node::{Backing, Command, DiskState, Refusal, RefusalKind, VolumeNumber};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
 
 /// Where a volume's disk is.
@@ -98,8 +99,7 @@ impl Remote {
         }
         let is_external = files.options.meta.is_some();
         let (options, pool) = (files.options.clone(), self.pool.clone());
-        let opening =
-            tokio::task::spawn_blocking(move || disk::Backing::open(&path, &options, &pool));
+        let opening = tokio::task::spawn_blocking(move || open_soon(&path, &options, &pool));
         let backing = opening
             .await
             .map_err(|_| OrderError::Ending)?
@@ -140,5 +140,26 @@ impl Remote {
 
     async fn send(&self, order: Order) -> Result<(), OrderError> {
         self.orders.send(order).await.map_err(|_| OrderError::Ending)
+    }
+}
+
+/// Opens a disk. If nobody else has it, it is only not free yet: the threads of the engine it had
+/// before, or the I/O of a killed daemon, are about to let it go.
+fn open_soon(
+    path: &Path,
+    options: &disk::Options,
+    pool: &Pool,
+) -> Result<disk::Backing, disk::OpenError> {
+    let until = Instant::now() + limits::DISK_FREE;
+    loop {
+        match disk::Backing::open(path, options, pool) {
+            Err(disk::OpenError::InUse { holder, .. })
+                if holder.as_ref().is_none_or(|holder| holder.pid == std::process::id())
+                    && Instant::now() < until =>
+            {
+                std::thread::sleep(limits::WAIT_STEP);
+            }
+            other => return other,
+        }
     }
 }

@@ -175,14 +175,15 @@ impl<W: Waiter> Owner<W> {
             }
         }
         self.arrivals = arrivals;
-        for order in take(&mut self.ordered) {
-            self.order(now, order);
-        }
         let mut incoming = take(&mut self.incoming);
         for incoming in incoming.drain(..) {
             self.client(now, incoming);
         }
         self.incoming = incoming;
+        // After the clients: who has gone is in nobody's way.
+        for order in take(&mut self.ordered) {
+            self.order(now, order);
+        }
         self.run();
         loop {
             // First the peers: they work on what they get while this disk does.

@@ -3,7 +3,7 @@
 use super::{Check, Cluster, Copies, Replica, StableFacts, Violation};
 
 impl Cluster {
-    /// RES-1: resync data is about to be written to this node's disk.
+    /// RES-1 (and SB-3, where the target is the side that is given up): resync data is about to be written to this node's disk.
     pub fn resync_write(
         &self,
         target: usize,

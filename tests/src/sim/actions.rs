@@ -257,6 +257,13 @@ impl World {
                 let check = self.model.split_brain_declared();
                 self.check(check);
             }
+            Message::Agreed(Agreed::Refuse(RefuseReason::Stale)) => {
+                self.counters.mark("handshake: only older data is good");
+                self.split = true;
+                if !self.excused {
+                    self.violate("GI-7", "the newer data is not good, and no disk ever failed");
+                }
+            }
             Message::Agreed(Agreed::Refuse(RefuseReason::Unrelated)) if !self.excused => {
                 self.violate("SB-4", "two mirrors of one device are called unrelated");
             }

@@ -168,11 +168,17 @@ impl World {
             }
             return self.command(n, Command::Connect { discard_my_data: false });
         }
-        // The operator decides whose data is given up: a Secondary's, if there is one.
+        // The operator decides whose data is given up: what is not good anyway, else a Secondary's, if there is one.
+        let good = [0, 1].map(|n| self.model.view(n).own_good());
+        let bad = if good == [true, false] { 1 } else { 0 };
+        if good[0] != good[1] && self.model.view(bad).role == Role::Primary {
+            return self.command(bad, Command::Secondary { force: true });
+        }
         let victim = match (self.model.view(n).role, self.model.view(other).role) {
             (Role::Primary, Role::Primary) => {
                 return self.command(n, Command::Secondary { force: true });
             }
+            _ if good[0] != good[1] => bad,
             (Role::Primary, _) => other,
             (_, Role::Primary) => n,
             _ => (self.seed / 2 % 2) as usize,
