@@ -173,8 +173,9 @@ pub(crate) struct Journal {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Repair {
     Nothing,
-    /// Write these (sequence, batch start) again, without updates.
-    Refill(Vec<(u64, u64)>),
+    /// Write the sectors of these sequence numbers, without updates. None is the newest, so it
+    /// does not matter which batch they claim to be of.
+    Refill(Vec<u64>),
     /// Write the whole ring anew.
     Reset,
 }
@@ -239,7 +240,7 @@ impl Journal {
         let mut refill = Vec::new();
         for n in window_start..=last {
             let Some(sector) = at(n).filter(|sector| sector.sequence == n) else {
-                refill.push((n, batch_start));
+                refill.push(n);
                 continue;
             };
             for (slot, &extent) in ring.context_slots(n).zip(&sector.context) {
@@ -251,7 +252,7 @@ impl Journal {
         }
         // Rot elsewhere hides nothing today; left alone, it would once the ring has come round.
         let behind = (last + 1).saturating_sub(u64::from(ring.sectors));
-        refill.extend((behind..window_start).filter(|&n| at(n).is_none()).map(|n| (n, n)));
+        refill.extend((behind..window_start).filter(|&n| at(n).is_none()));
         let repair = if refill.is_empty() { Repair::Nothing } else { Repair::Refill(refill) };
         Recovered { journal: Self { ring, next: last + 1, repair }, table, lost: false }
     }
@@ -276,7 +277,7 @@ impl Journal {
         match &repair {
             Repair::Nothing => {}
             Repair::Refill(sectors) => {
-                let sector = |&(n, start)| (ring.position(n), ring.encode(n, start, &[], table));
+                let sector = |&n| (ring.position(n), ring.encode(n, n, &[], table));
                 stages.push(sectors.iter().map(sector).collect());
             }
             Repair::Reset => {

@@ -4,3 +4,4 @@
 mod codec;
 mod generation;
 mod journal;
+mod leaf;

@@ -360,6 +360,33 @@ fn both_copies_bad() {
     });
 }
 
+/// A newer program was here, and its other copy may be older than what it did since.
+#[test]
+fn a_copy_of_another_version() {
+    each_device(|disk, _| {
+        for copy in copies(&disk) {
+            let forged = |at: usize, value: u8| {
+                let offsets = (copy..copy + 4096).step_by(512);
+                let mut record: Vec<u8> = offsets.flat_map(|at| disk.sector(at)).collect();
+                record[at] = value;
+                record[12..16].fill(0);
+                let crc = crc32fast::hash(&record);
+                record[12..16].copy_from_slice(&crc.to_le_bytes());
+                let mut forged = disk.clone();
+                for (n, sector) in record.chunks(512).enumerate() {
+                    forged.put(copy + n as u64 * 512, sector.try_into().expect("a sector"));
+                }
+                forged.open().expect_err("it is not ours to read")
+            };
+            assert_eq!(forged(8, 9), OpenError::UnknownVersion { version: 9 });
+            let feature = OpenError::UnknownFeature { incompat: 2, ro_compat: 0 };
+            assert_eq!(forged(48, 2), feature);
+            let feature = OpenError::UnknownFeature { incompat: 0, ro_compat: 4 };
+            assert_eq!(forged(44, 4), feature);
+        }
+    });
+}
+
 /// Both copies valid, same number, not the same: nobody can say which to believe.
 #[test]
 fn two_truths() {

@@ -150,7 +150,7 @@ fn what_was_written_is_read_by_the_next_process_too() {
             assert!(ask(&open, zero).await.expect("answered").expect("done").is_none());
             assert!(ask(&open, Ask::Flush).await.expect("answered").expect("done").is_none());
 
-            let held = remote.command(Command::Down).await.err().expect("a client is there");
+            let held = remote.command(Command::Down).await.expect_err("a client is there");
             let OrderError::Refused(held) = held else { panic!("{held:?}") };
             assert_eq!(held.kind, RefusalKind::InUse);
             assert!(!gone.get());
@@ -182,7 +182,9 @@ fn a_disk_that_is_there_already_or_cannot_be_had_is_refused_in_words() {
         assert_eq!(why(0).await.kind, RefusalKind::Metadata, "no such file");
         std::fs::File::create(&path).and_then(|file| file.set_len(SIZE)).expect("a file");
         assert!(why(0).await.text.contains("no metadata"));
-        disk(&path);
+        let made = directory.path().join("made");
+        disk(&made);
+        std::fs::copy(&made, &path).expect("copied");
         remote.attach(0).await.expect("attached");
         assert!(why(0).await.text.contains("has a disk already"));
         remote.command(Command::Detach(0)).await.expect("detached");

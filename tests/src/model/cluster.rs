@@ -43,6 +43,8 @@ pub struct Cluster {
     pub(super) alone_stable: [bool; 2],
     pub(super) kept_running: [bool; 2],
     pub(super) lost_power: [bool; 2],
+    /// Stamp of the last death of each node's process.
+    pub(super) died: [u64; 2],
     pub(super) discard: [bool; 2],
     pub(super) forced: [bool; 2],
     /// It said Outdated, and nobody has brought it up to date since.
@@ -72,6 +74,7 @@ impl Cluster {
             alone_stable: [false; 2],
             kept_running: [true; 2],
             lost_power: [false; 2],
+            died: [0; 2],
             discard: [false; 2],
             forced: [false; 2],
             outdated: [false; 2],
@@ -164,7 +167,9 @@ impl Cluster {
         self.acknowledging_role(n)?;
         self.acknowledging_generation(id, copies, facts)?;
         let own = self.own_good[n].is_some_and(|since| since <= op.invoked);
-        let both = self.peer_good[n].is_some_and(|since| since <= op.invoked);
+        // What a node said before it died may be heard after.
+        let both = self.peer_good[n].is_some_and(|since| since <= op.invoked)
+            && self.died[peer] < op.invoked;
         let depth = if op.fua { Depth::Stable } else { Depth::Cache };
         let synchronous = self.protocol == Protocol::C;
         if !self.views[n].peer_good() {
@@ -226,6 +231,7 @@ impl Cluster {
         }
         self.replicas[node].killed();
         self.kept_running[node] = false;
+        self.died[node] = self.history.stamp();
         self.set_view(node, View::default());
         self.seen[node].clear();
         self.grant[node] = None;

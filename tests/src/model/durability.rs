@@ -54,7 +54,7 @@ impl Cluster {
         }
         // Under A, a Secondary that took over lacks the last moments of the lost Primary, and goes on without them; under
         // B too, if it lost what it had received.
-        let takes_over = self.views[source].role == Role::Primary;
+        let takes_over = self.views[source].role == Role::Primary || self.touched[source];
         let lossless = match self.protocol {
             Protocol::A => false,
             Protocol::B => self.kept_running[source],
@@ -65,10 +65,7 @@ impl Cluster {
         }
         let replica = &self.replicas[target];
         let all_kept = !self.lost_power[source]
-            || (self.protocol == Protocol::C
-                && self.kept_running[target]
-                && !self.touched[source]
-                && !takes_over);
+            || (self.protocol == Protocol::C && self.kept_running[target] && !takes_over);
         for s in 0..copies.sectors() {
             let i = s as usize;
             let token = copies.visible(source, s);

@@ -1,6 +1,7 @@
 //! RES: a target is marked as a mixture before it becomes one, and loses the mark only when it is none.
 
 use super::{Check, Cluster, Copies, Replica, StableFacts, Violation};
+use replicator::node::Role;
 
 impl Cluster {
     /// RES-1 (and SB-3, where the target is the side that is given up): resync data is about to be written to this node's disk.
@@ -28,12 +29,14 @@ impl Cluster {
             let story = format!("node {target} says UpToDate, and its medium says Inconsistent");
             return Err(Violation::new("RES-2", story));
         }
+        // A target that is Primary has writes of its own, which no FLUSH has covered yet; its log does.
+        let own = self.views[target].role == Role::Primary;
+        let promised = if own { &promised.stable } else { &promised.cache };
         for s in 0..copies.sectors() {
             if copies.in_flight(target, s) {
                 continue;
             }
-            if let Err(why) =
-                self.history.judge(s, copies.stable(target, s), promised.cache[s as usize])
+            if let Err(why) = self.history.judge(s, copies.stable(target, s), promised[s as usize])
             {
                 let story = format!("node {target} says UpToDate, but on its medium {why}");
                 return Err(Violation::new("RES-2", story));

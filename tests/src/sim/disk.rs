@@ -320,11 +320,14 @@ impl Disk {
         }
     }
 
-    /// An operator declares this disk good by force: what a failed flush dropped can be written back after all. More than
+    /// An operator declares this disk good by force: what a failed flush dropped is on the medium after all. More than
     /// that no promise covers.
     pub(super) fn forgive(&mut self) {
-        self.cache.append(&mut self.dropped);
-        self.cache.sort_by_key(|c| c.order);
+        for c in std::mem::take(&mut self.dropped) {
+            for i in 0..c.len {
+                self.stable.put(c.start + i, c.payload.token(i), c.order);
+            }
+        }
     }
 
     /// The node was handed the completions of its writes so far.

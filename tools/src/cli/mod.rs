@@ -8,7 +8,7 @@ mod state;
 mod target;
 mod wait;
 
-pub(crate) use process::program;
+pub(crate) use process::polluxd;
 
 use crate::client::ClientError;
 use crate::config::{ConfigError, Configuration};
@@ -18,7 +18,7 @@ use crate::resource::RunDir;
 use crate::serve::{self, ServeError};
 use clap::{Parser, Subcommand};
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use target::Target;
 
@@ -35,18 +35,18 @@ mod code {
 
 /// Where a node is: several may live on one machine.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Place {
+struct Place {
     /// The configuration.
     #[arg(long, short, global = true, env = "POLLUX_CONFIG", value_name = "FILE")]
     #[arg(default_value = "/etc/pollux/pollux.conf")]
-    pub config: PathBuf,
+    config: PathBuf,
     /// Which host of the configuration this is; else what `uname -n` says.
     #[arg(long, global = true, env = "POLLUX_NODE", value_name = "NAME")]
-    pub node: Option<String>,
+    node: Option<String>,
     /// Where the sockets of running resources are.
     #[arg(long, global = true, env = "POLLUX_RUN_DIR", value_name = "DIR")]
     #[arg(default_value = "/run/pollux")]
-    pub run_dir: PathBuf,
+    run_dir: PathBuf,
 }
 
 impl Place {
@@ -217,8 +217,11 @@ impl From<ClientError> for Failure {
     }
 }
 
-/// Runs `polluxadm` with the arguments of the process.
+/// Runs `polluxadm` with the arguments of the process; or `polluxd`, if it was started as that.
 pub fn main() -> ExitCode {
+    if std::env::args_os().next().is_some_and(|name| Path::new(&name).ends_with("polluxd")) {
+        return daemon();
+    }
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => return usage(&error),
@@ -230,8 +233,28 @@ pub fn main() -> ExitCode {
     end(runtime.block_on(run(args)))
 }
 
-/// Runs `polluxd`.
-pub fn daemon(place: &Place, name: &str, up: bool) -> ExitCode {
+/// Runs one resource of the configuration on this node, in the foreground.
+#[derive(Parser)]
+#[command(name = "polluxd", version)]
+struct DaemonArgs {
+    #[command(flatten)]
+    place: Place,
+    /// Attach no disk and look for no peer until `polluxadm` says so.
+    #[arg(long)]
+    no_up: bool,
+    /// The resource.
+    resource: String,
+}
+
+/// Runs `polluxd` with the arguments of the process.
+pub fn daemon() -> ExitCode {
+    let DaemonArgs { place, no_up, resource: name } = match DaemonArgs::try_parse() {
+        Ok(args) => args,
+        Err(error) => return usage(&error),
+    };
+    // What `ps` and the message about a disk in use call it; it may have been started as another
+    // program. Only a name: if it cannot be set, nothing is lost.
+    let _ = std::fs::write("/proc/self/comm", "polluxd");
     // A failed assertion, on whichever thread and however it was built, ends the process: the peer
     // takes over from a state that is known to be good.
     let tell = std::panic::take_hook();
@@ -245,14 +268,14 @@ pub fn daemon(place: &Place, name: &str, up: bool) -> ExitCode {
         let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
         log.with_ansi(std::io::stderr().is_terminal()).with_target(false).init();
         let configuration = place.load()?;
-        let resource = target::find(&configuration, name)?;
-        Ok(serve::serve(resource, &place.run_dir(), up)?)
+        let resource = target::find(&configuration, &name)?;
+        Ok(serve::serve(resource, &place.run_dir(), !no_up)?)
     };
     end(run())
 }
 
 /// What clap has to say: help and version are no errors.
-pub fn usage(error: &clap::Error) -> ExitCode {
+fn usage(error: &clap::Error) -> ExitCode {
     // If nobody reads it, nobody reads that.
     let _ = error.print();
     ExitCode::from(if error.use_stderr() { code::USAGE } else { 0 })

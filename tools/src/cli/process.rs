@@ -10,7 +10,7 @@ use serde_json::json;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -66,9 +66,8 @@ async fn start(place: &Place, resource: &Resource, client: &Client) -> Result<St
     let log = File::options().append(true).create(true).open(&log_path);
     let log = log.map_err(|error| cannot(&log_path, error))?;
     let before = log.metadata().map_or(0, |metadata| metadata.len());
-    let program = program();
-    let mut child = daemon(&program, place, resource, log);
-    let mut child = child.spawn().map_err(|error| cannot(&program, error))?;
+    let child = daemon(place, resource, log).and_then(|mut command| command.spawn());
+    let mut child = child.map_err(|error| cannot(Path::new("polluxd"), error))?;
     let until = Instant::now() + PATIENCE;
     loop {
         match client.page("/status").await {
@@ -80,8 +79,7 @@ async fn start(place: &Place, resource: &Resource, client: &Client) -> Result<St
         if ended || Instant::now() > until {
             let what = if ended { "ended at once" } else { "does not answer" };
             return Err(Failure::failed(format!(
-                "{} {what}; its log, {}, says:\n{}",
-                program.display(),
+                "polluxd {what}; its log, {}, says:\n{}",
                 log_path.display(),
                 tail(&log_path, before)
             )));
@@ -90,33 +88,24 @@ async fn start(place: &Place, resource: &Resource, client: &Client) -> Result<St
     }
 }
 
-/// `polluxd` beside this program, else the one in the path.
-pub(crate) fn program() -> PathBuf {
-    let beside = std::env::current_exe().map(|path| path.with_file_name("polluxd"));
-    beside.ok().filter(|path| path.exists()).unwrap_or_else(|| "polluxd".into())
+/// This very program as `polluxd`: there whenever `polluxadm` is, and of the same version.
+pub(crate) fn polluxd(config: &Path, node: &str, run_dir: &Path) -> std::io::Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg0("polluxd").arg("--config").arg(config).arg("--node").arg(node);
+    command.arg("--run-dir").arg(run_dir).stdin(Stdio::null()).stdout(Stdio::null());
+    Ok(command)
 }
 
-fn daemon(program: &Path, place: &Place, resource: &Resource, log: File) -> Command {
-    let mut command = Command::new(program);
-    command
-        .arg("--config")
-        .arg(&place.config)
-        .arg("--node")
-        .arg(place.node())
-        .arg("--run-dir")
-        .arg(&place.run_dir)
-        .args(["--no-up", "--"])
-        .arg(&resource.name)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(log);
+fn daemon(place: &Place, resource: &Resource, log: File) -> std::io::Result<Command> {
+    let mut command = polluxd(&place.config, &place.node(), &place.run_dir)?;
+    command.args(["--no-up", "--"]).arg(&resource.name).stderr(log);
     let own_session = || {
         rustix::process::setsid()?;
         Ok(())
     };
     // SAFETY: between fork and exec only setsid is called, which is async-signal-safe.
     unsafe { command.pre_exec(own_session) };
-    command
+    Ok(command)
 }
 
 fn has_ended(child: &mut Child) -> bool {

@@ -76,22 +76,24 @@ impl Drop for Directory {
 pub(crate) async fn demo(options: Options) -> Result<(), Failure> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| failed("signals", &e))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| failed("signals", &e))?;
-    let story = async {
-        let mut demo = Demo::begin(&options).await?;
-        let outcome =
-            if options.check { check::check(&mut demo).await } else { demo.show(&options).await };
-        demo.end().await;
-        outcome
-    };
-    // Whatever was begun is dropped, and with it processes and files go.
-    tokio::select! {
-        outcome = story => outcome,
-        _ = interrupt.recv() => {
-            say("\nending the demo");
-            Ok(())
+    let mut told_to_end = async || {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
         }
-        _ = terminate.recv() => Ok(()),
-    }
+        say("\nending the demo");
+    };
+    // Told to end early: what was begun is dropped, and with it processes and files go.
+    let mut demo = tokio::select! {
+        demo = Demo::begin(&options) => demo?,
+        () = told_to_end() => return Ok(()),
+    };
+    let outcome = tokio::select! {
+        outcome = demo.go_on(&options) => outcome,
+        () = told_to_end() => Ok(()),
+    };
+    demo.end().await;
+    outcome
 }
 
 impl Demo {
@@ -125,6 +127,10 @@ impl Demo {
         demo.wait_sync().await?;
         say("alpha is Primary, beta mirrors it, both disks are UpToDate");
         Ok(demo)
+    }
+
+    async fn go_on(&mut self, options: &Options) -> Result<(), Failure> {
+        if options.check { check::check(self).await } else { self.show(options).await }
     }
 
     async fn wait_sync(&self) -> Result<(), Failure> {

@@ -1,16 +1,17 @@
 //! One node of the demo: its files, its daemon, its control socket.
 
 use super::{create_md, failed};
-use crate::cli::{Failure, program};
+use crate::cli::{Failure, polluxd};
 use crate::client::{Client, ClientError};
 use crate::resource::RunDir;
 use crate::status::Status;
+use replicator::daemon::control::RunLock;
 use serde_json::json;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 /// How long a daemon may take to answer, and to end.
@@ -89,14 +90,12 @@ impl Node {
 
     /// Starts its daemon, which attaches and connects by itself, and waits until it answers.
     pub(super) async fn start(&mut self, config: &Path, resource: &str) -> Result<(), Failure> {
-        let program = program();
         let path = self.directory.join("log");
         let log = File::options().append(true).create(true).open(&path);
         let log = log.map_err(|error| failed(path.display(), &error))?;
-        let mut command = Command::new(&program);
-        command.arg("--config").arg(config).arg("--node").arg(self.name);
-        command.arg("--run-dir").arg(&self.directory).arg(resource);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let command = polluxd(config, self.name, &self.directory);
+        let mut command = command.map_err(|error| failed("polluxd", &error))?;
+        command.arg(resource).stderr(log);
         // Ctrl-C is for the demo, which ends its nodes in good order.
         command.process_group(0);
         let parent = rustix::process::getpid();
@@ -111,7 +110,7 @@ impl Node {
         // SAFETY: between fork and exec only prctl and getppid are called, which are
         // async-signal-safe.
         unsafe { command.pre_exec(end_with_us) };
-        let child = command.spawn().map_err(|error| failed(program.display(), &error))?;
+        let child = command.spawn().map_err(|error| failed("polluxd", &error))?;
         self.child = Some(child);
         self.until_it_answers().await
     }
@@ -150,17 +149,31 @@ impl Node {
         };
         let _ = tokio::time::timeout(PATIENCE, ended).await;
         let until = Instant::now() + PATIENCE;
-        while let Some(child) = &mut self.child
-            && matches!(child.try_wait(), Ok(None))
-            && Instant::now() < until
-        {
+        while self.runs() && Instant::now() < until {
+            // A child that has ended must be asked for.
+            let _ = self.child.as_mut().map(Child::try_wait);
             tokio::time::sleep(STEP).await;
         }
+    }
+
+    /// Whether a daemon runs here, ours or the operator's.
+    fn runs(&self) -> bool {
+        RunLock::is_held(&self.directory, super::RESOURCE)
     }
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
         self.kill();
+        // The operator's: the directory it lives in is about to go.
+        let path = self.directory.join(format!("{}.pid", super::RESOURCE));
+        if self.runs()
+            && let Some(pid) =
+                std::fs::read_to_string(path).ok().and_then(|t| t.trim().parse().ok())
+            && let Some(pid) = rustix::process::Pid::from_raw(pid)
+        {
+            // It may have ended by itself.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
     }
 }
