@@ -272,6 +272,10 @@ impl Node {
         }
         self.end_change(command, Ok(()));
         self.regate = true;
+        if self.auto_promoted && self.opens.is_empty() {
+            // Whoever opened it did not wait.
+            self.demote(None, false);
+        }
     }
 
     /// ROLE-3: every accepted request answered, everything stable or marked, the log empty.
