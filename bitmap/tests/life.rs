@@ -254,6 +254,12 @@ impl World {
                     if !self.open.contains(&block) {
                         self.differs[slot].remove(&block);
                         self.metadata.clear_bits(slot, block..block + 1);
+                        // If it is set again, that is another bit.
+                        let marked = self.marked.iter_mut().map(|mark| (mark.0, &mut mark.2));
+                        let promised = self.promised.iter_mut().map(|mark| (mark.1, &mut mark.3));
+                        for (_, blocks) in marked.chain(promised).filter(|mark| mark.0 == slot) {
+                            blocks.retain(|&other| other != block);
+                        }
                     }
                 }
             }
@@ -350,9 +356,7 @@ impl World {
             if ticket > durable {
                 self.promised.push((ticket, slot, epoch, blocks));
             } else if self.metadata.superblock().slots[slot].epoch == epoch {
-                let set = blocks.into_iter().filter(|&block| self.is_set(slot, block));
-                let set: Vec<u64> = set.collect();
-                self.differs[slot].extend(set);
+                self.differs[slot].extend(blocks);
             }
         }
     }

@@ -52,15 +52,6 @@ fn garbage_closes_its_connection_and_nothing_else() {
     let load = Load::start(pair.alpha.client(), Ledger::default(), work);
     load.wait_for_more(50);
 
-    // The peer's port. Beta is the one that waits for connections.
-    for (seed, length) in (1..).zip([1, 8, 64, 4096, 100_000, 1 << 20]) {
-        let mut stream = tcp(pair.beta.peer_port);
-        assert!(
-            is_hung_up_on(&mut stream, &noise(seed, length)),
-            "{length} bytes on the peer port"
-        );
-    }
-    // The NBD port: instead of the handshake, and after it.
     let hello = [
         &3u32.to_be_bytes()[..],
         b"IHAVEOPT",
@@ -71,28 +62,40 @@ fn garbage_closes_its_connection_and_nothing_else() {
         &[0, 0],
     ]
     .concat();
-    for (seed, length) in (20..).zip([28, 4096, 1 << 20]) {
-        let mut stream = tcp(pair.alpha.nbd_port);
-        assert!(is_hung_up_on(&mut stream, &noise(seed, length)), "{length} bytes on the NBD port");
-        let mut stream = tcp(pair.alpha.nbd_port);
-        let late = [&hello[..], &noise(seed, length)].concat();
-        assert!(is_hung_up_on(&mut stream, &late), "{length} bytes after the NBD handshake");
-    }
-    // An option longer than any.
     let endless =
         [&3u32.to_be_bytes()[..], b"IHAVEOPT", &7u32.to_be_bytes(), &u32::MAX.to_be_bytes()]
             .concat();
-    assert!(is_hung_up_on(&mut tcp(pair.alpha.nbd_port), &endless), "an endless option");
-    // The control socket.
-    for (seed, length) in (40..).zip([16, 100_000]) {
-        let path = pair.alpha.run_dir.join("r0.sock");
-        let mut stream = UnixStream::connect(path).expect("somebody listens");
-        stream.set_read_timeout(Some(seconds(15))).expect("a timeout");
-        assert!(
-            is_hung_up_on(&mut stream, &noise(seed, length)),
-            "{length} bytes on the control socket"
-        );
-    }
+    let control = pair.alpha.run_dir.join("r0.sock");
+    let (peer, nbd) = (pair.beta.peer_port, pair.alpha.nbd_port);
+    // All at once: too few bytes are waited upon until the time for a handshake is over.
+    std::thread::scope(|scope| {
+        // Beta is the one that waits for its peer.
+        for (seed, length) in (1..).zip([1, 8, 64, 4096, 100_000, 1 << 20]) {
+            scope.spawn(move || {
+                let is_over = is_hung_up_on(&mut tcp(peer), &noise(seed, length));
+                assert!(is_over, "{length} bytes on the peer port");
+            });
+        }
+        for (seed, length) in (20..).zip([28, 4096, 1 << 20]) {
+            let late = [&hello[..], &noise(seed, length)].concat();
+            scope.spawn(move || {
+                let is_over = is_hung_up_on(&mut tcp(nbd), &noise(seed, length));
+                assert!(is_over, "{length} bytes instead of the NBD handshake");
+                let is_over = is_hung_up_on(&mut tcp(nbd), &late);
+                assert!(is_over, "{length} bytes after the NBD handshake");
+            });
+        }
+        scope.spawn(|| assert!(is_hung_up_on(&mut tcp(nbd), &endless), "an endless option"));
+        for (seed, length) in (40..).zip([16, 100_000]) {
+            let mut stream = UnixStream::connect(&control).expect("somebody listens");
+            stream.set_read_timeout(Some(seconds(15))).expect("a timeout");
+            scope.spawn(move || {
+                let bytes = [&b"\x80"[..], &noise(seed, length)].concat();
+                let is_over = is_hung_up_on(&mut stream, &bytes);
+                assert!(is_over, "{length} bytes on the control socket");
+            });
+        }
+    });
     // Many that say nothing do not keep the peer out.
     let silent: Vec<_> = (0..40).map(|_| tcp(pair.beta.peer_port)).collect();
     pair.link.cut();

@@ -50,7 +50,11 @@ fn a_primary_that_was_paused_serves_nothing_before_it_has_shaken_hands() {
     asking.set_patience(seconds(20));
     match asking.receive() {
         Err(Lost::Connection(_)) | Ok((_, Err(_))) => {}
-        other => panic!("a stale read: {other:?}"),
+        Ok((_, Ok(bytes))) => {
+            let found = tests::real::blocks::decode(place, &bytes);
+            panic!("a stale read: {found:?}; {}", pair.alpha.status());
+        }
+        Err(other) => panic!("{other}"),
     }
     pair.wait_in_sync();
     assert_eq!(pair.alpha.status().role, "Secondary");

@@ -1,10 +1,10 @@
 //! A returning node is brought up to date by copying what may differ and nothing else, and a resync may be interrupted anywhere.
 
 use tests::real::backing;
-use tests::real::blocks::BLOCK;
+use tests::real::blocks::{BLOCK, encode};
 use tests::real::host::RESOURCE;
 use tests::real::load::Work;
-use tests::real::{Ledger, Load, Pair, Plan, seconds, wait_for};
+use tests::real::{Client, Ledger, Load, Pair, Plan, seconds, wait_for};
 
 const LARGE: u64 = 64 << 30;
 /// Bytes of an extent of the activity log.
@@ -73,6 +73,18 @@ fn death_under_load(pair: &mut Pair, ledger: &mut Ledger) {
     assert!(copied > 0, "nothing was active under load: {status}");
 }
 
+/// Writes these mebibytes: no two blocks alike, no zeros, which would travel as a few words.
+fn fill(client: &mut Client, mebibytes: std::ops::Range<u64>) {
+    let mut bytes: Vec<u8> = (0..256).flat_map(|block| encode(block * BLOCK, 1)).collect();
+    for i in mebibytes {
+        for block in bytes.chunks_mut(BLOCK as usize) {
+            block[..8].copy_from_slice(&(i + 1).to_le_bytes());
+        }
+        client.write(i << 20, &bytes).expect("a Primary alone serves");
+    }
+    client.flush().expect("a Primary alone serves");
+}
+
 #[test]
 fn a_resync_that_is_interrupted_goes_on_where_it_was() {
     const DIRTY: u64 = 160 << 20;
@@ -80,13 +92,7 @@ fn a_resync_that_is_interrupted_goes_on_where_it_was() {
     pair.beta.kill();
     pair.alpha.wait_status("the loss", seconds(3), |status| !status.is_connected());
     let mut client = pair.alpha.client();
-    for i in 0..DIRTY >> 20 {
-        let bytes: Vec<u8> = (0..256)
-            .flat_map(|b| tests::real::blocks::encode((i << 20) + b * BLOCK, i + 1))
-            .collect();
-        client.write(i << 20, &bytes).expect("a Primary alone serves");
-    }
-    client.flush().expect("a Primary alone serves");
+    fill(&mut client, 0..DIRTY >> 20);
 
     // In the midst of a frame, when the greater part is over.
     pair.link.cut_after(120 << 20);
@@ -115,17 +121,12 @@ fn a_resync_that_is_interrupted_goes_on_where_it_was() {
 #[test]
 fn a_full_sync_is_shown_while_it_runs() {
     let mut pair = Pair::new(Plan { size: 256 << 20, ..Plan::default() });
-    // Not zeros: these would travel as a few words.
     let mut ledger = Ledger::default();
     pair.start();
     pair.beta.down();
     pair.alpha.must(&["primary", "--force", RESOURCE]);
     let mut client = pair.alpha.client();
-    let megabyte: Vec<u8> =
-        (0..256).flat_map(|block| tests::real::blocks::encode(block * BLOCK, 1)).collect();
-    for i in 16..200 {
-        client.write(i << 20, &megabyte).expect("a forced Primary serves");
-    }
+    fill(&mut client, 16..200);
     ledger.write(&mut client, (0..64).map(|i| i * BLOCK));
     pair.beta.start();
     let status = pair.beta.wait_status("a running resync", seconds(10), |status| {

@@ -359,6 +359,11 @@ impl Node {
 
     /// Nobody came in time: the loss is accepted.
     pub(super) fn end_hold(&mut self) {
+        if self.handshaking() {
+            // It is there: the handshake, which has its own end, decides.
+            self.hold_until = Some(self.now.plus_ms(self.config.timing.ping_interval));
+            return;
+        }
         self.hold_until = None;
         if self.paused {
             self.paused = false;

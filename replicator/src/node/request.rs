@@ -94,9 +94,11 @@ impl ClientOp {
         !self.is_flush()
     }
 
-    /// Something of it is with a disk or a peer, or only its acknowledgement is missing.
+    /// Something of it is with a disk or a peer. One that only lacks its acknowledgement is not: a paused Primary keeps those
+    /// until a handshake has decided (ROLE-5).
     pub(super) fn changes_data_now(&self) -> bool {
-        !self.is_read() && self.stage == Stage::Running
+        let under_way = self.local == Part::Waiting || self.sent & !self.written != 0;
+        !self.is_read() && self.stage == Stage::Running && under_way
     }
 
     pub(super) fn sent_to(&self, p: usize) -> bool {

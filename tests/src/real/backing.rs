@@ -55,10 +55,11 @@ pub fn assert_equal(one: &Path, other: &Path, size: u64) {
             for (file, buffer) in files.iter().zip(&mut buffers) {
                 file.read_exact_at(&mut buffer[..piece], at).expect("the file can be read");
             }
-            let [a, b] = &buffers;
-            if let Some(i) = (0..piece).find(|&i| a[i] != b[i]) {
-                let (place, kib) = (at + i as u64, size >> 10);
-                let differ = (0..piece).filter(|&i| a[i] != b[i]).count();
+            let [a, b] = buffers.each_ref().map(|buffer| &buffer[..piece]);
+            if a != b {
+                let first = a.iter().zip(b).position(|(a, b)| a != b).unwrap_or_default();
+                let (place, kib) = (at + first as u64, size >> 10);
+                let differ = a.iter().zip(b).filter(|(a, b)| a != b).count();
                 panic!(
                     "the copies differ from byte {place} of {kib} KiB on: {differ} bytes in this piece"
                 );

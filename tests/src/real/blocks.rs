@@ -28,7 +28,9 @@ pub fn encode(offset: u64, sequence: u64) -> Vec<u8> {
         Some(state)
     });
     let words = head.into_iter().chain(filling).take(BLOCK as usize / 8);
-    words.flat_map(u64::to_le_bytes).collect()
+    let mut block = Vec::with_capacity(BLOCK as usize);
+    words.for_each(|word| block.extend_from_slice(&word.to_le_bytes()));
+    block
 }
 
 /// What the block at this offset says.

@@ -28,6 +28,8 @@ pub struct Status {
     pub resync_total: Option<u64>,
     /// Bytes clients see.
     pub size: u64,
+    /// Operations of the backing disk that have not ended.
+    pub lower_pending: u64,
     /// Is I/O held?
     pub suspended: bool,
     /// Every reason and every hint.
@@ -69,6 +71,7 @@ impl Status {
             resync_done: peer["percent-resync-done"].as_f64(),
             resync_total: peer["rs-total"].as_u64().map(|sectors| sectors * 512),
             size: device["size"].as_u64().unwrap_or_else(|| panic!("no size in {json}")) << 10,
+            lower_pending: device["lower-pending"].as_u64().unwrap_or(0),
             suspended: resource["suspended"].as_bool().unwrap_or(false),
             advice,
             json: json.to_owned(),

@@ -64,8 +64,7 @@ impl World {
         let end = self.now + BOUND;
         if !self.run_to(end, Self::settled) {
             if self.violation.is_none() {
-                let story = self.unsettled();
-                self.violate("LIVE-1", story);
+                self.apart("LIVE-1");
             }
             return;
         }
@@ -81,6 +80,21 @@ impl World {
                 self.violate("LIM", story);
             }
         }
+    }
+
+    /// Not settled in time: by which invariant?
+    pub(super) fn apart(&mut self, otherwise: &'static str) {
+        let views = [*self.model.view(0), *self.model.view(1)];
+        let same = self.network.live().is_some() && views.iter().all(crate::model::View::mirrored);
+        if same && views.iter().any(|v| v.out_of_sync > 0) {
+            // COV-6: nobody copies, nobody will, and the bits are still there.
+            let check = same_content(&self.disks, "COV-2");
+            self.check(check);
+            let story = self.unsettled();
+            return self.violate("COV-6", story);
+        }
+        let story = self.unsettled();
+        self.violate(otherwise, story);
     }
 
     /// Why it is not settled, for the story.

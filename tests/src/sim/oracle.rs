@@ -228,8 +228,7 @@ impl World {
         if alone && up == [true; 2] || !expected {
             return;
         }
-        let story = self.unsettled();
-        self.violate("GI-7", story);
+        self.apart("GI-7");
     }
 
     fn split_told(&self, n: usize) -> bool {
