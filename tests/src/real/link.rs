@@ -7,6 +7,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// Bytes on their way in one direction of one connection, beside what the kernel holds.
 const BUFFER: usize = 64 << 10;
@@ -33,6 +34,8 @@ struct State {
     silent_to: [bool; 2],
     /// Cut when so many more bytes have passed.
     cut_after: Option<usize>,
+    /// Bytes per second, at most, in each direction of each connection.
+    pace: Option<u64>,
     /// Both ends of every connection, to reset them.
     streams: Vec<TcpStream>,
     ended: bool,
@@ -88,6 +91,11 @@ impl Link {
     /// Cuts in the midst of whatever is being sent, when so many more bytes have passed.
     pub fn cut_after(&self, bytes: usize) {
         self.shared.state().cut_after = Some(bytes);
+    }
+
+    /// A slow network: so many bytes per second in each direction; `None`: as fast as it goes.
+    pub fn set_pace(&self, pace: Option<u64>) {
+        self.shared.state().pace = pace;
     }
 
     /// Is it cut?
@@ -178,8 +186,11 @@ fn carry(shared: &Shared, mut from: TcpStream, mut to: TcpStream, receiver: usiz
             state.cut_after = Some(left - passes);
         }
         state.carried_to[receiver] += passes as u64;
-        let is_last = passes < length;
+        let (is_last, pace) = (passes < length, state.pace);
         drop(state);
+        if let Some(pace) = pace {
+            std::thread::sleep(Duration::from_nanos(length as u64 * 1_000_000_000 / pace));
+        }
         if length == 0 || to.write_all(&buffer[..passes]).is_err() {
             break;
         }
