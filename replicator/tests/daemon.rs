@@ -188,6 +188,8 @@ fn a_disk_that_is_there_already_or_cannot_be_had_is_refused_in_words() {
         remote.attach(0).await.expect("attached");
         assert!(why(0).await.text.contains("has a disk already"));
         remote.command(Command::Detach(0)).await.expect("detached");
+        let other = Backing::open(&path, &Options::default(), &Pool::new(0)).map(drop);
+        other.expect("free when the detach is answered");
         remote.attach(0).await.expect("attached again");
         remote.end().await;
         running.await.expect("it ended");

@@ -11,7 +11,7 @@ use replicator::node::{BufferId, LinkDown, LinkEvent, LinkId};
 use replicator::wire::{
     ANSWER_LEN, Answer, Encoder, End, HELLO_LEN, Hello, Integrity, MAX_PAYLOAD, Message, UNNAMED,
 };
-use samples::{Sample, pattern, write};
+use samples::{Sample, pattern, plain, write};
 use sha2::Sha256;
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -176,11 +176,15 @@ async fn linked(change: impl Fn(&mut LinkConfig)) -> (Host, Host) {
     (low, high)
 }
 
+/// A write of these bytes.
+fn writing(dagtag: u64, bytes: Vec<u8>) -> Sample {
+    Sample { name: "", message: write(dagtag, 0, bytes.len() as u64), payload: Some(bytes) }
+}
+
 fn every_message() -> Vec<Sample> {
     let mut all = samples::all();
     for (i, len) in [4096, 20_000, (16 << 10) - 1, 16 << 10, 1 << 20].into_iter().enumerate() {
-        let (message, payload) = (write(i as u64, 0, len as u64), Some(pattern(len, i as u64)));
-        all.push(Sample { name: "", message, payload });
+        all.push(writing(i as u64, pattern(len, i as u64)));
     }
     all
 }
@@ -189,23 +193,21 @@ fn every_message() -> Vec<Sample> {
 fn asks() -> Vec<Sample> {
     let ask = |id, sync| {
         let range = ByteRange::new(0, 12);
-        let message = match sync {
-            true => Message::SyncRead { id, volume: 0, range },
-            false => Message::Read { id, volume: 0, range },
-        };
-        Sample { name: "", message, payload: None }
+        plain(
+            "",
+            match sync {
+                true => Message::SyncRead { id, volume: 0, range },
+                false => Message::Read { id, volume: 0, range },
+            },
+        )
     };
     vec![ask(21, false), ask(22, false), ask(23, true), ask(24, true)]
 }
 
 async fn exchange(low: &mut Host, high: &mut Host) {
-    for ask in asks() {
-        low.send(1, &ask);
-    }
+    asks().iter().for_each(|ask| low.send(1, ask));
     let expected = every_message();
-    for sample in &expected {
-        high.send(101, sample);
-    }
+    expected.iter().for_each(|sample| high.send(101, sample));
     let mut seen = vec![];
     until(&mut [low, high], |hosts| {
         seen.extend(hosts[0].messages());
@@ -243,8 +245,7 @@ async fn payloads_are_aligned_and_keep_their_order() {
     for round in 0..5 {
         for (i, &len) in lens.iter().enumerate() {
             let (dagtag, bytes) = (sent.len() as u64, pattern(len, round * 8 + i as u64));
-            let message = write(dagtag, 0, len as u64);
-            low.send(1, &Sample { name: "", message, payload: Some(bytes.clone()) });
+            low.send(1, &writing(dagtag, bytes.clone()));
             sent.push(bytes);
         }
     }
@@ -295,6 +296,11 @@ async fn rejected(lower: impl Fn(&mut LinkConfig), upper: impl Fn(&mut LinkConfi
     high.links.connect(LinkId(101), peer);
     low.links.connect(LinkId(1), HIGH);
     let down = until(&mut [&mut low, &mut high], |hosts| hosts[0].down()).await;
+    if peer == LOW {
+        let complaint = |hosts: &mut [&mut Host]| hosts[0].links.complaint(LOW).map(str::to_owned);
+        let told = until(&mut [&mut high], complaint).await;
+        assert!(told.contains("from 127.0.0.1 (says it is node 0) closed: "), "{told}");
+    }
     assert_eq!(high.arrivals, [], "NET-3: a stranger changes no state");
     match down {
         (LinkId(1), LinkDown::Rejected(text)) => text,
@@ -303,33 +309,20 @@ async fn rejected(lower: impl Fn(&mut LinkConfig), upper: impl Fn(&mut LinkConfi
 }
 
 #[tokio::test]
-async fn a_wrong_secret_is_rejected() {
-    let text = rejected(
-        |low| low.secret = Some(Secret::new("one")),
-        |high| high.secret = Some(Secret::new("other")),
-    )
-    .await;
+async fn who_does_not_fit_is_told_what_to_configure() {
+    let secret = |secret: &'static str| {
+        move |config: &mut LinkConfig| config.secret = Some(Secret::new(secret))
+    };
+    let text = rejected(secret("one"), secret("other")).await;
     assert!(text.contains("the shared secrets differ"), "{text}");
-}
-
-#[tokio::test]
-async fn a_missing_secret_is_rejected_with_what_to_configure() {
-    let text = rejected(|_| {}, |high| high.secret = Some(Secret::new("one"))).await;
+    let text = rejected(|_| {}, secret("one")).await;
     assert!(text.contains("it has a shared-secret and we have none: configure"), "{text}");
-}
-
-#[tokio::test]
-async fn a_wrong_resource_is_rejected() {
     let text = rejected(|low| low.resource = "r1".into(), |_| {}).await;
     assert!(text.contains("it serves resource \"r0\", we serve \"r1\""), "{text}");
-}
-
-#[tokio::test]
-async fn a_wrong_node_is_rejected() {
-    let other = NodeId(7);
-    let text = rejected(|_| {}, |high| high.me = other).await;
+    let text = rejected(|_| {}, |high| high.me = NodeId(7)).await;
     assert!(text.contains("it is node-id 7 and looks for node-id 0; we are 0"), "{text}");
-    let text = rejected(|_| {}, |high| (high.me, high.peers[0].node) = (NodeId(9), other)).await;
+    let other = (NodeId(9), NodeId(7));
+    let text = rejected(|_| {}, |high| (high.me, high.peers[0].node) = other).await;
     assert!(text.contains("it is node-id 9 and looks for node-id 7; we are 0"), "{text}");
 }
 
@@ -449,7 +442,7 @@ fn frames(samples: &[Sample]) -> Vec<u8> {
 }
 
 fn ping() -> Sample {
-    Sample { name: "", message: Message::Ping, payload: None }
+    plain("", Message::Ping)
 }
 
 #[tokio::test]
@@ -592,10 +585,11 @@ async fn a_fresh_connection_ends_the_old_link_first() {
     assert_eq!(host.up(), Some((LinkId(102), 666)));
     // Nothing of the old one reaches the new one.
     host.send(101, &ping());
-    host.send(102, &Sample { name: "", message: Message::Pong, payload: None });
+    let pong = plain("", Message::Pong);
+    host.send(102, &pong);
     let mut bytes = vec![0; 32];
     during(&mut host, fresh.read_exact(&mut bytes)).await.unwrap();
-    assert_eq!(bytes, frames(&[Sample { name: "", message: Message::Pong, payload: None }]));
+    assert_eq!(bytes, frames(&[pong]));
 }
 
 #[tokio::test]
@@ -658,9 +652,7 @@ async fn many_silent_strangers_do_not_keep_a_peer_out() {
 async fn ended_by(bytes: &[u8]) -> Vec<Seen> {
     let (mut host, address) = guarded(|_| {}).await;
     let mut stream = handmade(&mut host, address, 101).await;
-    for ask in asks() {
-        host.send(101, &ask);
-    }
+    asks().iter().for_each(|ask| host.send(101, ask));
     // Take the questions, so that our end closes without a reset.
     let mut asked = vec![0; frames(&asks()).len()];
     during(&mut host, stream.read_exact(&mut asked)).await.unwrap();
@@ -682,13 +674,11 @@ async fn ended_by(bytes: &[u8]) -> Vec<Seen> {
 
 #[tokio::test]
 async fn what_came_whole_counts_when_a_link_ends() {
-    let small = || Sample { name: "", message: write(1, 0, 512), payload: Some(pattern(512, 1)) };
-    let large =
-        || Sample { name: "", message: write(2, 0, 50_000), payload: Some(pattern(50_000, 2)) };
+    let small = || writing(1, pattern(512, 1));
     let first = |seen: &[Seen]| matches!(seen, [(_, Message::Ping, None)]);
     assert!(first(&ended_by(&frames(&[ping()])).await), "closed between messages");
-    for sample in [small, large] {
-        let whole = frames(&[ping(), sample()]);
+    for sample in [small(), writing(2, pattern(50_000, 2))] {
+        let whole = frames(&[ping(), sample]);
         let head = frames(&[ping()]).len();
         for cut in [head + 1, head + 32, head + 33, whole.len() - 1] {
             assert!(first(&ended_by(&whole[..cut]).await), "cut after {cut}");
@@ -745,11 +735,7 @@ async fn receives_may_end_anywhere() {
     const RECEIVE: usize = 256 << 10;
     for total in [RECEIVE - 1, RECEIVE, RECEIVE + 1, RECEIVE + 31, RECEIVE + 32, RECEIVE + 33] {
         // 4 KiB writes, then one that ends exactly at `total`; all of it there at once.
-        let one = |dagtag: usize, len: usize| Sample {
-            name: "",
-            message: write(dagtag as u64, 0, len as u64),
-            payload: Some(pattern(len, dagtag as u64)),
-        };
+        let one = |dagtag: usize, len| writing(dagtag as u64, pattern(len, dagtag as u64));
         let frame = frames(&[one(0, 4096)]).len();
         let mut samples: Vec<_> = (0..total / frame - 1).map(|i| one(i, 4096)).collect();
         let left = total - frames(&samples).len();
@@ -783,16 +769,12 @@ async fn close_delivers_what_was_sent_before() {
     const COUNT: usize = 40;
     let len = 1 << 20;
     for i in 0..COUNT {
-        let sample = |seed| Sample {
-            name: "",
-            message: write(i as u64, 0, len as u64),
-            payload: Some(pattern(len, seed)),
-        };
+        let sample = |seed| writing(i as u64, pattern(len, seed));
         high.send(101, &sample(i as u64));
         // What is never read must not make the kernel throw away what was sent.
         low.send(1, &sample(0));
     }
-    high.send(101, &Sample { name: "", message: Message::Bye { outdate: false }, payload: None });
+    high.send(101, &plain("", Message::Bye { outdate: false }));
     low.links.flush_turn();
     high.links.close(LinkId(101));
     assert_eq!(high.links.linked(), []);
@@ -831,8 +813,7 @@ async fn an_attempt_can_be_closed() {
 #[tokio::test]
 async fn a_queue_beyond_its_limit_breaks_the_link() {
     let (mut low, mut high) = linked(|config| config.limits.send_bytes = 1 << 20).await;
-    let large =
-        |len| Sample { name: "", message: write(1, 0, len), payload: Some(vec![1; len as usize]) };
+    let large = |len| writing(1, vec![1; len]);
     low.send(1, &large((1 << 20) - 100));
     until(&mut [&mut low, &mut high], |hosts| (!hosts[1].messages().is_empty()).then_some(()))
         .await;
@@ -842,11 +823,45 @@ async fn a_queue_beyond_its_limit_breaks_the_link() {
     assert_eq!(low.links.linked(), []);
 }
 
+/// LIM: what a peer reads through us is read ahead no further than it takes the answers; the link stays.
+#[tokio::test]
+async fn a_peer_that_asks_for_more_than_it_takes_waits() {
+    let (mut low, mut high) = linked(|config| config.limits.send_bytes = 16 << 20).await;
+    let (count, len) = (200, 1 << 20);
+    for id in 0..count {
+        low.send(1, &plain("", Message::Read { id, volume: 0, range: ByteRange::new(0, len) }));
+    }
+    low.links.flush_turn();
+    let payload = high.pool.copy_of(&pattern(len as usize, 3));
+    let answer = |high: &mut Host| {
+        let asked = high.messages();
+        for (_, message, _) in &asked {
+            let Message::Read { id, .. } = *message else { panic!("{message:?}") };
+            let message = Message::ReadData { id, buffer: Some(UNNAMED) };
+            high.links.send(LinkId(101), message, |_| payload.clone());
+        }
+        asked.len()
+    };
+    let (mut told, mut seen) = (0, 0);
+    until(&mut [&mut high], |hosts| {
+        let now = answer(hosts[0]);
+        told += now;
+        (told > 0 && now == 0).then_some(())
+    })
+    .await;
+    assert!(told < 50, "{told} MiB were read for a peer that takes nothing");
+    until(&mut [&mut low, &mut high], |hosts| {
+        answer(hosts[1]);
+        seen += hosts[0].messages().len() as u64;
+        (seen == count).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn the_largest_payload_travels() {
     let (mut low, mut high) = linked(|config| config.integrity = Integrity::Crc32).await;
-    let payload = Some(pattern(MAX_PAYLOAD, 5));
-    low.send(1, &Sample { name: "", message: write(1, 0, MAX_PAYLOAD as u64), payload });
+    low.send(1, &writing(1, pattern(MAX_PAYLOAD, 5)));
     let mut seen = vec![];
     until(&mut [&mut low, &mut high], |hosts| {
         seen = hosts[1].messages();
@@ -879,8 +894,7 @@ async fn waiting_costs_nothing() {
     assert!(wakes(&mut host).await < 10, "nothing to read");
     // The peer reads nothing: the socket is full.
     for dagtag in 0..100 {
-        let payload = Some(pattern(1 << 20, dagtag));
-        host.send(101, &Sample { name: "", message: write(dagtag, 0, 1 << 20), payload });
+        host.send(101, &writing(dagtag, pattern(1 << 20, dagtag)));
     }
     host.links.flush_turn();
     wakes(&mut host).await;
@@ -919,11 +933,7 @@ async fn writes_are_batched() {
             acknowledged += 1;
         }
     }
-    let each = start.elapsed().as_secs_f64() / count as f64;
-    println!(
-        "{:.2} us a write, both ends; {:.1} writes a turn",
-        each * 1e6,
-        count as f64 / turns as f64
-    );
+    let (each, batch) = (start.elapsed() / count as u32, count as f64 / turns as f64);
+    println!("{each:?} a write, both ends; {batch:.1} writes a turn");
     assert!(turns <= count / depth + count / 100, "{turns} turns");
 }

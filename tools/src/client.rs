@@ -1,21 +1,18 @@
 //! Talks to the control socket of a running resource. One request, one connection.
 
 use crate::resource::RunDir;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
-use hyper::{Method, Request};
-use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 /// How long a daemon may take to tell its state; it needs a turn of its loop.
 const ANSWER: Duration = Duration::from_secs(10);
 /// Bytes of an answer, at most.
-const LONGEST: usize = 16 << 20;
+const LONGEST: u64 = 16 << 20;
 
 /// Why there is no answer, or a bad one.
 #[derive(Debug, thiserror::Error)]
@@ -62,11 +59,11 @@ impl Client {
     /// # Errors
     /// If the daemon does not run, or does not answer in time.
     pub async fn page<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        let answer = self.ask(Method::GET, path, None);
+        let answer = self.ask("GET", path, "");
         let value = tokio::time::timeout(ANSWER, answer).await.map_err(|_| {
             self.broken("the daemon does not answer: it is stopped, or hangs; see its log")
         })??;
-        self.typed(value)
+        serde_json::from_value(value).map_err(|error| self.broken(&error.to_string()))
     }
 
     /// Has a command carried out: the fields of the body beside its name are in `with`.
@@ -75,7 +72,7 @@ impl Client {
     /// [`ClientError::Refused`], or as for pages.
     pub async fn command(&self, name: &str, mut with: Value) -> Result<(), ClientError> {
         with["command"] = name.into();
-        self.ask(Method::POST, "/command", Some(with)).await.map(drop)
+        self.ask("POST", "/command", &with.to_string()).await.map(drop)
     }
 
     /// Waits for `connect` or `sync`, for so many seconds; 0: for ever. How it ended: `reached`,
@@ -85,16 +82,11 @@ impl Client {
     /// As for pages.
     pub async fn wait(&self, what: &str, seconds: f64) -> Result<String, ClientError> {
         let path = format!("/wait/{what}?seconds={seconds}");
-        let answer = self.ask(Method::POST, &path, Some(json!({}))).await?;
+        let answer = self.ask("POST", &path, "{}").await?;
         answer["ended"].as_str().map(str::to_owned).ok_or_else(|| self.broken("no outcome"))
     }
 
-    async fn ask(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<Value>,
-    ) -> Result<Value, ClientError> {
+    async fn ask(&self, method: &str, path: &str, body: &str) -> Result<Value, ClientError> {
         match self.ask_once(method, path, body).await {
             // It went away before it answered: has it gone for good?
             Err(error @ ClientError::Broken { .. }) => Err(match self.connect().await {
@@ -114,49 +106,26 @@ impl Client {
         })
     }
 
-    async fn ask_once(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<Value>,
-    ) -> Result<Value, ClientError> {
-        let stream = self.connect().await?;
-        let broken = |error: hyper::Error| self.broken(&format!("the daemon went away: {error}"));
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-        let body = body.map_or_else(Bytes::new, |body| body.to_string().into());
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", "pollux")
-            .header("content-type", "application/json")
-            .body(Full::new(body))
-            .expect("the parts are constants and numbers");
-        let answer = async {
-            let (parts, body) = sender.send_request(request).await.map_err(broken)?.into_parts();
-            let body = Limited::new(body, LONGEST).collect().await;
-            let body = body.map_err(|error| self.broken(&error.to_string()))?.to_bytes();
-            let value: Value = serde_json::from_slice(&body)
-                .map_err(|_| self.broken(&format!("an answer that is no JSON ({parts:?})")))?;
-            if parts.status.is_success() {
-                return Ok(value);
-            }
-            let text = |key: &str| value[key].as_str().unwrap_or("?").to_owned();
-            Err(ClientError::Refused { kind: text("kind"), text: text("text") })
+    async fn ask_once(&self, method: &str, path: &str, body: &str) -> Result<Value, ClientError> {
+        let mut stream = self.connect().await?;
+        // HTTP/1.0: the answer is a head, and a body that ends with the stream.
+        let length = body.len();
+        let request = format!("{method} {path} HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{body}");
+        let mut answer = String::new();
+        let exchange = async {
+            stream.write_all(request.as_bytes()).await?;
+            stream.take(LONGEST).read_to_string(&mut answer).await
         };
-        // The connection does the work; it ends after the answer.
-        let driven = async {
-            let _ = connection.await;
-            std::future::pending().await
-        };
-        tokio::select! {
-            answer = answer => answer,
-            never = driven => never,
+        let went_away = |error| self.broken(&format!("the daemon went away: {error}"));
+        exchange.await.map_err(went_away)?;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+        let value: Value = serde_json::from_str(body)
+            .map_err(|_| self.broken(&format!("an answer that is no JSON ({head})")))?;
+        if head.split(' ').nth(1).is_some_and(|status| status.starts_with('2')) {
+            return Ok(value);
         }
-    }
-
-    fn typed<T: DeserializeOwned>(&self, value: Value) -> Result<T, ClientError> {
-        serde_json::from_value(value).map_err(|error| self.broken(&error.to_string()))
+        let text = |key: &str| value[key].as_str().unwrap_or("?").to_owned();
+        Err(ClientError::Refused { kind: text("kind"), text: text("text") })
     }
 
     fn broken(&self, what: &str) -> ClientError {

@@ -88,10 +88,9 @@ impl ResourceExports {
         {
             return Ok(only);
         }
-        let rest = name.strip_prefix(&self.resource).and_then(|rest| rest.strip_prefix('/'));
-        rest.and_then(|number| number.parse().ok())
-            .filter(|number| self.volumes.contains(number))
-            .ok_or_else(|| Refusal::unknown(name))
+        // One name for each: `r0/00` is none.
+        let is_named = |volume: &VolumeNumber| name == format!("{}/{volume}", self.resource);
+        self.volumes.iter().copied().find(is_named).ok_or_else(|| Refusal::unknown(name))
     }
 
     fn geometry(&self, volume: VolumeNumber) -> Result<Geometry, Refusal> {

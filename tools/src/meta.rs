@@ -2,7 +2,7 @@
 
 use crate::config::{MetaDisk, Resource, Volume};
 use crate::resource::{disk_options, placement};
-use crate::status::{DiskState, GenerationIds};
+use crate::status::GenerationIds;
 use bitmap::{
     Bytes, FormatParams, Layout, LayoutError, MetaWrite, Metadata, NodeId, OpenStep, Opened,
     Opening, Placement,
@@ -56,17 +56,6 @@ pub enum MetaError {
     Random(getrandom::Error),
 }
 
-/// What is where new metadata would go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
-    /// Zeros only.
-    Nothing,
-    /// Metadata, good or damaged; in words.
-    Metadata(String),
-    /// Something else: the end of a file system, perhaps.
-    Data,
-}
-
 /// A disk, opened and locked, that is to get metadata.
 pub struct Blank {
     backing: Backing,
@@ -83,25 +72,14 @@ pub fn open_blank(resource: &Resource, volume: &Volume) -> Result<Blank, MetaErr
     let (backing, path) = open(volume, true)?;
     let placement = placement(&volume.meta_disk);
     let slots: Vec<NodeId> = resource.peers.iter().map(|peer| NodeId(peer.node_id)).collect();
-    let al_slots = volume.options.al_extents;
+    let al_slots = volume.options.number("al-extents") as u32;
     // What recovery needs is the whole table in the ring, twice over.
     let al_sectors = AL_SECTORS.max((2 * (al_slots.div_ceil(20) + 2)).next_power_of_two());
     let (data_size, device_size) = match placement {
         Placement::Internal => (None, backing.size()),
         // An external file is made as large as it must be; a device is as large as it is.
-        Placement::External => (Some(backing.size()), backing.meta_size().max(u64::MAX >> 1)),
+        Placement::External => (Some(data_size(volume, backing.size())), u64::MAX >> 1),
     };
-    let failed = |error| MetaError::Layout { path: path.clone(), error };
-    let layout = Layout::new(
-        placement,
-        device_size,
-        data_size,
-        slots.len() as u8,
-        al_slots,
-        al_sectors,
-        BLOCK,
-    );
-    let layout = layout.map_err(failed)?;
     let params = FormatParams {
         placement,
         device_size,
@@ -115,7 +93,10 @@ pub fn open_blank(resource: &Resource, volume: &Volume) -> Result<Blank, MetaErr
         extent_size: EXTENT,
         logical_block_size: backing.logical_block().min(BLOCK),
     };
-    Ok(Blank { backing, path, params, layout })
+    let formatted = Metadata::format(params.clone());
+    let (metadata, _) =
+        formatted.map_err(|error| MetaError::Layout { path: path.clone(), error })?;
+    Ok(Blank { backing, path, params, layout: *metadata.layout() })
 }
 
 impl Blank {
@@ -129,23 +110,21 @@ impl Blank {
         self.layout.data_size()
     }
 
-    /// Looks what is there now.
+    /// What is there now, in words; `None`: zeros only.
     ///
     /// # Errors
     /// If the disk cannot be read.
-    pub fn found(&mut self) -> Result<Found, MetaError> {
+    pub fn found(&mut self) -> Result<Option<String>, MetaError> {
         let size = self.backing.meta_size();
         match read(&mut self.backing, &self.path, self.params.placement, size) {
             Ok(opened) => {
                 let superblock = opened.metadata.superblock();
-                return Ok(Found::Metadata(format!(
-                    "metadata of node-id {}, generation {}",
-                    superblock.node_id.0, superblock.current
-                )));
+                let (node, generation) = (superblock.node_id.0, superblock.current);
+                return Ok(Some(format!("metadata of node-id {node}, generation {generation}")));
             }
             Err(MetaError::Unusable { error: bitmap::OpenError::NoMetadata, .. }) => {}
             Err(MetaError::Unusable { error, .. }) => {
-                return Ok(Found::Metadata(format!("metadata that cannot be used: {error}")));
+                return Ok(Some(format!("metadata that cannot be used: {error}")));
             }
             Err(other) => return Err(other),
         }
@@ -157,11 +136,14 @@ impl Blank {
             if let Done::Read(bytes) = self.perform(&read)?
                 && bytes.as_ref().iter().any(|&byte| byte != 0)
             {
-                return Ok(Found::Data);
+                let kept = self.data_size();
+                return Ok(Some(format!(
+                    "data behind byte {kept}, where the metadata goes (a file system?)"
+                )));
             }
             offset += len;
         }
-        Ok(Found::Nothing)
+        Ok(None)
     }
 
     /// Makes the metadata; what was there is lost.
@@ -188,6 +170,14 @@ impl Blank {
     fn perform(&mut self, op: &Op) -> Result<Done, MetaError> {
         let done = self.backing.perform(op);
         done.map_err(|error| MetaError::Disk { path: self.path.clone(), error })
+    }
+}
+
+/// Bytes of a disk of `there` bytes that are used: all, or as many as `size` says.
+fn data_size(volume: &Volume, there: u64) -> u64 {
+    match volume.options.number("size") {
+        0 => there,
+        size => size.min(there),
     }
 }
 
@@ -241,13 +231,13 @@ fn read(
     }
 }
 
-/// What the metadata says of the disk.
-pub fn disk_state(metadata: &Metadata) -> DiskState {
+/// What the metadata says of the disk, in DRBD's word.
+pub fn disk_state(metadata: &Metadata) -> &'static str {
     let flags = &metadata.superblock().flags;
     match (flags.consistent, flags.was_up_to_date) {
-        (false, _) => DiskState::Inconsistent,
-        (true, false) => DiskState::Outdated,
-        (true, true) => DiskState::UpToDate,
+        (false, _) => "Inconsistent",
+        (true, false) => "Outdated",
+        (true, true) => "UpToDate",
     }
 }
 

@@ -1,13 +1,13 @@
 //! From a resource of the configuration to what the replicator runs, and the names of its files.
 //! The only place that knows which option becomes which value of the node.
 
-use crate::config::{Listen, MetaDisk, OnNoData, Protocol, Resource};
+use crate::config::{Listen, MetaDisk, Resource};
 use bitmap::{NodeId, Placement};
 use replicator::config::{Config, Limits, Timing, VolumeConfig};
 use replicator::daemon::{Setup, VolumeFiles};
 use replicator::disk;
 use replicator::link::{LinkConfig, LinkLimits, LinkTiming, PeerAddress, Secret};
-use replicator::node;
+use replicator::node::Protocol;
 use replicator::wire::Integrity;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -58,22 +58,33 @@ pub fn setup(resource: &Resource) -> Setup {
         placement: placement(&volume.meta_disk),
     });
     let net = &resource.net;
-    let timing = timing(resource);
+    let seconds = |name| 1000 * net.number(name);
+    let tenths = |name| 100 * net.number(name);
+    let timing = Timing {
+        ping_interval: seconds("ping-int"),
+        ping_timeout: tenths("ping-timeout"),
+        reconnect_max: seconds("connect-int"),
+        handshake: tenths("timeout"),
+        ..Timing::default()
+    };
+    let limits = Limits { peer_bytes: net.number("max-buffers") << 12, ..Limits::default() };
+    // A link breaks when its queue is full; what the node lets on its way must always fit.
+    let send_bytes = LinkLimits::default().send_bytes.max(2 * limits.peer_bytes as usize);
     let config = Config {
         node: NodeId(me.node_id),
         volumes: volumes.collect(),
         peers: resource.peers.iter().map(|peer| NodeId(peer.node_id)).collect(),
-        protocol: match net.protocol {
-            Protocol::A => node::Protocol::A,
-            Protocol::B => node::Protocol::B,
-            Protocol::C => node::Protocol::C,
+        protocol: match net.text("protocol").as_deref() {
+            Some("A") => Protocol::A,
+            Some("B") => Protocol::B,
+            _ => Protocol::C,
         },
         // One volume that waits makes the FLUSH of the resource wait.
-        flush_peer: me.volumes.iter().any(|volume| volume.options.flush_peer),
-        suspend_no_data: me.options.on_no_data_accessible == OnNoData::SuspendIo,
-        auto_promote: me.options.auto_promote,
+        flush_peer: me.volumes.iter().any(|volume| volume.options.flag("flush-peer")),
+        suspend_no_data: me.options.text("on-no-data-accessible").as_deref() == Some("suspend-io"),
+        auto_promote: me.options.flag("auto-promote"),
         timing,
-        limits: limits(resource),
+        limits,
     };
     let files = me.volumes.iter().map(|volume| VolumeFiles {
         volume: volume.number,
@@ -92,31 +103,15 @@ pub fn setup(resource: &Resource) -> Setup {
             .iter()
             .map(|peer| PeerAddress { node: NodeId(peer.node_id), address: peer.address })
             .collect(),
-        secret: net.shared_secret.as_ref().map(|secret| Secret::new(secret.0.as_bytes())),
-        integrity: if net.data_integrity { Integrity::Crc32 } else { Integrity::None },
-        limits: LinkLimits::default(),
+        secret: net.text("shared-secret").map(|secret| Secret::new(secret.as_bytes())),
+        integrity: match net.text("data-integrity-alg") {
+            Some(_) => Integrity::Crc32,
+            None => Integrity::None,
+        },
+        limits: LinkLimits { send_bytes, ..LinkLimits::default() },
         timing: LinkTiming { user, ..LinkTiming::default() },
     };
     Setup { config, files: files.collect(), links }
-}
-
-fn timing(resource: &Resource) -> Timing {
-    let net = &resource.net;
-    let usual = Timing::default();
-    let ms = |duration: Duration| duration.as_millis() as u64;
-    Timing {
-        ping_interval: ms(net.ping_int),
-        ping_timeout: ms(net.ping_timeout),
-        // The longest pause an operator allows; we pause less where that costs nothing.
-        reconnect_max: usual.reconnect_max.min(ms(net.connect_int)),
-        handshake: ms(net.timeout),
-        ..usual
-    }
-}
-
-fn limits(resource: &Resource) -> Limits {
-    let usual = Limits::default();
-    Limits { peer_bytes: usual.peer_bytes.max(u64::from(resource.net.max_buffers) << 12), ..usual }
 }
 
 /// Where the metadata lies, in the words of the format.
@@ -134,4 +129,50 @@ pub fn disk_options(meta_disk: &MetaDisk, create_meta: bool) -> disk::Options {
         MetaDisk::External(path) => Some(path.clone()),
     };
     disk::Options { meta, create_meta, ..disk::Options::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Configuration;
+
+    /// What the daemon is given, with something in the resource and its volume.
+    fn with(inner: &str) -> Setup {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("F");
+        let text = format!(
+            "resource r {{ {inner} volume 0 {{ device minor 0; disk /a; meta-disk /b; }}
+             on a {{ node-id 0; address 10.0.0.1:70; }} on b {{ node-id 1; address 10.0.0.2:70; }} }}"
+        );
+        std::fs::write(&file, text).unwrap();
+        let (configuration, warnings) = Configuration::load(&file, "a").unwrap();
+        assert!(warnings.iter().all(|w| w.message.contains("in part")), "{warnings:?}");
+        setup(&configuration.resources[0])
+    }
+
+    #[test]
+    fn options_arrive_where_they_act() {
+        let timing = with("net { ping-int 3; ping-timeout 7; connect-int 120; timeout 15; }");
+        let Timing { ping_interval, ping_timeout, reconnect_max, handshake, .. } =
+            timing.config.timing;
+        assert_eq!((ping_interval, ping_timeout), (3000, 700));
+        assert_eq!((reconnect_max, handshake), (120_000, 1500));
+        // Down as well as up, and what may be on its way fits into the queue of the link.
+        for (pages, queue) in [(32, 256 << 20), (131_072, 1 << 30)] {
+            let setup = with(&format!("net {{ max-buffers {pages}; }}"));
+            assert_eq!(setup.config.limits.peer_bytes, pages * 4096);
+            assert_eq!(setup.links.limits.send_bytes, queue);
+        }
+        let usual = with("");
+        assert_eq!(usual.config.limits.peer_bytes, Limits::default().peer_bytes);
+        assert_eq!(usual.config.timing.reconnect_max, Timing::default().reconnect_max);
+        assert!(usual.links.secret.is_none() && usual.links.integrity == Integrity::None);
+        let secret =
+            with("net { cram-hmac-alg sha256; shared-secret x; data-integrity-alg crc32; }");
+        assert!(secret.links.secret.is_some() && secret.links.integrity == Integrity::Crc32);
+        assert_eq!(with("protocol A;").config.protocol, Protocol::A);
+        let options = with("options { auto-promote no; on-no-data-accessible suspend-io; }").config;
+        assert!(options.suspend_no_data && !options.auto_promote);
+        assert!(usual.config.flush_peer && !with("disk { flush-peer no; }").config.flush_peer);
+    }
 }

@@ -181,13 +181,13 @@ fn pages(resource: &Resource, errors: &Arc<Mutex<AttachErrors>>) -> Vec<Page> {
 }
 
 /// The two signals that mean "end".
-struct Signals {
+pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    fn new() -> Result<Self, ServeError> {
+    pub(crate) fn new() -> Result<Self, ServeError> {
         let listen = |kind| {
             signal(kind).map_err(|error| ServeError::System { action: "listen to signals", error })
         };
@@ -197,7 +197,7 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) {
+    pub(crate) async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}

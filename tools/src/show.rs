@@ -1,15 +1,16 @@
 //! From a snapshot of a running resource to the status operators see: numbers get their names from
-//! the configuration, states the words of DRBD. Printing is `status`.
+//! the configuration, states the words of DRBD; what Pollux has not stays 0 and `no`. Printing is
+//! `status`.
 
 use crate::config::{Host, Resource, Volume};
 use crate::status::{
-    Advice, Connection, ConnectionState, Device, DiskState, Endpoint, GenerationIds, Path,
-    PeerDevice, ReplicationState, Role, Status, SyncDetails,
+    Connection, Device, Endpoint, GenerationIds, Path, PeerDevice, Status, SyncDetails,
 };
 use replicator::daemon::{Snapshot, VolumeCounters};
 use replicator::node;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::net::SocketAddr;
 
 /// Why volumes have no disk, by their number: what the node cannot tell since it never saw one.
@@ -28,21 +29,15 @@ pub fn status(resource: &Resource, snapshot: &Snapshot, errors: &AttachErrors) -
     Status {
         name: resource.name.clone(),
         node_id: resource.me.node_id,
-        role: role(from.role),
+        role: word(from.role),
         suspended: from.suspended.is_some(),
-        suspended_user: false,
         // The only reason there is until there are fencing and quorum; its words are below.
         suspended_no_data: from.suspended.is_some(),
-        suspended_fencing: false,
-        suspended_quorum: false,
-        force_io_failures: false,
         write_ordering: "flush".to_owned(),
         devices: volumes.filter_map(|volume| device(volume, snapshot, errors)).collect(),
         connections: connections.collect(),
-        advice: Advice {
-            reason: from.suspended.map(|why| format!("I/O is held: {why}")),
-            next: None,
-        },
+        reason: from.suspended.map(|why| format!("I/O is held: {why}")),
+        ..Status::default()
     }
 }
 
@@ -54,7 +49,7 @@ fn device(volume: &Volume, snapshot: &Snapshot, errors: &AttachErrors) -> Option
     Some(Device {
         volume: volume.number,
         minor: volume.minor,
-        disk_state: disk(from.disk),
+        disk_state: word(from.disk),
         client: volume.disk.is_none(),
         open: snapshot.status.open > 0,
         quorum: true,
@@ -62,20 +57,30 @@ fn device(volume: &Volume, snapshot: &Snapshot, errors: &AttachErrors) -> Option
         read: counted(|c| c.read) / 1024,
         written: counted(|c| c.written) / 1024,
         al_writes: from.al_writes,
-        bm_writes: 0,
         upper_pending: counted(|c| c.upper_pending),
         lower_pending: counted(|c| c.lower_pending),
-        al_suspended: false,
         blocked: if snapshot.status.suspended.is_some() { "upper" } else { "no" }.to_owned(),
         backing_dev: volume
             .disk
             .as_ref()
             .filter(|_| !is_diskless)
             .map(|path| path.display().to_string()),
-        advice: Advice {
-            reason: errors.get(&volume.number).filter(|_| is_diskless).cloned(),
-            next: None,
+        reason: match is_diskless {
+            true => errors.get(&volume.number).cloned(),
+            false => too_large(volume, from.size),
         },
+        ..Device::default()
+    })
+}
+
+/// The metadata was made before `size` was written as it is now.
+fn too_large(volume: &Volume, found: u64) -> Option<String> {
+    let size = volume.options.number("size");
+    (size > 0 && found > size).then(|| {
+        format!(
+            "`size` says {size} bytes, the metadata {found}, which counts: `polluxadm create-md` \
+             would make it anew (a full resync follows)"
+        )
     })
 }
 
@@ -94,22 +99,16 @@ fn connection(
     Connection {
         peer_node_id: peer.node_id,
         name: peer.name.clone(),
-        connection_state: connection_state(from.connection),
-        congested: false,
-        peer_role: if is_connected { role(from.role) } else { Role::Unknown },
-        tls: false,
-        ap_in_flight: 0,
-        rs_in_flight: 0,
+        connection_state: word(from.connection),
+        peer_role: word(if is_connected { from.role } else { node::Role::Unknown }),
         paths: vec![Path {
             this_host: endpoint(resource.me.address),
             remote_host: endpoint(peer.address),
             established: snapshot.linked.contains(&from.node),
         }],
         peer_devices: peer_devices.collect(),
-        advice: Advice {
-            reason: Some(from.reason.clone()).filter(|reason| !reason.is_empty()),
-            next: None,
-        },
+        reason: Some(from.reason.clone()).filter(|reason| !reason.is_empty()),
+        ..Connection::default()
     }
 }
 
@@ -122,8 +121,7 @@ fn peer_device(from: &node::PeerVolumeStatus, size: u64, is_client: bool) -> Pee
         let resync = &from.resync;
         // Bits are cleared in batches, so they lag behind what was copied.
         let left = resync.total.saturating_sub(resync.copied).min(from.out_of_sync);
-        let none = [(0, 0); 2];
-        SyncDetails::new(resync.total / SECTOR, left / SECTOR, resync.milliseconds, 0, none)
+        SyncDetails::new(resync.total / SECTOR, left / SECTOR, resync.milliseconds)
     });
     let in_sync = match size {
         0 => 0.0,
@@ -131,20 +129,18 @@ fn peer_device(from: &node::PeerVolumeStatus, size: u64, is_client: bool) -> Pee
     };
     PeerDevice {
         volume: from.number,
-        replication_state: replication(from.replication),
-        peer_disk_state: disk(from.disk),
+        replication_state: word(from.replication),
+        peer_disk_state: word(from.disk),
         peer_client: is_client,
         resync_suspended: "no".to_owned(),
         received: from.received / 1024,
         sent: from.sent / 1024,
         out_of_sync: from.out_of_sync / 1024,
-        pending: 0,
-        unacked: 0,
         has_sync_details: sync.is_some(),
-        has_online_verify_details: false,
         percent_in_sync: in_sync,
         resync_copied: from.resync.copied / 1024,
         sync,
+        ..PeerDevice::default()
     }
 }
 
@@ -156,49 +152,15 @@ fn endpoint(address: SocketAddr) -> Endpoint {
     }
 }
 
-fn role(role: node::Role) -> Role {
-    match role {
-        node::Role::Unknown => Role::Unknown,
-        node::Role::Secondary => Role::Secondary,
-        node::Role::Primary => Role::Primary,
+/// DRBD's word for a state: the node has the same, but for three.
+fn word(state: impl Debug) -> String {
+    match format!("{state:?}").as_str() {
+        "Handshaking" => "Connecting",
+        "WfBitMapS" => "WFBitMapS",
+        "WfBitMapT" => "WFBitMapT",
+        same => same,
     }
-}
-
-fn connection_state(state: node::ConnectionState) -> ConnectionState {
-    match state {
-        node::ConnectionState::StandAlone => ConnectionState::StandAlone,
-        node::ConnectionState::Unconnected => ConnectionState::Unconnected,
-        // DRBD has no word for a handshake under way.
-        node::ConnectionState::Connecting | node::ConnectionState::Handshaking => {
-            ConnectionState::Connecting
-        }
-        node::ConnectionState::Connected => ConnectionState::Connected,
-    }
-}
-
-fn replication(state: node::ReplicationState) -> ReplicationState {
-    match state {
-        node::ReplicationState::Off => ReplicationState::Off,
-        node::ReplicationState::Established => ReplicationState::Established,
-        node::ReplicationState::WfBitMapS => ReplicationState::WFBitMapS,
-        node::ReplicationState::WfBitMapT => ReplicationState::WFBitMapT,
-        node::ReplicationState::SyncSource => ReplicationState::SyncSource,
-        node::ReplicationState::SyncTarget => ReplicationState::SyncTarget,
-    }
-}
-
-fn disk(state: node::DiskState) -> DiskState {
-    match state {
-        node::DiskState::Diskless => DiskState::Diskless,
-        node::DiskState::Attaching => DiskState::Attaching,
-        node::DiskState::Detaching => DiskState::Detaching,
-        node::DiskState::Failed => DiskState::Failed,
-        node::DiskState::Inconsistent => DiskState::Inconsistent,
-        node::DiskState::Outdated => DiskState::Outdated,
-        node::DiskState::DUnknown => DiskState::DUnknown,
-        node::DiskState::Consistent => DiskState::Consistent,
-        node::DiskState::UpToDate => DiskState::UpToDate,
-    }
+    .to_owned()
 }
 
 /// The generations of a volume as they stand towards a peer.

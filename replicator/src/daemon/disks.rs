@@ -40,6 +40,12 @@ struct Disk {
     batch: Vec<(IoToken, Op)>,
 }
 
+impl Disk {
+    fn pending(&self) -> usize {
+        self.batch.len() + self.backing.in_flight()
+    }
+}
+
 /// An operation in parts: done when all of them are.
 struct Gather {
     io: IoId,
@@ -66,23 +72,17 @@ impl Disks {
     }
 
     pub(super) fn close(&mut self, volume: VolumeNumber) {
-        self.disks.retain(|disk| {
-            let closes = disk.volume == volume;
-            let idle = disk.backing.in_flight() == 0 && disk.batch.is_empty();
-            assert!(!closes || idle, "a disk is closed when its operations have ended");
-            !closes
-        });
+        let disk = self.find(volume).map(|d| self.disks.swap_remove(d));
+        assert_eq!(disk.map_or(0, |disk| disk.pending()), 0, "a disk is closed when all has ended");
     }
 
     pub(super) fn engine_name(&self, volume: VolumeNumber) -> Option<&'static str> {
-        let disk = self.disks.iter().find(|disk| disk.volume == volume)?;
-        Some(disk.backing.engine_name())
+        self.find(volume).map(|d| self.disks[d].backing.engine_name())
     }
 
     /// Operations under way on one volume.
     pub(super) fn pending(&self, volume: VolumeNumber) -> usize {
-        let disk = self.disks.iter().find(|disk| disk.volume == volume);
-        disk.map_or(0, |disk| disk.batch.len() + disk.backing.in_flight())
+        self.find(volume).map_or(0, |d| self.disks[d].pending())
     }
 
     fn find(&self, volume: VolumeNumber) -> Option<usize> {

@@ -143,8 +143,8 @@ impl Remote {
     }
 }
 
-/// Opens a disk. If nobody else has it, it is only not free yet: the threads of the engine it had
-/// before, or the I/O of a killed daemon, are about to let it go.
+/// Opens a disk. If it is in use and no process is seen to have it, the I/O of a killed daemon is
+/// about to let it go. (A disk that we detached is free when the detach is answered.)
 fn open_soon(
     path: &Path,
     options: &disk::Options,
@@ -153,10 +153,7 @@ fn open_soon(
     let until = Instant::now() + limits::DISK_FREE;
     loop {
         match disk::Backing::open(path, options, pool) {
-            Err(disk::OpenError::InUse { holder, .. })
-                if holder.as_ref().is_none_or(|holder| holder.pid == std::process::id())
-                    && Instant::now() < until =>
-            {
+            Err(disk::OpenError::InUse { holder: None, .. }) if Instant::now() < until => {
                 std::thread::sleep(limits::WAIT_STEP);
             }
             other => return other,

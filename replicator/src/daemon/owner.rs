@@ -15,8 +15,8 @@ use super::snapshot::{Snapshot, VolumeCounters};
 use crate::config::Config;
 use crate::link::{Arrival, Links};
 use crate::node::{
-    Action, BufferId, Command, CommandId, Event, Level, Node, Notice, OpenId, Refusal, RefusalKind,
-    Request, RequestError, RequestId, RequestOp, Time, VolumeNumber,
+    Action, BufferId, Command, CommandId, ConnectionState, Event, Level, Node, Notice, OpenId,
+    Refusal, RefusalKind, Request, RequestError, RequestId, RequestOp, Time, VolumeNumber,
 };
 use std::cell::RefCell;
 use std::future::Future;
@@ -381,11 +381,18 @@ impl<W: Waiter> Owner<W> {
             lower_pending: self.disks.pending(counters.number) as u64,
             ..counters.clone()
         });
-        Snapshot {
-            status: self.node.status(),
-            volumes: volumes.collect(),
-            linked: self.links.linked(),
+        let mut status = self.node.status();
+        for peer in &mut status.peers {
+            // NET-3: somebody who has not proved to be the peer is told of here, and changes nothing.
+            let is_sought = matches!(
+                peer.connection,
+                ConnectionState::Unconnected | ConnectionState::Connecting
+            );
+            if let Some(complaint) = self.links.complaint(peer.node).filter(|_| is_sought) {
+                complaint.clone_into(&mut peer.reason);
+            }
         }
+        Snapshot { status, volumes: volumes.collect(), linked: self.links.linked() }
     }
 
     pub(super) fn size(&self, volume: VolumeNumber) -> Option<u64> {

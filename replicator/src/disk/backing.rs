@@ -1,20 +1,20 @@
-//! Opening a backing disk: which kind of file it is, who else has it, and which engine suits it.
-//!
-//! The engine follows the file: page cache and memory file systems `pread`/`pwrite`, O_DIRECT
-//! io_uring, or disk threads where io_uring is forbidden.
+//! Opening a backing disk: which kind of file it is, who else has it, and whether a ring suits it.
+//! Not here: which way an operation then goes (`engine.rs`).
 
+use std::fs::File;
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Once};
 
+use rustix::io::Errno;
+
 use super::error::{DiskError, OpenError};
-use super::file::Pread;
-use super::files::{Files, Via};
+use super::files::Files;
 use super::lock;
-use super::target::{Access, PastCache, Target};
-use super::uring::Uring;
-use super::{Completion, Done, Engine, IoToken, Op};
+use super::queue::Queue;
+use super::target::{Access, Target};
+use super::uring::Ring;
+use super::{Done, Op};
 use crate::buffers::Pool;
 
 /// Whether data goes past the page cache.
@@ -28,6 +28,8 @@ pub enum Direct {
     Yes,
     /// Never.
     No,
+    /// Where the file system has O_DIRECT.
+    IfPossible,
 }
 
 /// Which engine to use.
@@ -57,10 +59,11 @@ pub struct Options {
 
 /// An open, locked disk with its engine.
 pub struct Backing {
-    files: Arc<Files>,
+    /// `None`: at once, or on disk threads.
+    pub(super) ring: Option<Ring>,
+    // After the ring: what was handed to it names the descriptors held here.
+    pub(super) queue: Queue,
     external_meta: bool,
-    engine: Box<dyn Engine>,
-    engine_name: &'static str,
 }
 
 impl Backing {
@@ -69,7 +72,8 @@ impl Backing {
     /// # Errors
     /// [`OpenError`], which names the file; [`OpenError::InUse`] if another process has it.
     pub fn open(path: &Path, options: &Options, pool: &Pool) -> Result<Self, OpenError> {
-        let data = open_data(path, options.direct)?;
+        let access = Access { direct: options.direct, create: false, exclusive: true };
+        let data = Target::open(path, access)?;
         let meta = open_meta(path, &data, options)?;
         match (&options.meta, &meta) {
             (Some(meta_path), Some(meta)) => {
@@ -82,54 +86,76 @@ impl Backing {
             }
             (_, None) => take_lock(path, &data, lock::Range::Whole)?,
         }
+        Self::over(path, data, meta, options, pool)
+    }
+
+    /// A disk of `size` zero bytes in memory, gone with the last reference to it.
+    ///
+    /// # Errors
+    /// If the system has no memory to give.
+    pub fn in_memory(size: u64, pool: &Pool) -> Result<Self, OpenError> {
+        let path = Path::new("memory");
+        let failed = |action| {
+            move |errno: Errno| OpenError::System { path: path.into(), action, error: errno.into() }
+        };
+        let made = rustix::fs::memfd_create("disk", rustix::fs::MemfdFlags::CLOEXEC);
+        let memory = File::from(made.map_err(failed("be had"))?);
+        rustix::fs::ftruncate(&memory, size).map_err(failed("grow"))?;
+        let data = Target::over(path, memory, Direct::No)?;
+        Self::over(path, data, None, &Options::default(), pool)
+    }
+
+    fn over(
+        path: &Path,
+        data: Target,
+        meta: Option<Target>,
+        options: &Options,
+        pool: &Pool,
+    ) -> Result<Self, OpenError> {
+        let failed = |action| {
+            move |error: io::Error| OpenError::System { path: path.to_owned(), action, error }
+        };
         let wants_ring = match options.engine {
             EngineChoice::Auto => data.is_direct(),
             EngineChoice::Pread => false,
             EngineChoice::Uring => true,
         };
-        let failed = |action, error| OpenError::System { path: path.to_owned(), action, error };
         let files = Files::new(data, meta, pool.clone());
-        let files = files.map_err(|e| failed("ask for the size", e.into()))?;
-        let files = Arc::new(files);
-        let direct = files.target(Via::Data).is_direct();
-        let (engine, engine_name): (Box<dyn Engine>, _) = match wants_ring.then(|| try_ring(&files))
-        {
-            Some(Some(ring)) => (Box::new(ring), "io_uring"),
-            _ => {
-                let engine = Pread::new(Arc::clone(&files));
-                let engine = engine.map_err(|e| failed("start a disk thread", e))?;
-                (Box::new(engine), if direct { "threads" } else { "pread" })
-            }
-        };
-        Ok(Self { files, external_meta: options.meta.is_some(), engine, engine_name })
+        let files = files.map_err(|errno| failed("ask for the size")(errno.into()))?;
+        let queue = Queue::new(Arc::new(files)).map_err(failed("start a disk thread"))?;
+        let ring = if wants_ring { try_ring(&queue) } else { None };
+        Ok(Self { queue, ring, external_meta: options.meta.is_some() })
     }
 
     /// The engine in use: `io_uring`, `pread` (page cache or memory), or `threads` (O_DIRECT
     /// without io_uring).
     pub fn engine_name(&self) -> &'static str {
-        self.engine_name
+        match (&self.ring, self.is_direct()) {
+            (Some(_), _) => "io_uring",
+            (None, true) => "threads",
+            (None, false) => "pread",
+        }
     }
 
     /// Whether data goes past the page cache.
     pub fn is_direct(&self) -> bool {
-        self.files.target(Via::Data).is_direct()
+        self.queue.files.data().is_direct()
     }
 
     /// Bytes of the disk, in whole logical blocks, as of opening or [`Self::measure`].
     pub fn size(&self) -> u64 {
-        self.files.size(Via::Data)
+        self.queue.files.data_size()
     }
 
     /// Bytes of the file that holds the metadata; if internal, the size of the disk.
     pub fn meta_size(&self) -> u64 {
-        self.files.size(Via::Meta)
+        self.queue.files.meta_size()
     }
 
     /// The logical block of data in bytes, 512 or more: no two operations in flight may touch the
     /// same one.
     pub fn logical_block(&self) -> u32 {
-        let target = self.files.target(Via::Data);
-        target.block().max(512) as u32
+        self.queue.files.data().block().max(512) as u32
     }
 
     /// Looks again how large the disk is; it may have grown.
@@ -137,7 +163,7 @@ impl Backing {
     /// # Errors
     /// If the system does not tell.
     pub fn measure(&mut self) -> io::Result<()> {
-        Ok(self.files.measure()?)
+        Ok(self.queue.files.measure()?)
     }
 
     /// For `create-md`: gives the metadata its space, extending an external file, and fills it with
@@ -148,15 +174,15 @@ impl Backing {
     /// If there is not enough space, or the disk refuses.
     pub fn allocate_meta(&mut self, offset: u64, len: u64) -> Result<(), DiskError> {
         let op = Op::ZeroMeta { offset, len };
-        let meta = self.files.target(Via::Meta);
+        let meta = self.queue.files.meta();
         // An internal range that does not fit is an error, not a reason to make the disk larger.
         if !self.external_meta {
-            self.files.admit(&op)?;
+            self.queue.files.admit(&op)?;
         }
         let range = meta.whole_blocks(offset, len);
         let reserved = meta.reserve(range.start, range.end - range.start);
         reserved.map_err(|cause| op.error(cause))?;
-        self.files.measure().map_err(|errno| op.error(errno))?;
+        self.queue.files.measure().map_err(|errno| op.error(errno))?;
         self.perform(&op).map(drop)
     }
 
@@ -166,52 +192,25 @@ impl Backing {
     /// # Errors
     /// As its completion would tell.
     pub fn perform(&mut self, op: &Op) -> Result<Done, DiskError> {
-        assert_eq!(self.engine.in_flight(), 0, "Backing::perform beside operations in flight");
-        self.files.admit(op)?;
-        self.files.settle(op, self.files.perform(op))
+        assert_eq!(self.queue.in_flight(), 0, "Backing::perform beside operations in flight");
+        self.queue.files.admit(op)?;
+        self.queue.files.settle(op, self.queue.files.perform(op))
     }
 }
 
 #[cfg(test)]
 impl Backing {
     pub(super) fn files(&self) -> Arc<Files> {
-        Arc::clone(&self.files)
+        Arc::clone(&self.queue.files)
     }
-}
-
-impl Engine for Backing {
-    fn submit(&mut self, batch: &mut Vec<(IoToken, Op)>) {
-        self.engine.submit(batch);
-    }
-
-    fn poll(&mut self, out: &mut Vec<Completion>) {
-        self.engine.poll(out);
-    }
-
-    fn wake_fd(&self) -> BorrowedFd<'_> {
-        self.engine.wake_fd()
-    }
-
-    fn in_flight(&self) -> usize {
-        self.engine.in_flight()
-    }
-}
-
-fn open_data(path: &Path, direct: Direct) -> Result<Target, OpenError> {
-    let past_cache = match direct {
-        Direct::Auto => PastCache::OnBlockDevices,
-        Direct::Yes => PastCache::Always,
-        Direct::No => PastCache::No,
-    };
-    Target::open(path, Access { past_cache, create: false, exclusive: true })
 }
 
 /// The description for metadata, past the page cache if possible: `None` if that of the data
 /// serves.
 fn open_meta(path: &Path, data: &Target, options: &Options) -> Result<Option<Target>, OpenError> {
-    let past_cache = PastCache::IfPossible;
+    let direct = Direct::IfPossible;
     if let Some(path) = &options.meta {
-        let access = Access { past_cache, create: options.create_meta, exclusive: true };
+        let access = Access { direct, create: options.create_meta, exclusive: true };
         return Target::open(path, access).map(Some);
     }
     // Memory has no past-the-cache, and one O_DIRECT description is as good as two.
@@ -219,7 +218,7 @@ fn open_meta(path: &Path, data: &Target, options: &Options) -> Result<Option<Tar
         return Ok(None);
     }
     // The description of the data has claimed the device already.
-    Target::open(path, Access { past_cache, create: false, exclusive: false }).map(Some)
+    Target::open(path, Access { direct, create: false, exclusive: false }).map(Some)
 }
 
 fn take_lock(path: &Path, target: &Target, range: lock::Range) -> Result<(), OpenError> {
@@ -233,15 +232,13 @@ fn take_lock(path: &Path, target: &Target, range: lock::Range) -> Result<(), Ope
     }
 }
 
-fn try_ring(files: &Arc<Files>) -> Option<Uring> {
+fn try_ring(queue: &Queue) -> Option<Ring> {
     static SAID: Once = Once::new();
-    match Uring::new(Arc::clone(files)) {
-        Ok(ring) => Some(ring),
-        Err(error) => {
-            SAID.call_once(|| {
-                tracing::warn!(%error, "io_uring is not to be had here, using disk threads");
-            });
-            None
-        }
+    let ring = Ring::new(queue);
+    if let Err(error) = &ring {
+        SAID.call_once(|| {
+            tracing::warn!(%error, "io_uring is not to be had here, using disk threads");
+        });
     }
+    ring.ok()
 }

@@ -1,13 +1,12 @@
 //! One suite over every engine: the contract of `mod.rs`, as far as it can be seen from outside.
-//! `kinds` opens the disks, `suite` holds what all of them must do, `power` what only memory can
-//! show, `files` what only files can (errors of the system, opening), `processes` what takes more
+//! `kinds` opens the disks, `suite` holds what all of them must do,
+//! `files` what only files can (errors of the system, opening), `processes` what takes more
 //! than one process (locks, full and hung file systems).
 //!
 //! Not shown here: that fdatasync reaches the platter. Real runs with cut power do that.
 
 mod files;
 mod kinds;
-mod power;
 mod processes;
 mod suite;
 

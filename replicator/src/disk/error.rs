@@ -1,51 +1,17 @@
 //! What can go wrong with a disk: typed, so that the node can tell a dead disk from a bad request.
 //! Decides nothing: what an error means for the device is the node's business.
 
-use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
 use rustix::io::Errno;
 
-/// What was being done when an operation failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Reading data.
-    Read,
-    /// Writing data.
-    Write,
-    /// Making a range of the data read as zeros.
-    Zero,
-    /// Making completed writes stable.
-    Flush,
-    /// Reading metadata.
-    ReadMeta,
-    /// Writing metadata.
-    WriteMeta,
-    /// Writing zeros over metadata.
-    ZeroMeta,
-}
-
-impl fmt::Display for Action {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Read => "read",
-            Self::Write => "write",
-            Self::Zero => "zeroing",
-            Self::Flush => "flush",
-            Self::ReadMeta => "metadata read",
-            Self::WriteMeta => "metadata write",
-            Self::ZeroMeta => "metadata zeroing",
-        })
-    }
-}
-
 /// An operation that failed, and how. Its text names everything; there is no deeper source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{action} of {len} bytes at byte {offset} failed: {cause}")]
 pub struct DiskError {
-    /// What was being done.
-    pub action: Action,
+    /// What was being done, as [`super::Op::action`] names it.
+    pub action: &'static str,
     /// First byte; 0 for a flush.
     pub offset: u64,
     /// Bytes; 0 for a flush.

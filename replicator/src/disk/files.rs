@@ -14,14 +14,6 @@ use super::target::Target;
 use super::{Done, Op};
 use crate::buffers::Pool;
 
-/// Which description an operation goes through, hence with which others it shares the kernel's
-/// report of write-back errors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Via {
-    Data,
-    Meta,
-}
-
 #[derive(Debug)]
 pub(super) struct Files {
     data: Target,
@@ -56,39 +48,40 @@ impl Files {
     /// Looks how large the disk and the file of the metadata are now.
     pub(super) fn measure(&self) -> Result<(), Errno> {
         self.data_size.store(self.data.size()?, Ordering::Relaxed);
-        self.meta_size.store(self.target(Via::Meta).size()?, Ordering::Relaxed);
+        self.meta_size.store(self.meta().size()?, Ordering::Relaxed);
         Ok(())
     }
 
-    pub(super) fn size(&self, via: Via) -> u64 {
-        match via {
-            Via::Data => self.data_size.load(Ordering::Relaxed),
-            Via::Meta => self.meta_size.load(Ordering::Relaxed),
-        }
+    pub(super) fn data_size(&self) -> u64 {
+        self.data_size.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn meta_size(&self) -> u64 {
+        self.meta_size.load(Ordering::Relaxed)
     }
 
     pub(super) fn pool(&self) -> &Pool {
         &self.pool
     }
 
-    pub(super) fn via(&self, op: &Op) -> Via {
-        match op.is_meta() && self.meta.is_some() {
-            true => Via::Meta,
-            false => Via::Data,
-        }
+    pub(super) fn data(&self) -> &Target {
+        &self.data
     }
 
-    pub(super) fn target(&self, via: Via) -> &Target {
-        match via {
-            Via::Data => &self.data,
-            Via::Meta => self.meta.as_ref().unwrap_or(&self.data),
-        }
+    pub(super) fn meta(&self) -> &Target {
+        self.meta.as_ref().unwrap_or(&self.data)
+    }
+
+    /// The description an operation goes through, hence the others with which it shares the
+    /// kernel's report of write-back errors.
+    pub(super) fn target(&self, op: &Op) -> &Target {
+        if op.is_meta() { self.meta() } else { &self.data }
     }
 
     /// Whether an operation may start: inside the disk, and not durable after IO-4.
     pub(super) fn admit(&self, op: &Op) -> Result<(), DiskError> {
         op.check_length();
-        let size = self.size(if op.is_meta() { Via::Meta } else { Via::Data });
+        let size = if op.is_meta() { self.meta_size() } else { self.data_size() };
         let (offset, len) = op.range();
         if offset.checked_add(len).is_none_or(|end| end > size) {
             return Err(op.error(Cause::OutOfRange { size }));
@@ -123,7 +116,7 @@ impl Files {
 
     /// Carries out an admitted operation. Waits for the disk.
     pub(super) fn perform(&self, op: &Op) -> Result<Done, DiskError> {
-        let target = self.target(self.via(op));
+        let target = self.target(op);
         let done = match op {
             Op::Read { offset, len, detect_zero } => self.read(target, *offset, *len, *detect_zero),
             Op::ReadMeta { offset, len } => self.read(target, *offset, *len, false),

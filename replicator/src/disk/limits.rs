@@ -23,6 +23,3 @@ pub const INLINE_BYTES: u64 = 1 << 20;
 
 /// Zeros are written in pieces of this size where the kernel has no call for them.
 pub const ZERO_CHUNK: u64 = 1 << 20;
-
-/// Bytes the in-memory disk keeps apart as written and not flushed; beyond it writes them back.
-pub const MEMORY_UNFLUSHED: usize = 64 << 20;

@@ -2,7 +2,7 @@
 //! never make it wait. They decide nothing; order between overlapping operations is the caller's.
 //!
 //! ```text
-//! owner ── submit(batch) ──► queue ─┬─ at once, on the owner's thread (file.rs, memory.rs)
+//! owner ── submit(batch) ──► queue ─┬─ at once, on the owner's thread (engine.rs)
 //!                                   ├─ the kernel's ring               (uring.rs)
 //!                                   └─ a disk thread                   (threads.rs)
 //! owner ◄── poll(out) ────── completions, each once; wake_fd() tells of those that come later
@@ -10,8 +10,8 @@
 //!
 //! In reading order: this file is the contract; [`backing`] opens a disk and chooses the engine;
 //! `target` is one open description and how to transfer bytes through it; `files` carries out one
-//! operation on data and metadata; `queue` is what engines over files share, with `threads` and
-//! `syncs` behind it; `file` and `uring` are the engines, `memory` is one for tests.
+//! operation on data and metadata; `queue` holds what is under way, with `threads` and
+//! `syncs` behind it; `engine` decides which of the three ways an operation goes, `uring` is the ring.
 //!
 //! # What completions promise
 //!
@@ -33,9 +33,8 @@ use crate::buffers::Buffer;
 pub mod backing;
 pub mod error;
 pub mod limits;
-pub mod memory;
 
-mod file;
+mod engine;
 mod files;
 mod lock;
 mod queue;
@@ -49,8 +48,7 @@ mod wake;
 mod conformance;
 
 pub use backing::{Backing, Direct, EngineChoice, Options};
-pub use error::{Action, Cause, DiskError, Holder, OpenError};
-pub use memory::Memory;
+pub use error::{Cause, DiskError, Holder, OpenError};
 pub use rustix::io::Errno;
 
 /// Names an operation to its submitter; engines only carry it. It need not be unique.
@@ -116,16 +114,16 @@ pub enum Op {
 }
 
 impl Op {
-    /// What it does.
-    pub fn action(&self) -> Action {
+    /// What it does, in words for the log.
+    pub fn action(&self) -> &'static str {
         match self {
-            Self::Read { .. } => Action::Read,
-            Self::Write { .. } => Action::Write,
-            Self::Zero { .. } => Action::Zero,
-            Self::Flush => Action::Flush,
-            Self::ReadMeta { .. } => Action::ReadMeta,
-            Self::WriteMeta { .. } => Action::WriteMeta,
-            Self::ZeroMeta { .. } => Action::ZeroMeta,
+            Self::Read { .. } => "read",
+            Self::Write { .. } => "write",
+            Self::Zero { .. } => "zeroing",
+            Self::Flush => "flush",
+            Self::ReadMeta { .. } => "metadata read",
+            Self::WriteMeta { .. } => "metadata write",
+            Self::ZeroMeta { .. } => "metadata zeroing",
         }
     }
 

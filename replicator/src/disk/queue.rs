@@ -1,13 +1,13 @@
-//! What all engines over files share: admission, the bound on what is in flight, the disk threads,
-//! the order in which durable successes are believed, and the completions not yet polled.
+//! What is under way on one disk: admission, the bound on what is in flight, the disk threads, the
+//! order in which durable successes are believed, and the completions not yet polled.
 //!
-//! An engine adds only its fast way: the owner's thread (`file.rs`) or the ring (`uring.rs`).
+//! Not here: the faster ways, on the owner's thread (`engine.rs`) and through the ring (`uring.rs`).
 
 use std::io;
 use std::sync::Arc;
 
 use super::error::DiskError;
-use super::files::{Files, Via};
+use super::files::Files;
 use super::syncs::Syncs;
 use super::threads::{Finished, Job, Threads};
 use super::wake::Wake;
@@ -18,6 +18,7 @@ pub(super) struct Queue {
     pub(super) files: Arc<Files>,
     pub(super) wake: Arc<Wake>,
     threads: Threads,
+    /// Of the description of the data, and of that of metadata if it is another.
     syncs: [Syncs<Job>; 2],
     ready: Vec<Completion>,
     in_flight: usize,
@@ -104,14 +105,12 @@ impl Queue {
     /// an O_DIRECT write is its own; a flush, and whatever goes through the page cache, depends on
     /// the report that is made only once.
     fn may_be_deceived(&self, op: &Op) -> bool {
-        let target = self.files.target(self.files.via(op));
+        let target = self.files.target(op);
         !target.is_direct() || !target.has_dsync() || matches!(op, Op::Flush | Op::Zero { .. })
     }
 
     fn syncs_of(&mut self, op: &Op) -> &mut Syncs<Job> {
-        match self.files.via(op) {
-            Via::Data => &mut self.syncs[0],
-            Via::Meta => &mut self.syncs[1],
-        }
+        let is_apart = !std::ptr::eq(self.files.target(op), self.files.data());
+        &mut self.syncs[usize::from(is_apart)]
     }
 }

@@ -13,6 +13,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, SeekFrom, StatxFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 
+use super::backing::Direct;
 use super::error::{Cause, OpenError};
 use super::{limits, lock};
 use crate::buffers::Pool;
@@ -21,19 +22,10 @@ const TMPFS_MAGIC: i64 = 0x0102_1994;
 const RAMFS_MAGIC: i64 = 0x8584_58f6;
 const FUSE_MAGIC: i64 = 0x6573_5546;
 
-/// Whether to go past the page cache. What is memory anyway never does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum PastCache {
-    No,
-    OnBlockDevices,
-    IfPossible,
-    Always,
-}
-
 /// How to open a description.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Access {
-    pub(super) past_cache: PastCache,
+    pub(super) direct: Direct,
     /// Make an empty file if there is none.
     pub(super) create: bool,
     /// Claim a block device against mounts and other drivers.
@@ -60,11 +52,12 @@ impl Target {
     /// Opens `path` for reading and writing.
     pub(super) fn open(path: &Path, access: Access) -> Result<Self, OpenError> {
         let failed = |action, error| OpenError::System { path: path.to_owned(), action, error };
-        let not_a_disk = || OpenError::NotADisk { path: path.to_owned() };
         let mut flags = OFlags::RDWR | OFlags::CLOEXEC;
         // Asked before it is opened: opening a FIFO or a tape would have effects.
         match std::fs::metadata(path) {
-            Ok(found) if !is_disk(&found) => return Err(not_a_disk()),
+            Ok(found) if !is_disk(&found) => {
+                return Err(OpenError::NotADisk { path: path.to_owned() });
+            }
             // Without O_CREAT, O_EXCL claims a block device.
             Ok(found) => flags.set(OFlags::EXCL, access.exclusive && is_block_device(&found)),
             Err(error) if access.create && error.kind() == io::ErrorKind::NotFound => {
@@ -80,9 +73,15 @@ impl Target {
             }
             Err(errno) => return Err(failed("open", errno.into())),
         };
+        Self::over(path, file, access.direct)
+    }
+
+    /// What `file`, which was opened as `path` for reading and writing, is.
+    pub(super) fn over(path: &Path, file: File, direct: Direct) -> Result<Self, OpenError> {
+        let failed = |action, error| OpenError::System { path: path.to_owned(), action, error };
         let metadata = file.metadata().map_err(|error| failed("fstat", error))?;
         if !is_disk(&metadata) {
-            return Err(not_a_disk());
+            return Err(OpenError::NotADisk { path: path.to_owned() });
         }
         let block_device = is_block_device(&metadata);
         let system = rustix::fs::fstatfs(&file).map_err(|e| failed("fstatfs", e.into()))?;
@@ -106,13 +105,12 @@ impl Target {
         // Reading must not make the file system note that it was read, which can wait for a journal.
         // Only the owner may ask for that.
         let _ = target.add_flag(OFlags::NOATIME);
-        let try_direct = match access.past_cache {
-            PastCache::No => false,
-            PastCache::OnBlockDevices => block_device,
-            PastCache::IfPossible | PastCache::Always => !target.in_memory,
+        let try_direct = match direct {
+            Direct::No => false,
+            Direct::Auto => block_device,
+            Direct::IfPossible | Direct::Yes => !target.in_memory,
         };
-        let refused = try_direct && !target.make_direct(sector);
-        if refused && access.past_cache == PastCache::Always {
+        if try_direct && !target.make_direct(sector) && direct == Direct::Yes {
             return Err(OpenError::NoDirect { path: path.to_owned() });
         }
         Ok(target)

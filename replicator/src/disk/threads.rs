@@ -33,7 +33,6 @@ pub(super) struct Threads {
 
 #[derive(Debug)]
 struct Shared {
-    files: Arc<Files>,
     wake: Arc<Wake>,
     work: Mutex<Work>,
     more_work: Condvar,
@@ -42,21 +41,27 @@ struct Shared {
     any_finished: AtomicBool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Work {
+    /// `None` when closed. A thread holds the files, and with them the lock on the disk, only while
+    /// it carries something out: a disk with nothing in flight is free as soon as it is closed.
+    files: Option<Arc<Files>>,
     jobs: VecDeque<Job>,
     threads: usize,
     idle: usize,
-    closed: bool,
 }
 
 impl Threads {
     /// Starts the first thread, so that a system without threads is found out when opening.
     pub(super) fn new(files: Arc<Files>, wake: Arc<Wake>) -> io::Result<Self> {
         let shared = Arc::new(Shared {
-            files,
             wake,
-            work: Mutex::new(Work { threads: 1, ..Work::default() }),
+            work: Mutex::new(Work {
+                files: Some(files),
+                jobs: VecDeque::new(),
+                threads: 1,
+                idle: 0,
+            }),
             more_work: Condvar::new(),
             finished: Mutex::default(),
             any_finished: AtomicBool::new(false),
@@ -91,7 +96,7 @@ impl Drop for Threads {
     fn drop(&mut self) {
         // No joining: one may hang in the kernel. What is queued is not begun any more.
         let mut work = locked(&self.shared.work);
-        work.closed = true;
+        work.files = None;
         work.jobs.clear();
         drop(work);
         self.shared.more_work.notify_all();
@@ -108,21 +113,22 @@ fn start_thread(shared: &Arc<Shared>) -> io::Result<()> {
 impl Shared {
     fn run(&self) {
         block_signals();
-        while let Some(job) = self.next() {
-            let result = self.files.perform(&job.op);
+        while let Some((job, files)) = self.next() {
+            let result = files.perform(&job.op);
+            drop(files);
             self.report((job, result));
         }
     }
 
-    fn next(&self) -> Option<Job> {
+    /// `None` when closed.
+    fn next(&self) -> Option<(Job, Arc<Files>)> {
         let mut work = locked(&self.work);
         loop {
-            if work.closed {
-                return None;
-            }
+            let files = Arc::clone(work.files.as_ref()?);
             if let Some(job) = work.jobs.pop_front() {
-                return Some(job);
+                return Some((job, files));
             }
+            drop(files);
             work.idle += 1;
             work = self.more_work.wait(work).unwrap_or_else(PoisonError::into_inner);
             work.idle -= 1;

@@ -64,7 +64,8 @@ impl fmt::Debug for Secret {
 #[derive(Clone, Copy, Debug)]
 pub struct LinkLimits {
     /// Bytes queued on one link and not yet taken by its socket; more breaks the link. The node keeps well below:
-    /// `config::Limits::peer_bytes`, plus answers to `resync_bytes` of the peer.
+    /// `config::Limits::peer_bytes`, plus answers to `resync_bytes` of the peer. The peer's reads wait while a quarter
+    /// of it is owed or queued.
     pub send_bytes: usize,
     /// Connections accepted and not yet authenticated. Half of them are kept for the addresses of peers.
     pub unauthenticated: usize,
@@ -120,10 +121,6 @@ impl LinkConfig {
             }
         }
         Ok(())
-    }
-
-    pub(super) fn address_of(&self, peer: NodeId) -> Option<SocketAddr> {
-        self.peers.iter().find(|known| known.node == peer).map(|known| known.address)
     }
 
     /// The peers that dial us.

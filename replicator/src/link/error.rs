@@ -1,8 +1,6 @@
 //! What can go wrong with links, for the log and for the operator.
 
-use crate::node::LinkDown;
 use crate::wire::{HelloError, Mismatch, WireError};
-use bitmap::NodeId;
 use std::io;
 use std::net::SocketAddr;
 
@@ -37,9 +35,9 @@ pub enum LinkError {
     /// What came is not what a peer sends.
     #[error("protocol error: {0}")]
     Wire(#[from] WireError),
-    /// An answer nobody waits for.
-    #[error("protocol error: an answer to a read that was not asked (id {0})")]
-    Unasked(u64),
+    /// A read, or the answer to one, that no peer would send.
+    #[error("protocol error: {1} (id {0})")]
+    Read(u64, &'static str),
     /// An answer of the wrong length.
     #[error("protocol error: {found} bytes in answer to a read of {asked} (id {id})")]
     AnswerLength {
@@ -74,28 +72,4 @@ pub(super) enum HandshakeError {
     Hello(#[from] HelloError),
     #[error("{0}")]
     Mismatch(#[from] Mismatch),
-}
-
-/// Why an attempt of ours failed.
-#[derive(Debug, thiserror::Error)]
-#[error("connection to node {} at {address}: {error}", peer.0)]
-pub(super) struct DialError {
-    pub(super) peer: NodeId,
-    pub(super) address: SocketAddr,
-    pub(super) error: HandshakeError,
-}
-
-impl DialError {
-    /// Was nobody there?
-    pub(super) fn is_absence(&self) -> bool {
-        matches!(self.error, HandshakeError::Io(_) | HandshakeError::Late)
-    }
-
-    /// Only a whole hello that does not fit needs the operator; everything else may be the network, and is tried again.
-    pub(super) fn into_down(self) -> LinkDown {
-        match self.error {
-            HandshakeError::Mismatch(_) => LinkDown::Rejected(self.to_string()),
-            _ => LinkDown::Unreachable,
-        }
-    }
 }

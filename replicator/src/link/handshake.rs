@@ -10,10 +10,10 @@
 //! ```
 //!
 //! Each end judges the other's hello by itself; both come to the same. An acceptor lets nobody who has not proved himself
-//! change anything but the log: else any stranger could stop its attempt to connect.
+//! change anything but the log and what status tells: else any stranger could stop its attempt to connect.
 
 use super::config::LinkConfig;
-use super::error::{DialError, HandshakeError};
+use super::error::HandshakeError;
 use super::proof::Transcript;
 use crate::node::LinkId;
 use crate::wire::{
@@ -24,7 +24,7 @@ use bitmap::NodeId;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -32,7 +32,6 @@ use tokio::time::timeout;
 /// A connection whose ends know each other, and that is not a link yet.
 pub(super) struct Fresh {
     pub(super) stream: TcpStream,
-    pub(super) peer: NodeId,
     pub(super) session: Session,
 }
 
@@ -45,28 +44,34 @@ impl Fresh {
     }
 }
 
-/// What a handshake task has to tell.
-pub(super) enum Outcome {
-    /// One of ours has ended.
-    Dialed { id: LinkId, result: Result<Fresh, DialError> },
-    /// A peer has dialled us and is who it says.
+/// What a handshake task has to tell of one peer.
+pub(super) struct Outcome {
+    pub(super) node: NodeId,
+    pub(super) what: What,
+}
+
+pub(super) enum What {
+    /// Our attempt has ended.
+    Dialed { id: LinkId, address: SocketAddr, result: Result<Fresh, HandshakeError> },
+    /// It has dialled us and is who it says.
     Accepted(Fresh),
-    /// A peer has dialled us, is who it says, and does not fit.
-    Refused { peer: NodeId, text: String },
+    /// It has dialled us and does not fit. Unless it has proved to be the peer, it may be anybody.
+    Refused { proved: bool, text: String },
 }
 
 /// One attempt, reported.
 pub(super) async fn dial(
     config: Arc<LinkConfig>,
     id: LinkId,
-    peer: NodeId,
-    address: SocketAddr,
+    node: NodeId,
     report: mpsc::Sender<Outcome>,
 ) {
-    let result = attempt(&config, peer, address).await;
-    let result = result.map_err(|error| DialError { peer, address, error });
+    let address = config.peers.iter().find(|peer| peer.node == node).map(|peer| peer.address);
+    let address = address.expect("only configured peers are dialled");
+    let result = attempt(&config, node, address).await;
     // If nobody listens any more, the links are gone.
-    let _ = report.send(Outcome::Dialed { id, result }).await;
+    let what = What::Dialed { id, address, result };
+    let _ = report.send(Outcome { node, what }).await;
 }
 
 async fn attempt(
@@ -78,7 +83,7 @@ async fn attempt(
         let mut stream = open(config, address).await?;
         prepare(&stream, config)?;
         let session = shake_as_dialer(&mut stream, config, peer).await?;
-        Ok::<_, HandshakeError>(Fresh { stream, peer, session })
+        Ok::<_, HandshakeError>(Fresh { stream, session })
     };
     let mut fresh =
         timeout(config.timing.hello, shaken).await.map_err(|_| HandshakeError::Late)??;
@@ -109,15 +114,15 @@ pub(super) fn prepare(stream: &TcpStream, config: &LinkConfig) -> io::Result<()>
     Ok(())
 }
 
-pub(super) async fn shake_as_dialer<S: AsyncRead + AsyncWrite + Unpin>(
-    stream: &mut S,
+pub(super) async fn shake_as_dialer(
+    stream: &mut TcpStream,
     config: &LinkConfig,
     peer: NodeId,
 ) -> Result<Session, HandshakeError> {
     let ours = hello(config, End::Dialer, peer)?;
     let dialer = ours.encode();
     stream.write_all(&dialer).await?;
-    let acceptor = read::<HELLO_LEN, _>(stream).await?;
+    let acceptor = read::<HELLO_LEN>(stream).await?;
     let theirs = Hello::decode(&acceptor)?;
     identify(&ours, &theirs)?;
     authenticable(&ours, &theirs)?;
@@ -132,42 +137,28 @@ pub(super) async fn shake_as_dialer<S: AsyncRead + AsyncWrite + Unpin>(
     Ok(settle(&ours, &theirs)?)
 }
 
-/// How the acceptor's side of a handshake ends: with whom, and what was settled, or why not.
-pub(super) enum Shaken {
-    /// The peer is who it says.
-    Proved(NodeId, Result<Session, Mismatch>),
-    /// Nobody knows who it was.
-    Unknown(HandshakeError),
-}
-
-pub(super) async fn shake_as_acceptor<S: AsyncRead + AsyncWrite + Unpin>(
-    stream: &mut S,
+/// The acceptor's side. `caller` tells, whatever comes of it, which peer it says to be, and whether it has proved it.
+pub(super) async fn shake_as_acceptor(
+    stream: &mut TcpStream,
     config: &LinkConfig,
-) -> Shaken {
-    match accept(stream, config).await {
-        Ok((peer, result)) => Shaken::Proved(peer, result),
-        Err(error) => Shaken::Unknown(error),
-    }
-}
-
-async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
-    stream: &mut S,
-    config: &LinkConfig,
-) -> Result<(NodeId, Result<Session, Mismatch>), HandshakeError> {
-    let dialer = read::<HELLO_LEN, _>(stream).await?;
+    caller: &mut Option<(NodeId, bool)>,
+) -> Result<(NodeId, Session), HandshakeError> {
+    let dialer = read::<HELLO_LEN>(stream).await?;
     let theirs = Hello::decode(&dialer)?;
     // Who is no peer of ours is told whom we look for, and sees by itself that it is somebody else.
     let expected = config.dialing_peers().find(|&peer| peer == theirs.from);
+    *caller = expected.map(|peer| (peer, false));
     let peer = expected.or_else(|| config.dialing_peers().next()).unwrap_or(config.me);
     let ours = hello(config, End::Acceptor, peer)?;
     let acceptor = ours.encode();
     stream.write_all(&acceptor).await?;
     identify(&ours, &theirs)?;
     let secret = config.secret.as_ref();
-    if let Err(mismatch) = authenticable(&ours, &theirs) {
-        // Without a secret, what it says of itself is all the proof we ask for.
-        return if secret.is_none() { Ok((peer, Err(mismatch))) } else { Err(mismatch.into()) };
+    if secret.is_none() {
+        // Then what it says of itself is all the proof we ask for.
+        *caller = Some((peer, true));
     }
+    authenticable(&ours, &theirs)?;
     let transcript = Transcript { dialer, acceptor };
     let Answer::Proof(proof) = read_answer(stream).await? else {
         return Err(HelloError::Damaged("order of answers").into());
@@ -176,9 +167,10 @@ async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
         stream.write_all(&Answer::WrongProof.encode()).await?;
         return Err(Mismatch::Secret.into());
     }
+    *caller = Some((peer, true));
     let proof = transcript.prove(secret, End::Acceptor);
     stream.write_all(&Answer::Proof(proof).encode()).await?;
-    Ok((peer, settle(&ours, &theirs)))
+    Ok((peer, settle(&ours, &theirs)?))
 }
 
 fn hello(config: &LinkConfig, end: End, peer: NodeId) -> io::Result<Hello> {
@@ -193,11 +185,11 @@ fn hello(config: &LinkConfig, end: End, peer: NodeId) -> io::Result<Hello> {
     })
 }
 
-async fn read_answer<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Answer, HandshakeError> {
-    Ok(Answer::decode(&read::<ANSWER_LEN, _>(stream).await?)?)
+async fn read_answer(stream: &mut TcpStream) -> Result<Answer, HandshakeError> {
+    Ok(Answer::decode(&read::<ANSWER_LEN>(stream).await?)?)
 }
 
-async fn read<const N: usize, S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<[u8; N]> {
+async fn read<const N: usize>(stream: &mut TcpStream) -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
     stream.read_exact(&mut bytes).await?;
     Ok(bytes)

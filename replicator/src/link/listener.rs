@@ -2,7 +2,7 @@
 
 use super::config::LinkConfig;
 use super::error::HandshakeError;
-use super::handshake::{Fresh, Outcome, Shaken, prepare, shake_as_acceptor};
+use super::handshake::{Fresh, Outcome, What, prepare, shake_as_acceptor};
 use super::log::LogGate;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,25 +30,22 @@ pub(super) async fn listen(
         tokio::select! {
             Some(ended) = handshakes.join_next() => {
                 if let Ok(Some(complaint)) = ended {
-                    gate.warn(&config.resource, format_args!("{complaint}"));
+                    gate.warn(&complaint);
                 }
             }
             accepted = listener.accept() => match accepted {
                 Ok((stream, from)) => {
                     let places = if config.is_peer_address(from) { &peers } else { &strangers };
-                    match places.clone().try_acquire_owned() {
-                        Ok(place) => {
-                            let (config, report) = (config.clone(), report.clone());
-                            handshakes.spawn(shake(stream, from, config, report, place));
-                        }
-                        Err(_) => gate.warn(
-                            &config.resource,
-                            format_args!("connection from {from}: too many others have not said who they are"),
-                        ),
-                    }
+                    let Ok(place) = places.clone().try_acquire_owned() else {
+                        let why = "too many others have not said who they are";
+                        gate.warn(&format!("connection from {}: {why}", from.ip()));
+                        continue;
+                    };
+                    let (config, report) = (config.clone(), report.clone());
+                    handshakes.spawn(shake(stream, from, config, report, place));
                 }
                 Err(error) => {
-                    gate.warn(&config.resource, format_args!("cannot accept connections: {error}"));
+                    gate.warn(&format!("cannot accept connections: {error}"));
                     sleep(REST).await;
                 }
             },
@@ -56,35 +53,38 @@ pub(super) async fn listen(
     }
 }
 
-/// One connection; says what is wrong with it, if anything is.
+/// One connection; says what is wrong with it, if anything is. Says it without the port: the next one is the same cause.
 async fn shake(
     mut stream: TcpStream,
     from: SocketAddr,
     config: Arc<LinkConfig>,
     report: mpsc::Sender<Outcome>,
-    place: OwnedSemaphorePermit,
+    _place: OwnedSemaphorePermit,
 ) -> Option<String> {
+    let mut caller = None;
     let shaken = async {
-        match prepare(&stream, &config) {
-            Ok(()) => shake_as_acceptor(&mut stream, &config).await,
-            Err(error) => Shaken::Unknown(error.into()),
-        }
+        prepare(&stream, &config)?;
+        shake_as_acceptor(&mut stream, &config, &mut caller).await
     };
     let shaken = timeout(config.timing.hello, shaken).await;
-    let (outcome, complaint) = match shaken.unwrap_or(Shaken::Unknown(HandshakeError::Late)) {
-        Shaken::Proved(peer, Ok(session)) => {
-            (Some(Outcome::Accepted(Fresh { stream, peer, session })), None)
+    let (node, what, complaint) = match shaken.unwrap_or(Err(HandshakeError::Late)) {
+        Ok((node, session)) => (node, What::Accepted(Fresh { stream, session }), None),
+        Err(error) => {
+            let who = caller.map(|(node, proved)| match proved {
+                true => format!(" (node {})", node.0),
+                false => format!(" (says it is node {})", node.0),
+            });
+            let who = who.unwrap_or_default();
+            let text = format!("connection from {}{who} closed: {error}", from.ip());
+            match (caller, error) {
+                (Some((node, proved)), HandshakeError::Mismatch(_)) => {
+                    (node, What::Refused { proved, text: text.clone() }, Some(text))
+                }
+                _ => return Some(text),
+            }
         }
-        Shaken::Proved(peer, Err(mismatch)) => {
-            let text = format!("connection from node {} at {from}: {mismatch}", peer.0);
-            (Some(Outcome::Refused { peer, text: text.clone() }), Some(text))
-        }
-        Shaken::Unknown(error) => (None, Some(format!("connection from {from} closed: {error}"))),
     };
-    if let Some(outcome) = outcome {
-        // If nobody listens any more, the links are gone.
-        let _ = report.send(outcome).await;
-    }
-    drop(place);
+    // If nobody listens any more, the links are gone.
+    let _ = report.send(Outcome { node, what }).await;
     complaint
 }

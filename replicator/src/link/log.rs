@@ -1,39 +1,40 @@
-//! Keeps strangers from filling the log: so many lines in a while, and then how many were left out.
+//! Keeps strangers from filling the log: each cause once in a while, so many causes at the most, and then how many lines
+//! were left out.
 
-use std::fmt;
 use std::time::{Duration, Instant};
 
 const WHILE: Duration = Duration::from_secs(10);
-const LINES: u32 = 5;
+const CAUSES: usize = 5;
 
-/// Lets `LINES` lines through in any `WHILE`.
+/// Lets each text through once in any `WHILE`, and `CAUSES` texts at the most.
 #[derive(Debug, Default)]
 pub(super) struct LogGate {
     since: Option<Instant>,
-    lines: u32,
+    told: Vec<String>,
     left_out: u64,
 }
 
 impl LogGate {
     /// Logs a warning, or counts it.
-    pub(super) fn warn(&mut self, resource: &str, text: fmt::Arguments<'_>) {
-        match self.admit(Instant::now()) {
-            Some(0) => tracing::warn!(resource, "{text}"),
-            Some(n) => tracing::warn!(resource, "{text} ({n} lines like this were left out)"),
+    pub(super) fn warn(&mut self, text: &str) {
+        match self.admit(Instant::now(), text) {
+            Some(0) => tracing::warn!("{text}"),
+            Some(n) => tracing::warn!("{text} ({n} lines like this were left out)"),
             None => {}
         }
     }
 
-    /// May a line be written now, and how many were left out before it?
-    fn admit(&mut self, now: Instant) -> Option<u64> {
+    /// May this line be written now, and how many were left out before it?
+    fn admit(&mut self, now: Instant, text: &str) -> Option<u64> {
         if self.since.is_none_or(|since| now.duration_since(since) >= WHILE) {
-            (self.since, self.lines) = (Some(now), 0);
+            self.since = Some(now);
+            self.told.clear();
         }
-        if self.lines == LINES {
+        if self.told.len() == CAUSES || self.told.iter().any(|told| told == text) {
             self.left_out += 1;
             return None;
         }
-        self.lines += 1;
+        self.told.push(text.to_owned());
         Some(std::mem::take(&mut self.left_out))
     }
 }
@@ -43,16 +44,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_bounded_and_what_is_left_out_is_told() {
+    fn each_cause_is_told_once_in_a_while_and_what_is_left_out_is_counted() {
         let mut gate = LogGate::default();
         let start = Instant::now();
-        for _ in 0..LINES {
-            assert_eq!(gate.admit(start), Some(0));
+        assert_eq!(gate.admit(start, "a"), Some(0));
+        for _ in 0..10_000 {
+            assert_eq!(gate.admit(start + WHILE / 2, "a"), None);
         }
-        for _ in 0..1000 {
-            assert_eq!(gate.admit(start + WHILE / 2), None);
-        }
-        assert_eq!(gate.admit(start + WHILE), Some(1000));
-        assert_eq!(gate.admit(start + WHILE), Some(0));
+        assert_eq!(gate.admit(start + WHILE / 2, "b"), Some(10_000));
+        let lines = (0..1000).filter_map(|i| gate.admit(start + WHILE / 2, &i.to_string()));
+        assert_eq!(lines.count(), CAUSES - 2, "whatever a stranger says of itself");
+        assert_eq!(gate.admit(start + WHILE, "a"), Some(1000 - (CAUSES as u64 - 2)));
+        assert_eq!(gate.admit(start + WHILE, "b"), Some(0));
     }
 }

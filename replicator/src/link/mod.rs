@@ -20,6 +20,7 @@ mod incoming;
 mod listener;
 mod log;
 mod outgoing;
+mod peer;
 mod proof;
 mod socket;
 mod stream;
@@ -31,17 +32,18 @@ use crate::buffers::{Buffer, Pool};
 use crate::node::{BufferId, LinkDown, LinkEvent, LinkId};
 use crate::wire::{Answer, Message};
 use bitmap::NodeId;
-use handshake::{Fresh, Outcome};
+use error::HandshakeError;
+use handshake::{Outcome, What};
 use log::LogGate;
+use peer::{Attempt, Peer};
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use stream::Link;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 /// What links bring.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,14 +59,7 @@ pub struct Links {
     config: Arc<LinkConfig>,
     pool: Pool,
     address: Option<SocketAddr>,
-    /// Links that are up; at most one a peer.
-    links: Vec<Link>,
-    /// Attempts of ours that run as tasks.
-    dials: Vec<Dial>,
-    /// Attempts that wait for the peer to dial.
-    wanted: Vec<Wanted>,
-    /// Authenticated connections that wait for the node to want them; at most one a peer.
-    waiting: Vec<Waiting>,
+    peers: Vec<Peer>,
     /// Events that arose outside `poll`.
     pending: Vec<Arrival>,
     /// What the tasks found.
@@ -73,25 +68,7 @@ pub struct Links {
     /// The listener, and what dials.
     tasks: JoinSet<()>,
     closing: JoinSet<()>,
-    /// Wakes the owner at the next deadline of `wanted` or `waiting`.
-    timer: Option<Pin<Box<Sleep>>>,
     gate: LogGate,
-}
-
-struct Dial {
-    id: LinkId,
-    task: AbortHandle,
-}
-
-struct Wanted {
-    id: LinkId,
-    peer: NodeId,
-    deadline: Instant,
-}
-
-struct Waiting {
-    fresh: Fresh,
-    deadline: Instant,
 }
 
 impl Links {
@@ -111,19 +88,15 @@ impl Links {
             tasks.spawn(listener::listen(listener, config.clone(), report.clone()));
         }
         Ok(Self {
+            peers: config.peers.iter().map(|peer| Peer::new(peer.node)).collect(),
             config,
             pool,
             address,
-            links: vec![],
-            dials: vec![],
-            wanted: vec![],
-            waiting: vec![],
             pending: vec![],
             outcomes,
             report,
             tasks,
             closing: JoinSet::new(),
-            timer: None,
             gate: LogGate::default(),
         })
     }
@@ -135,36 +108,38 @@ impl Links {
 
     /// Peers to which there is a stream now.
     pub fn linked(&self) -> Vec<NodeId> {
-        self.links.iter().map(|link| link.peer).collect()
+        self.peers.iter().filter(|peer| peer.link.is_some()).map(|peer| peer.node).collect()
+    }
+
+    /// Why somebody who says to be this peer was sent away since there was a link to it. It may have been a stranger: for
+    /// people, not for decisions.
+    pub fn complaint(&self, node: NodeId) -> Option<&str> {
+        self.peers.iter().find(|peer| peer.node == node)?.complaint.as_deref()
     }
 
     /// `Action::Connect`: one attempt, bounded in time, that ends in `Up` or `Down`.
-    pub fn connect(&mut self, id: LinkId, peer: NodeId) {
-        let Some(address) = self.config.address_of(peer) else {
-            panic!("node {} is not a configured peer", peer.0)
-        };
+    pub fn connect(&mut self, id: LinkId, node: NodeId) {
         while self.tasks.try_join_next().is_some() {}
-        if self.config.me < peer {
-            let dial = handshake::dial(self.config.clone(), id, peer, address, self.report.clone());
-            self.dials.push(Dial { id, task: self.tasks.spawn(dial) });
-            return;
+        let timing = self.config.timing;
+        let peer = self.peers.iter_mut().find(|peer| peer.node == node);
+        let peer = peer.unwrap_or_else(|| panic!("node {} is not a configured peer", node.0));
+        assert!(peer.link.is_none() && peer.attempt.is_none(), "one link to node {}", node.0);
+        if self.config.me < node {
+            let dial = handshake::dial(self.config.clone(), id, node, self.report.clone());
+            peer.attempt = Some((id, Attempt::Dials(self.tasks.spawn(dial))));
+        } else if let Some((fresh, _)) = peer.fresh.take().filter(|(fresh, _)| fresh.is_open()) {
+            self.pending.push(peer.establish(id, fresh, Some(Answer::Begin)));
+        } else {
+            let until = Box::pin(sleep(timing.hello + timing.wait));
+            peer.attempt = Some((id, Attempt::Awaits(until)));
         }
-        let waits = self.waiting.iter().position(|waiting| waiting.fresh.peer == peer);
-        if let Some(fresh) = waits.map(|at| self.waiting.swap_remove(at).fresh)
-            && fresh.is_open()
-        {
-            let up = self.establish(id, fresh, Some(Answer::Begin));
-            self.pending.push(up);
-            return;
-        }
-        let deadline = Instant::now() + self.config.timing.hello + self.config.timing.wait;
-        self.wanted.push(Wanted { id, peer, deadline });
     }
 
     /// `Action::Send`: queues a message; it leaves with `flush_turn`. `payload` gives the buffer the message names. To a
     /// link that is gone, nothing happens.
     pub fn send(&mut self, id: LinkId, message: Message, payload: impl FnOnce(BufferId) -> Buffer) {
-        if let Some(link) = self.links.iter_mut().find(|link| link.id == id) {
+        let mut links = self.peers.iter_mut().filter_map(|peer| peer.link.as_mut());
+        if let Some(link) = links.find(|link| link.id == id) {
             let payload = message.buffer().map(payload);
             link.send(&message, payload, self.config.limits.send_bytes);
         }
@@ -172,21 +147,20 @@ impl Links {
 
     /// Sends what was queued: once at the end of each turn. What a socket does not take now goes out from `poll`.
     pub fn flush_turn(&mut self) {
-        for link in &mut self.links {
-            link.flush();
-        }
+        self.peers.iter_mut().filter_map(|peer| peer.link.as_mut()).for_each(Link::flush);
     }
 
     /// `Action::Close`: forgets a link or an attempt. What was sent before still goes out, for a bounded time, in the
     /// background. Nothing more comes from this id.
     pub fn close(&mut self, id: LinkId) {
         self.pending.retain(|(Arrival::Link(from, _) | Arrival::Message(from, _))| *from != id);
-        self.wanted.retain(|wanted| wanted.id != id);
-        if let Some(at) = self.dials.iter().position(|dial| dial.id == id) {
-            self.dials.swap_remove(at).task.abort();
-        }
-        if let Some(at) = self.links.iter().position(|link| link.id == id) {
-            let mut link = self.links.swap_remove(at);
+        for peer in &mut self.peers {
+            if let Some((_, Attempt::Dials(task))) =
+                peer.attempt.take_if(|(sought, _)| *sought == id)
+            {
+                task.abort();
+            }
+            let Some(mut link) = peer.link.take_if(|link| link.id == id) else { continue };
             link.flush();
             while self.closing.try_join_next().is_some() {}
             // LIM: beyond the bound a link is cut instead.
@@ -220,111 +194,67 @@ impl Links {
         while let Poll::Ready(Some(outcome)) = self.outcomes.poll_recv(context) {
             self.handshake_ended(outcome, arrivals);
         }
-        self.expire(context, arrivals);
-        let mut at = 0;
-        while at < self.links.len() {
-            let link = &mut self.links[at];
+        for peer in &mut self.peers {
+            arrivals.extend(peer.expire(context));
+            let Some(link) = &mut peer.link else { continue };
             link.resume();
-            match link.receive(&self.pool, &mut name, arrivals) {
-                Ok(()) => at += 1,
-                Err(error) => arrivals.push(self.broken(at, &error)),
+            let ahead = self.config.limits.send_bytes / 4;
+            if let Err(error) = link.receive(ahead, &self.pool, &mut name, arrivals) {
+                arrivals.extend(peer.broken(&error));
             }
         }
         if arrivals.len() == before {
             // All are asked: each must remember whom to wake.
-            let ready = self.links.iter().filter(|link| link.poll_ready(context).is_ready());
-            if ready.count() > 0 {
+            let links = self.peers.iter().filter_map(|peer| peer.link.as_ref());
+            if links.filter(|link| link.poll_ready(context).is_ready()).count() > 0 {
                 context.waker().wake_by_ref();
             }
         }
     }
 
     fn handshake_ended(&mut self, outcome: Outcome, arrivals: &mut Vec<Arrival>) {
-        match outcome {
-            Outcome::Dialed { id, result } => {
-                let Some(at) = self.dials.iter().position(|dial| dial.id == id) else { return };
-                self.dials.swap_remove(at);
-                arrivals.push(match result {
-                    Ok(fresh) => self.establish(id, fresh, None),
-                    Err(error) => {
-                        // A peer that is away is nothing new at every attempt.
-                        if error.is_absence() {
-                            tracing::debug!(resource = self.config.resource, "{error}");
-                        } else {
-                            self.gate.warn(&self.config.resource, format_args!("{error}"));
-                        }
-                        down(id, error.into_down())
-                    }
-                });
+        let Outcome { node, what } = outcome;
+        let peer = self.peers.iter_mut().find(|peer| peer.node == node);
+        let peer = peer.expect("handshakes are with configured peers");
+        match what {
+            What::Dialed { id, address, result } => {
+                if peer.attempt.as_ref().is_none_or(|(sought, _)| *sought != id) {
+                    return;
+                }
+                let error = match result {
+                    Ok(fresh) => return arrivals.push(peer.establish(id, fresh, None)),
+                    Err(error) => error,
+                };
+                let text = format!("connection to node {} at {address}: {error}", node.0);
+                // A peer that is away is nothing new at every attempt.
+                if matches!(error, HandshakeError::Io(_) | HandshakeError::Late) {
+                    tracing::debug!("{text}");
+                } else {
+                    self.gate.warn(&text);
+                }
+                // Only a whole hello that does not fit needs the operator; everything else may be the network.
+                arrivals.extend(peer.failed(match error {
+                    HandshakeError::Mismatch(_) => LinkDown::Rejected(text),
+                    _ => LinkDown::Unreachable,
+                }));
             }
-            Outcome::Accepted(fresh) => {
+            What::Accepted(fresh) => {
                 // A connection that is dead already must not break one that lives.
                 if !fresh.is_open() {
                     return;
                 }
-                let peer = fresh.peer;
                 // The dialer would not dial if its old link were good. NET-1: the node hears of the old one's end first.
-                if let Some(at) = self.links.iter().position(|link| link.peer == peer) {
-                    arrivals.push(self.broken(at, &LinkError::Replaced));
-                }
-                if let Some(at) = self.wanted.iter().position(|wanted| wanted.peer == peer) {
-                    let id = self.wanted.swap_remove(at).id;
-                    arrivals.push(self.establish(id, fresh, Some(Answer::Begin)));
+                arrivals.extend(peer.broken(&LinkError::Replaced));
+                if let Some((id, _)) = peer.attempt {
+                    arrivals.push(peer.establish(id, fresh, Some(Answer::Begin)));
                 } else {
-                    self.waiting.retain(|waiting| waiting.fresh.peer != peer);
-                    let deadline = Instant::now() + self.config.timing.wait;
-                    self.waiting.push(Waiting { fresh, deadline });
+                    peer.fresh = Some((fresh, Box::pin(sleep(self.config.timing.wait))));
                 }
             }
-            Outcome::Refused { peer, text } => {
-                if let Some(at) = self.wanted.iter().position(|wanted| wanted.peer == peer) {
-                    let id = self.wanted.swap_remove(at).id;
-                    arrivals.push(down(id, LinkDown::Rejected(text)));
-                }
+            What::Refused { proved: true, text } => {
+                arrivals.extend(peer.failed(LinkDown::Rejected(text)));
             }
+            What::Refused { proved: false, text } => peer.complaint = Some(text),
         }
     }
-
-    fn establish(&mut self, id: LinkId, fresh: Fresh, greeting: Option<Answer>) -> Arrival {
-        let (peer, incarnation) = (fresh.peer, fresh.session.incarnation);
-        let mut link = Link::new(id, fresh, greeting);
-        link.flush();
-        self.links.push(link);
-        tracing::info!(resource = self.config.resource, "link to node {} is up", peer.0);
-        Arrival::Link(id, LinkEvent::Up { incarnation })
-    }
-
-    fn broken(&mut self, at: usize, error: &LinkError) -> Arrival {
-        let link = self.links.swap_remove(at);
-        let peer = link.peer.0;
-        tracing::warn!(resource = self.config.resource, "link to node {peer} is gone: {error}");
-        down(link.id, LinkDown::Broken)
-    }
-
-    /// Ends what has waited long enough, and sets the timer to what is next.
-    fn expire(&mut self, context: &mut Context<'_>, arrivals: &mut Vec<Arrival>) {
-        if self.wanted.is_empty() && self.waiting.is_empty() {
-            self.timer = None;
-            return;
-        }
-        let now = Instant::now();
-        self.waiting.retain(|waiting| waiting.deadline > now);
-        for wanted in self.wanted.extract_if(.., |wanted| wanted.deadline <= now) {
-            arrivals.push(down(wanted.id, LinkDown::Unreachable));
-        }
-        let deadlines = self.wanted.iter().map(|wanted| wanted.deadline);
-        let deadlines = deadlines.chain(self.waiting.iter().map(|waiting| waiting.deadline));
-        let Some(next) = deadlines.min() else { return };
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(next)));
-        if timer.deadline() != next {
-            timer.as_mut().reset(next);
-        }
-        if timer.as_mut().poll(context).is_ready() {
-            context.waker().wake_by_ref();
-        }
-    }
-}
-
-fn down(id: LinkId, why: LinkDown) -> Arrival {
-    Arrival::Link(id, LinkEvent::Down(why))
 }

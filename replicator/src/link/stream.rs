@@ -1,7 +1,7 @@
 //! A link that is up: one socket, what waits to go out, what is coming in.
 
 use super::Arrival;
-use super::asked::Asked;
+use super::asked::{Asked, Owed};
 use super::error::LinkError;
 use super::handshake::Fresh;
 use super::incoming::Incoming;
@@ -10,17 +10,16 @@ use super::socket::Socket;
 use crate::buffers::{Buffer, Pool};
 use crate::node::{BufferId, LinkId};
 use crate::wire::{Answer, Decoder, Encoder, Message};
-use bitmap::NodeId;
 use std::task::{Context, Poll};
 
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) id: LinkId,
-    pub(super) peer: NodeId,
     socket: Socket,
     incoming: Incoming,
     outgoing: Outgoing,
     asked: Asked,
+    owed: Owed,
     /// Sending has failed. What the peer sent before is still received: it may say why.
     failed: Option<LinkError>,
 }
@@ -28,15 +27,15 @@ pub(super) struct Link {
 impl Link {
     /// `greeting` goes out before the first frame.
     pub(super) fn new(id: LinkId, fresh: Fresh, greeting: Option<Answer>) -> Self {
-        let Fresh { stream, peer, session } = fresh;
+        let Fresh { stream, session } = fresh;
         let greeting = greeting.map_or(vec![], |answer| answer.encode().to_vec());
         Self {
             id,
-            peer,
             socket: Socket::new(stream),
             incoming: Incoming::new(Decoder::new(session.integrity)),
             outgoing: Outgoing::new(Encoder::new(session.integrity), &greeting),
             asked: Asked::default(),
+            owed: Owed::default(),
             failed: None,
         }
     }
@@ -47,6 +46,7 @@ impl Link {
             return;
         }
         self.asked.sent(message);
+        self.owed.sent(message);
         self.outgoing.push(message, payload);
         let bytes = self.outgoing.bytes();
         if bytes > limit {
@@ -70,22 +70,32 @@ impl Link {
         }
     }
 
-    /// Takes what has arrived. An error is the end of the link; what came before it was taken.
+    /// Takes what has arrived. An error is the end of the link; what came before it was taken. Reads of the peer wait
+    /// while there are `ahead` bytes to send.
     pub(super) fn receive(
         &mut self,
+        ahead: usize,
         pool: &Pool,
         name: &mut impl FnMut(Buffer) -> BufferId,
         arrivals: &mut Vec<Arrival>,
     ) -> Result<(), LinkError> {
-        let Self { id, asked, incoming, socket, .. } = self;
-        let before = arrivals.len();
+        let Self { id, asked, owed, incoming, outgoing, socket, .. } = self;
+        let (before, queued) = (arrivals.len(), outgoing.bytes());
+        let mut pass = |owed: &mut Owed, message: Option<Message>| {
+            arrivals.extend(message.map(|message| Arrival::Message(*id, message)));
+            while let Some(read) = owed.next(queued, ahead)? {
+                arrivals.push(Arrival::Message(*id, read));
+            }
+            Ok(())
+        };
+        pass(owed, None)?;
         incoming.receive(socket, pool, &mut |mut message, payload| {
             asked.received(&message, payload.as_ref().map(Buffer::len))?;
             if let Some(buffer) = payload {
                 message.name_buffer(name(buffer));
             }
-            arrivals.push(Arrival::Message(*id, message));
-            Ok(())
+            let message = owed.received(message)?;
+            pass(owed, message)
         })?;
         match self.failed.take() {
             Some(error) if arrivals.len() == before => Err(error),

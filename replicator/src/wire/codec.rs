@@ -135,7 +135,13 @@ impl Decoder {
                         return Ok(Decoded::Need(need));
                     };
                     let (body, payload) = frame.split_at(body_len);
-                    let message = self.message(kind, &header, body)?;
+                    if crc32fast::hash(body) != header.body_checksum.get() {
+                        return Err(WireError::BodyChecksum(kind));
+                    }
+                    let message = match data::body_len(kind) {
+                        Some(_) => data::decode(kind, body, payload_len, self.integrity)?,
+                        None => control::decode(kind, body)?,
+                    };
                     *input = rest;
                     if direct {
                         self.state = State::Payload(kind, message, header);
@@ -175,21 +181,6 @@ impl Decoder {
             return Err(WireError::Length { frame, what: "payload", bytes: payload_len });
         }
         Ok(State::Rest(kind, header))
-    }
-
-    fn message(
-        &self,
-        kind: FrameType,
-        header: &FrameHeader,
-        body: &[u8],
-    ) -> Result<Message, WireError> {
-        if crc32fast::hash(body) != header.body_checksum.get() {
-            return Err(WireError::BodyChecksum(kind));
-        }
-        match data::body_len(kind) {
-            Some(_) => data::decode(kind, body, header.payload_len.get() as usize, self.integrity),
-            None => control::decode(kind, body),
-        }
     }
 
     fn check_payload(

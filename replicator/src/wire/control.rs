@@ -15,51 +15,70 @@ use alloc::vec::Vec;
 use bincode::{Decode, Encode};
 use bitmap::{Generation, NodeId};
 
-/// Declares shapes together with the tables that document them. The `plain` ones are messages whose fields are sent as
-/// they are: for them it also makes the way there and back.
+/// A value, and what of it is sent: plain numbers, texts, lists of them.
+trait Sent: Sized {
+    type Shape;
+    fn shape(&self) -> Self::Shape;
+    /// The value, if the shape is one of a value; else what is wrong with it.
+    fn read(shape: Self::Shape) -> Result<Self, &'static str>;
+}
+
+/// Declares shapes together with the tables that document them. Of `values` and `messages` each field is `Sent` as the
+/// type that stands here, and the way there and back is made of that.
 macro_rules! shapes {
     (
-        made { $($name:ident { $($field:ident: $type:ty,)* })* }
-        plain { $($message:ident, $plain:ident { $($part:ident: $kind:ty),* })* }
+        values { $($value:ident, $shape:ident { $($field:ident: $type:ty,)* })* }
+        messages { $($message:ident, $body:ident { $($part:ident: $kind:ty),* })* }
+        others { $($other:ident { $($one:ident: $what:ty),* })* }
     ) => {
+        shapes!(@tables $($shape { $($field: $type),* })* $($body { $($part: $kind),* })*
+            $($other { $($one: $what),* })*);
+
+        $(impl Sent for $value {
+            type Shape = $shape;
+            fn shape(&self) -> $shape {
+                $shape { $($field: self.$field.shape()),* }
+            }
+            fn read(shape: $shape) -> Result<Self, &'static str> {
+                Ok(Self { $($field: Sent::read(shape.$field)?),* })
+            }
+        })*
+
+        fn encode_fields(message: &Message, out: &mut Vec<u8>) -> Option<FrameType> {
+            Some(match message {
+                $(Message::$message { $($part),* } => {
+                    put(out, FrameType::$message, &$body { $($part: $part.shape()),* })
+                })*
+                _ => return None,
+            })
+        }
+
+        fn decode_fields(frame: FrameType, body: &[u8]) -> Result<Message, WireError> {
+            Ok(match frame {
+                $(FrameType::$message => {
+                    let $body { $($part),* } = take(frame, body)?;
+                    Message::$message { $($part: read(frame, $part)?),* }
+                })*
+                _ => unreachable!("the data path has its own layouts"),
+            })
+        }
+    };
+    (@tables $($shape:ident { $($field:ident: $type:ty),* })*) => {
         $(
-            #[derive(Debug, Encode, Decode)]
-            struct $name { $($field: $type,)* }
-        )*
-        $(
-            #[derive(Debug, Encode, Decode)]
-            struct $plain { $($part: $kind),* }
+            #[derive(Debug, PartialEq, Encode, Decode)]
+            struct $shape { $($field: $type),* }
         )*
 
         /// Fields and types of every shape, in the order of their bytes; for the documentation test.
         pub const SHAPES: &[(&str, &[(&str, &str)])] = &[
-            $((stringify!($name), &[$((stringify!($field), stringify!($type)),)*]),)*
-            $((stringify!($plain), &[$((stringify!($part), stringify!($kind)),)*]),)*
+            $((stringify!($shape), &[$((stringify!($field), stringify!($type)),)*]),)*
         ];
-
-        fn encode_plain(message: &Message, out: &mut Vec<u8>) -> Option<FrameType> {
-            Some(match *message {
-                $(Message::$message { $($part),* } => {
-                    put(out, FrameType::$message, &$plain { $($part),* })
-                })*
-                _ => return None,
-            })
-        }
-
-        fn decode_plain(frame: FrameType, body: &[u8]) -> Option<Result<Message, WireError>> {
-            Some(match frame {
-                $(FrameType::$message => {
-                    take(frame, body).map(|$plain { $($part),* }| Message::$message { $($part),* })
-                })*
-                _ => return None,
-            })
-        }
     };
 }
 
 shapes! {
-    made {
-        FactsShape {
+    values {
+        Facts, FactsShape {
             node: u8,
             incarnation: u64,
             peer_incarnation: u64,
@@ -70,7 +89,7 @@ shapes! {
             discard_my_data: bool,
             volumes: Vec<VolumeShape>,
         }
-        VolumeShape {
+        VolumeFacts, VolumeShape {
             number: u16,
             disk: u8,
             size: u64,
@@ -80,37 +99,14 @@ shapes! {
             history: Vec<u64>,
             bits: u64,
         }
-        AgreedShape {
-            outcome: u8,
-            verdicts: Vec<u8>,
-            reason: u8,
-            text: String,
-        }
-        ReadyShape {
-            currents: Vec<u64>,
-        }
-        BitsShape {
-            volume: u16,
-            runs: Vec<(u64, u64)>,
-            last: bool,
-        }
-        SyncCommitShape {
-            id: u64,
-            volume: u16,
-            runs: Vec<(u64, u64)>,
-        }
-        SyncGrantShape {
-            volume: u16,
-            current: u64,
-            history: Vec<u64>,
-        }
-        RoleIsShape {
-            role: u8,
-        }
     }
-    plain {
+    messages {
+        Ready, ReadyShape { currents: Vec<u64> }
+        Bits, BitsShape { volume: u16, runs: Vec<(u64, u64)>, last: bool }
+        SyncCommit, SyncCommitShape { id: u64, volume: u16, runs: Vec<(u64, u64)> }
         SyncCommitted, SyncCommittedShape { id: u64 }
         SyncFinish, SyncFinishShape { volume: u16 }
+        SyncGrant, SyncGrantShape { volume: u16, current: u64, history: Vec<u64> }
         InSync, InSyncShape { volume: u16 }
         PromoteRequest, PromoteRequestShape {}
         PromoteReply, PromoteReplyShape { granted: bool }
@@ -119,279 +115,206 @@ shapes! {
         Ping, PingShape {}
         Pong, PongShape {}
     }
+    others {
+        AgreedShape { outcome: u8, verdicts: Vec<u8>, reason: u8, text: String }
+        RoleIsShape { role: u8 }
+    }
 }
-
-// The number of a value is its place here; never the order of an enum elsewhere.
-
-const PROTOCOLS: &[Protocol] = &[Protocol::A, Protocol::B, Protocol::C];
-
-const ROLES: &[Role] = &[Role::Unknown, Role::Secondary, Role::Primary];
-
-const DISKS: &[DiskState] = &[
-    DiskState::Diskless,
-    DiskState::Attaching,
-    DiskState::Detaching,
-    DiskState::Failed,
-    DiskState::Inconsistent,
-    DiskState::Outdated,
-    DiskState::DUnknown,
-    DiskState::Consistent,
-    DiskState::UpToDate,
-];
-
-const VERDICTS: &[VolumeVerdict] = &[
-    VolumeVerdict::Idle,
-    VolumeVerdict::NoSync,
-    VolumeVerdict::Source { full: false },
-    VolumeVerdict::Source { full: true },
-    VolumeVerdict::Target { full: false },
-    VolumeVerdict::Target { full: true },
-];
-
-fn number<T: PartialEq>(table: &[T], value: &T) -> u8 {
-    table.iter().position(|known| known == value).expect("every value has a number") as u8
-}
-
-fn value<T: Copy>(table: &[T], number: u8) -> Option<T> {
-    table.get(usize::from(number)).copied()
-}
-
-const GO: u8 = 0;
-const YOU_STEP_DOWN: u8 = 1;
-const I_STEP_DOWN: u8 = 2;
-const REFUSE: u8 = 3;
-
-const SPLIT_BRAIN: u8 = 1;
-const UNRELATED: u8 = 2;
-const TWO_PRIMARIES: u8 = 3;
-const STALE: u8 = 5;
-const INCOMPATIBLE: u8 = 4;
 
 /// Appends the body. The message is not one of the data path.
 pub(super) fn encode(message: &Message, out: &mut Vec<u8>) -> FrameType {
-    match message {
-        Message::Facts(facts) => put(out, FrameType::Facts, &facts_shape(facts)),
-        Message::Agreed(agreed) => put(out, FrameType::Agreed, &agreed_shape(agreed)),
-        Message::Ready { currents } => {
-            assert!(currents.len() <= MAX_VOLUMES, "generations of {} volumes", currents.len());
-            let currents = currents.iter().map(|generation| generation.0).collect();
-            put(out, FrameType::Ready, &ReadyShape { currents })
-        }
-        Message::Bits { volume, runs, last } => {
-            let shape = BitsShape { volume: *volume, runs: gaps(runs), last: *last };
-            put(out, FrameType::Bits, &shape)
-        }
-        Message::SyncCommit { id, volume, runs } => {
-            let shape = SyncCommitShape { id: *id, volume: *volume, runs: gaps(runs) };
-            put(out, FrameType::SyncCommit, &shape)
-        }
-        Message::SyncGrant { volume, current, history } => {
-            let history = history_shape(history);
-            let shape = SyncGrantShape { volume: *volume, current: current.0, history };
-            put(out, FrameType::SyncGrant, &shape)
-        }
-        Message::RoleIs(role) => {
-            put(out, FrameType::RoleIs, &RoleIsShape { role: number(ROLES, role) })
-        }
-        _ => encode_plain(message, out).expect("the data path has its own layouts"),
-    }
+    let kind = match message {
+        Message::Facts(facts) => put(out, FrameType::Facts, &facts.shape()),
+        Message::Agreed(agreed) => put(out, FrameType::Agreed, &agreed.shape()),
+        Message::RoleIs(role) => put(out, FrameType::RoleIs, &RoleIsShape { role: role.shape() }),
+        _ => encode_fields(message, out).expect("the data path has its own layouts"),
+    };
+    assert_eq!(check(message), Ok(()), "{kind:?}");
+    kind
 }
 
 /// The message of a body, every number and length in it checked.
 pub(super) fn decode(kind: FrameType, body: &[u8]) -> Result<Message, WireError> {
-    let bad = |what| WireError::Value(kind, what);
-    Ok(match kind {
-        FrameType::Facts => Message::Facts(Box::new(facts(take(kind, body)?).map_err(bad)?)),
-        FrameType::Agreed => Message::Agreed(agreed(take(kind, body)?).map_err(bad)?),
-        FrameType::Ready => {
-            let ReadyShape { currents } = take(kind, body)?;
-            if currents.len() > MAX_VOLUMES {
-                return Err(bad("count of volumes"));
-            }
-            Message::Ready { currents: currents.into_iter().map(Generation).collect() }
-        }
-        FrameType::Bits => {
-            let BitsShape { volume, runs, last } = take(kind, body)?;
-            let runs = runs_of_gaps(runs).ok_or(bad("runs"))?;
-            if !runs.is_sorted_by(|a, b| a.0 + a.1 <= b.0) {
-                return Err(bad("order of runs"));
-            }
-            Message::Bits { volume, runs, last }
-        }
-        FrameType::SyncCommit => {
-            let SyncCommitShape { id, volume, runs } = take(kind, body)?;
-            Message::SyncCommit { id, volume, runs: runs_of_gaps(runs).ok_or(bad("runs"))? }
-        }
-        FrameType::SyncGrant => {
-            let SyncGrantShape { volume, current, history: shape } = take(kind, body)?;
-            let history = history(shape).ok_or(bad("history"))?;
-            Message::SyncGrant { volume, current: Generation(current), history }
-        }
+    let message = match kind {
+        FrameType::Facts => Message::Facts(Box::new(read(kind, take(kind, body)?)?)),
+        FrameType::Agreed => Message::Agreed(read(kind, take(kind, body)?)?),
         FrameType::RoleIs => {
             let RoleIsShape { role } = take(kind, body)?;
-            Message::RoleIs(value(ROLES, role).ok_or(bad("role"))?)
+            Message::RoleIs(read(kind, role)?)
         }
-        _ => decode_plain(kind, body).expect("the data path has its own layouts")?,
-    })
-}
-
-fn facts_shape(facts: &Facts) -> FactsShape {
-    assert!(facts.volumes.len() <= MAX_VOLUMES, "facts of {} volumes", facts.volumes.len());
-    FactsShape {
-        node: facts.node.0,
-        incarnation: facts.incarnation,
-        peer_incarnation: facts.peer_incarnation,
-        protocol: number(PROTOCOLS, &facts.protocol),
-        role: number(ROLES, &facts.role),
-        was_paused: facts.was_paused,
-        crashed_primary: facts.crashed_primary,
-        discard_my_data: facts.discard_my_data,
-        volumes: facts.volumes.iter().map(volume_shape).collect(),
-    }
-}
-
-fn facts(shape: FactsShape) -> Result<Facts, &'static str> {
-    if shape.volumes.len() > MAX_VOLUMES {
-        return Err("count of volumes");
-    }
-    if shape.node > NodeId::MAX.0 {
-        return Err("node-id");
-    }
-    let volumes = shape.volumes.into_iter().map(volume).collect::<Result<Vec<_>, _>>()?;
-    if !volumes.is_sorted_by(|a, b| a.number < b.number) {
-        return Err("order of volumes");
-    }
-    Ok(Facts {
-        node: NodeId(shape.node),
-        incarnation: shape.incarnation,
-        peer_incarnation: shape.peer_incarnation,
-        protocol: value(PROTOCOLS, shape.protocol).ok_or("protocol")?,
-        role: value(ROLES, shape.role).ok_or("role")?,
-        was_paused: shape.was_paused,
-        crashed_primary: shape.crashed_primary,
-        discard_my_data: shape.discard_my_data,
-        volumes,
-    })
-}
-
-fn volume_shape(facts: &VolumeFacts) -> VolumeShape {
-    VolumeShape {
-        number: facts.number,
-        disk: number(DISKS, &facts.disk),
-        size: facts.size,
-        current: facts.current.0,
-        bitmap: facts.bitmap.0,
-        sync_to: facts.sync_to.0,
-        history: history_shape(&facts.history),
-        bits: facts.bits,
-    }
-}
-
-fn volume(shape: VolumeShape) -> Result<VolumeFacts, &'static str> {
-    Ok(VolumeFacts {
-        number: shape.number,
-        disk: value(DISKS, shape.disk).ok_or("disk state")?,
-        size: shape.size,
-        current: Generation(shape.current),
-        bitmap: Generation(shape.bitmap),
-        sync_to: Generation(shape.sync_to),
-        history: history(shape.history).ok_or("history")?,
-        bits: shape.bits,
-    })
-}
-
-fn agreed_shape(agreed: &Agreed) -> AgreedShape {
-    let mut shape =
-        AgreedShape { outcome: GO, verdicts: Vec::new(), reason: 0, text: String::new() };
-    match agreed {
-        Agreed::Go(verdicts) => {
-            assert!(verdicts.len() <= MAX_VOLUMES, "verdicts of {} volumes", verdicts.len());
-            shape.verdicts = verdicts.iter().map(|verdict| number(VERDICTS, verdict)).collect();
-        }
-        Agreed::YouStepDown => shape.outcome = YOU_STEP_DOWN,
-        Agreed::IStepDown => shape.outcome = I_STEP_DOWN,
-        Agreed::Refuse(reason) => {
-            shape.outcome = REFUSE;
-            shape.reason = match reason {
-                RefuseReason::SplitBrain => SPLIT_BRAIN,
-                RefuseReason::Unrelated => UNRELATED,
-                RefuseReason::TwoPrimaries => TWO_PRIMARIES,
-                RefuseReason::Stale => STALE,
-                RefuseReason::Incompatible(text) => {
-                    shape.text = text[..text.floor_char_boundary(MAX_TEXT)].into();
-                    INCOMPATIBLE
-                }
-            };
-        }
-    }
-    shape
-}
-
-fn agreed(shape: AgreedShape) -> Result<Agreed, &'static str> {
-    let AgreedShape { outcome, verdicts, reason, text } = shape;
-    if verdicts.len() > MAX_VOLUMES {
-        return Err("count of verdicts");
-    }
-    if text.len() > MAX_TEXT {
-        return Err("length of text");
-    }
-    // What an outcome has no use for is empty: one message has one encoding.
-    let plain = verdicts.is_empty() && text.is_empty();
-    match (outcome, reason) {
-        (GO, 0) if text.is_empty() => {
-            let verdicts =
-                verdicts.into_iter().map(|number| value(VERDICTS, number)).collect::<Option<_>>();
-            verdicts.map(Agreed::Go).ok_or("verdict")
-        }
-        (YOU_STEP_DOWN, 0) if plain => Ok(Agreed::YouStepDown),
-        (I_STEP_DOWN, 0) if plain => Ok(Agreed::IStepDown),
-        (REFUSE, SPLIT_BRAIN) if plain => Ok(Agreed::Refuse(RefuseReason::SplitBrain)),
-        (REFUSE, UNRELATED) if plain => Ok(Agreed::Refuse(RefuseReason::Unrelated)),
-        (REFUSE, STALE) if plain => Ok(Agreed::Refuse(RefuseReason::Stale)),
-        (REFUSE, TWO_PRIMARIES) if plain => Ok(Agreed::Refuse(RefuseReason::TwoPrimaries)),
-        (REFUSE, INCOMPATIBLE) if verdicts.is_empty() => {
-            Ok(Agreed::Refuse(RefuseReason::Incompatible(text)))
-        }
-        _ => Err("outcome"),
-    }
-}
-
-fn history_shape(history: &[Generation]) -> Vec<u64> {
-    assert!(history.len() <= MAX_HISTORY, "a history of {} generations", history.len());
-    history.iter().map(|generation| generation.0).collect()
-}
-
-fn history(shape: Vec<u64>) -> Option<Vec<Generation>> {
-    (shape.len() <= MAX_HISTORY).then(|| shape.into_iter().map(Generation).collect())
-}
-
-/// Runs as distances from the end of the one before, modulo 2^64: near neighbours become one byte.
-fn gaps(runs: &[(u64, u64)]) -> Vec<(u64, u64)> {
-    assert!(runs.len() <= MAX_RUNS, "{} runs in one message, the most is {MAX_RUNS}", runs.len());
-    let mut end = 0u64;
-    let gap = |&(first, count): &(u64, u64)| {
-        let gap = first.wrapping_sub(end);
-        end = first.checked_add(count).expect("a run of blocks ends below 2^64");
-        (gap, count)
+        _ => decode_fields(kind, body)?,
     };
-    runs.iter().map(gap).collect()
+    check(&message).map_err(|what| WireError::Value(kind, what))?;
+    Ok(message)
 }
 
-/// The inverse; none if a run is empty or ends beyond 2^64, or if there are too many.
-fn runs_of_gaps(mut gaps: Vec<(u64, u64)>) -> Option<Vec<(u64, u64)>> {
-    if gaps.len() > MAX_RUNS {
-        return None;
+/// LIM, and order: what both ends keep beyond the types.
+fn check(message: &Message) -> Result<(), &'static str> {
+    let history = |history: &[Generation]| history.len() <= MAX_HISTORY;
+    let (good, what) = match message {
+        Message::Facts(facts) => {
+            let volumes = &facts.volumes;
+            let good = volumes.len() <= MAX_VOLUMES
+                && volumes.is_sorted_by(|a, b| a.number < b.number)
+                && volumes.iter().all(|volume| history(&volume.history));
+            (good, "count or order of volumes, or history")
+        }
+        Message::Agreed(Agreed::Go(verdicts)) => {
+            (verdicts.len() <= MAX_VOLUMES, "count of verdicts")
+        }
+        Message::Ready { currents } => (currents.len() <= MAX_VOLUMES, "count of volumes"),
+        Message::Bits { runs, .. } => (runs.is_sorted_by(|a, b| a.0 + a.1 <= b.0), "order of runs"),
+        Message::SyncGrant { history: generations, .. } => (history(generations), "history"),
+        _ => (true, ""),
+    };
+    if good { Ok(()) } else { Err(what) }
+}
+
+// ---- values ----
+
+macro_rules! sent_as_they_are {
+    ($($type:ty)*) => { $(impl Sent for $type {
+        type Shape = Self;
+        fn shape(&self) -> Self {
+            *self
+        }
+        fn read(shape: Self) -> Result<Self, &'static str> {
+            Ok(shape)
+        }
+    })* };
+}
+
+sent_as_they_are! { bool u16 u64 }
+
+/// The number of a value is its place here; never the order of an enum elsewhere.
+macro_rules! sent_as_numbers {
+    ($($type:ty, $what:literal: $values:expr;)*) => { $(impl Sent for $type {
+        type Shape = u8;
+        fn shape(&self) -> u8 {
+            let number = $values.iter().position(|known| known == self);
+            number.expect("every value has a number") as u8
+        }
+        fn read(number: u8) -> Result<Self, &'static str> {
+            $values.get(usize::from(number)).copied().ok_or($what)
+        }
+    })* };
+}
+
+sent_as_numbers! {
+    Protocol, "protocol": [Self::A, Self::B, Self::C];
+    Role, "role": [Self::Unknown, Self::Secondary, Self::Primary];
+    DiskState, "disk state": [
+        Self::Diskless,
+        Self::Attaching,
+        Self::Detaching,
+        Self::Failed,
+        Self::Inconsistent,
+        Self::Outdated,
+        Self::DUnknown,
+        Self::Consistent,
+        Self::UpToDate,
+    ];
+    VolumeVerdict, "verdict": [
+        Self::Idle,
+        Self::NoSync,
+        Self::Source { full: false },
+        Self::Source { full: true },
+        Self::Target { full: false },
+        Self::Target { full: true },
+    ];
+}
+
+impl Sent for Generation {
+    type Shape = u64;
+    fn shape(&self) -> u64 {
+        self.0
     }
-    let mut end = 0u64;
-    for (gap, count) in &mut gaps {
-        let first = end.wrapping_add(*gap);
-        end = first.checked_add(*count)?;
-        *gap = first;
-        if *count == 0 {
-            return None;
+    fn read(shape: u64) -> Result<Self, &'static str> {
+        Ok(Self(shape))
+    }
+}
+
+impl Sent for NodeId {
+    type Shape = u8;
+    fn shape(&self) -> u8 {
+        self.0
+    }
+    fn read(shape: u8) -> Result<Self, &'static str> {
+        if shape <= Self::MAX.0 { Ok(Self(shape)) } else { Err("node-id") }
+    }
+}
+
+impl<T: Sent> Sent for Vec<T> {
+    type Shape = Vec<T::Shape>;
+    fn shape(&self) -> Self::Shape {
+        self.iter().map(T::shape).collect()
+    }
+    fn read(shape: Self::Shape) -> Result<Self, &'static str> {
+        shape.into_iter().map(T::read).collect()
+    }
+}
+
+/// Runs are sent as distances from the end of the one before, modulo 2^64: near neighbours become one byte.
+impl Sent for Vec<(u64, u64)> {
+    type Shape = Self;
+    fn shape(&self) -> Self {
+        assert!(self.len() <= MAX_RUNS, "{} runs in one message, at most {MAX_RUNS}", self.len());
+        let mut end = 0u64;
+        let gap = |&(first, count): &(u64, u64)| {
+            let gap = first.wrapping_sub(end);
+            end = first.checked_add(count).expect("a run of blocks ends below 2^64");
+            (gap, count)
+        };
+        self.iter().map(gap).collect()
+    }
+    fn read(mut gaps: Self) -> Result<Self, &'static str> {
+        let mut end = 0u64;
+        for (gap, count) in &mut gaps {
+            *gap = end.wrapping_add(*gap);
+            end = gap.checked_add(*count).filter(|_| *count > 0).ok_or("run")?;
+        }
+        if gaps.len() <= MAX_RUNS { Ok(gaps) } else { Err("count of runs") }
+    }
+}
+
+impl Sent for Agreed {
+    type Shape = AgreedShape;
+    fn shape(&self) -> AgreedShape {
+        let of = |outcome, reason| AgreedShape {
+            outcome,
+            verdicts: Vec::new(),
+            reason,
+            text: String::new(),
+        };
+        match self {
+            Self::Go(verdicts) => AgreedShape { verdicts: verdicts.shape(), ..of(0, 0) },
+            Self::YouStepDown => of(1, 0),
+            Self::IStepDown => of(2, 0),
+            Self::Refuse(RefuseReason::SplitBrain) => of(3, 1),
+            Self::Refuse(RefuseReason::Unrelated) => of(3, 2),
+            Self::Refuse(RefuseReason::TwoPrimaries) => of(3, 3),
+            Self::Refuse(RefuseReason::Incompatible(text)) => {
+                let text = text[..text.floor_char_boundary(MAX_TEXT)].into();
+                AgreedShape { text, ..of(3, 4) }
+            }
+            Self::Refuse(RefuseReason::Stale) => of(3, 5),
         }
     }
-    Some(gaps)
+    fn read(shape: AgreedShape) -> Result<Self, &'static str> {
+        let agreed = match (shape.outcome, shape.reason) {
+            (0, 0) => Self::Go(Sent::read(shape.verdicts.clone())?),
+            (1, 0) => Self::YouStepDown,
+            (2, 0) => Self::IStepDown,
+            (3, 1) => Self::Refuse(RefuseReason::SplitBrain),
+            (3, 2) => Self::Refuse(RefuseReason::Unrelated),
+            (3, 3) => Self::Refuse(RefuseReason::TwoPrimaries),
+            (3, 4) => Self::Refuse(RefuseReason::Incompatible(shape.text.clone())),
+            (3, 5) => Self::Refuse(RefuseReason::Stale),
+            _ => return Err("outcome"),
+        };
+        // One message has one encoding: what an outcome has no use for is empty, and no text is too long.
+        if agreed.shape() == shape { Ok(agreed) } else { Err("outcome") }
+    }
 }
 
 // ---- bincode ----
@@ -419,4 +342,8 @@ fn take<T: Decode<()>>(kind: FrameType, body: &[u8]) -> Result<T, WireError> {
         Ok(_) => Err(WireError::Value(kind, "length: bytes are left over")),
         Err(_) => Err(WireError::Value(kind, "encoding")),
     }
+}
+
+fn read<T: Sent>(kind: FrameType, shape: T::Shape) -> Result<T, WireError> {
+    T::read(shape).map_err(|what| WireError::Value(kind, what))
 }

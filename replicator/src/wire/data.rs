@@ -131,7 +131,7 @@ pub(super) fn encode(
     integrity: Integrity,
     out: &mut Vec<u8>,
 ) -> Option<FrameType> {
-    let checksum = if payload_len.is_some() { integrity.id() } else { 0 };
+    let checksum = if payload_len.is_some() { integrity as u8 } else { 0 };
     let kind = match *message {
         Message::Write(ref write) => {
             let expected = match write.content {
@@ -154,15 +154,16 @@ pub(super) fn encode(
         }
         Message::Read { id, volume, range } => ask(out, FrameType::Read, id, volume, range),
         Message::SyncRead { id, volume, range } => ask(out, FrameType::SyncRead, id, volume, range),
-        Message::ReadData { id, buffer } => {
+        Message::ReadData { id, buffer } | Message::SyncData { id, buffer } => {
             assert_eq!(buffer.is_some(), payload_len.is_some(), "payload of answer {id}");
-            let content = if buffer.is_some() { CONTENT_DATA } else { CONTENT_UNAVAILABLE };
-            answer(out, FrameType::ReadData, id, content, checksum)
-        }
-        Message::SyncData { id, buffer } => {
-            assert_eq!(buffer.is_some(), payload_len.is_some(), "payload of answer {id}");
-            let content = if buffer.is_some() { CONTENT_DATA } else { CONTENT_ZERO };
-            answer(out, FrameType::SyncData, id, content, checksum)
+            let (kind, without) = match message {
+                Message::ReadData { .. } => (FrameType::ReadData, CONTENT_UNAVAILABLE),
+                _ => (FrameType::SyncData, CONTENT_ZERO),
+            };
+            let content = if buffer.is_some() { CONTENT_DATA } else { without };
+            let data = DataHeader { content, checksum, ..DataHeader::new_zeroed() };
+            out.extend_from_slice(AnswerBody { data, id: U64::new(id) }.as_bytes());
+            kind
         }
         _ => return None,
     };
@@ -213,12 +214,6 @@ fn ask(out: &mut Vec<u8>, kind: FrameType, id: u64, volume: u16, range: ByteRang
     kind
 }
 
-fn answer(out: &mut Vec<u8>, kind: FrameType, id: u64, content: u8, checksum: u8) -> FrameType {
-    let data = DataHeader { content, checksum, ..DataHeader::new_zeroed() };
-    out.extend_from_slice(AnswerBody { data, id: U64::new(id) }.as_bytes());
-    kind
-}
-
 /// The message of a data-path body, its buffer `UNNAMED`. The body has the length `body_len` says.
 pub(super) fn decode(
     kind: FrameType,
@@ -228,7 +223,7 @@ pub(super) fn decode(
 ) -> Result<Message, WireError> {
     let bad = |what| WireError::Value(kind, what);
     let has_payload = payload_len > 0;
-    let expected_checksum = if has_payload { integrity.id() } else { 0 };
+    let expected_checksum = if has_payload { integrity as u8 } else { 0 };
     match kind {
         FrameType::Write => {
             let body: WriteBody = fixed(body);
@@ -240,17 +235,14 @@ pub(super) fn decode(
                 CONTENT_UNMAP if !has_payload => Content::Zero { unmap: true },
                 _ => return Err(bad("content")),
             };
-            if data.checksum != expected_checksum {
-                return Err(bad("checksum kind"));
-            }
-            if data.author > NodeId::MAX.0 {
-                return Err(bad("author"));
-            }
-            if data.acknowledge & !ACK_RECEIVED != ACK_WRITTEN {
-                return Err(bad("acknowledgement"));
-            }
-            if data.flags & !FUA != 0 {
-                return Err(bad("flags"));
+            let rest = [
+                (data.checksum == expected_checksum, "checksum kind"),
+                (data.author <= NodeId::MAX.0, "author"),
+                (data.acknowledge & !ACK_RECEIVED == ACK_WRITTEN, "acknowledgement"),
+                (data.flags & !FUA == 0, "flags"),
+            ];
+            if let Some((_, what)) = rest.into_iter().find(|(good, _)| !good) {
+                return Err(bad(what));
             }
             Ok(Message::Write(PeerWrite {
                 volume: data.volume.get(),
@@ -275,10 +267,8 @@ pub(super) fn decode(
         }
         FrameType::Read | FrameType::SyncRead => {
             let body: AskBody = fixed(body);
-            let range = range(body.start, body.length).ok_or(bad("range"))?;
-            if range.len() > MAX_PAYLOAD as u64 {
-                return Err(bad("range"));
-            }
+            let range = range(body.start, body.length);
+            let range = range.filter(|r| r.len() <= MAX_PAYLOAD as u64).ok_or(bad("range"))?;
             let (id, volume) = (body.id.get(), body.volume.get());
             Ok(match kind {
                 FrameType::Read => Message::Read { id, volume, range },
@@ -298,11 +288,8 @@ pub(super) fn decode(
                 return Err(bad("checksum kind"));
             }
             let id = body.id.get();
-            Ok(if read {
-                Message::ReadData { id, buffer }
-            } else {
-                Message::SyncData { id, buffer }
-            })
+            let sync = Message::SyncData { id, buffer };
+            Ok(if read { Message::ReadData { id, buffer } } else { sync })
         }
         _ => unreachable!("only the types body_len knows come here"),
     }

@@ -31,53 +31,22 @@ impl Features {
         (5, "resize"),
         (6, "two-primaries"),
     ];
-
-    /// What both can do.
-    pub fn shared(self, other: Self) -> Self {
-        Self(self.0 & other.0)
-    }
-
-    /// What is here and not in `other`.
-    pub fn without(self, other: Self) -> Self {
-        Self(self.0 & !other.0)
-    }
-
-    /// No ability at all?
-    pub fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-}
-
-impl fmt::Display for Features {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#x}", self.0)
-    }
 }
 
 /// Checksum over payloads (`data-integrity-alg`); headers and messages always have one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Integrity {
     /// None.
     #[default]
-    None,
+    None = 0,
     /// CRC-32 (IEEE 802.3).
-    Crc32,
+    Crc32 = 1,
 }
 
 impl Integrity {
-    pub(super) fn id(self) -> u8 {
-        match self {
-            Self::None => 0,
-            Self::Crc32 => 1,
-        }
-    }
-
     pub(super) fn from_id(id: u8) -> Option<Self> {
-        match id {
-            0 => Some(Self::None),
-            1 => Some(Self::Crc32),
-            _ => None,
-        }
+        [Self::None, Self::Crc32].into_iter().find(|&known| known as u8 == id)
     }
 
     /// The value of `payload_checksum`.

@@ -8,7 +8,6 @@ use super::header::layout;
 use super::limits::MAX_RESOURCE_NAME;
 use alloc::string::String;
 use bitmap::NodeId;
-use core::mem::offset_of;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -60,11 +59,12 @@ const _: () = assert!(HELLO_LEN == 256 && ANSWER_LEN == 48);
 
 /// Which end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub enum End {
     /// Opened it: the lower node-id.
-    Dialer,
+    Dialer = 1,
     /// Listened: the higher node-id.
-    Acceptor,
+    Acceptor = 2,
 }
 
 /// Who one end is.
@@ -120,14 +120,11 @@ impl Hello {
             magic: MAGIC,
             version_min: U16::new(self.versions.0),
             version_max: U16::new(self.versions.1),
-            end: match self.end {
-                End::Dialer => 1,
-                End::Acceptor => 2,
-            },
+            end: self.end as u8,
             from: self.from.0,
             to: self.to.0,
             authentication: u8::from(self.authentication),
-            integrity: self.integrity.id(),
+            integrity: self.integrity as u8,
             resource_len: name.len() as u8,
             features: U64::new(self.features.0),
             required: U64::new(self.required.0),
@@ -136,45 +133,33 @@ impl Hello {
             ..HelloBytes::new_zeroed()
         };
         bytes.resource[..name.len()].copy_from_slice(name);
-        bytes.checksum = U32::new(checksum(&bytes, offset_of!(HelloBytes, checksum)));
-        zerocopy::transmute!(bytes)
+        sealed(zerocopy::transmute!(bytes))
     }
 
     /// What the bytes say. Reserved bytes are ignored: a later release may use them.
     pub fn decode(bytes: &[u8; HELLO_LEN]) -> Result<Self, HelloError> {
+        check(bytes, MAGIC)?;
         let bytes: HelloBytes = zerocopy::transmute!(*bytes);
-        if bytes.magic != MAGIC {
-            return Err(HelloError::NotPollux);
-        }
-        if bytes.checksum.get() != checksum(&bytes, offset_of!(HelloBytes, checksum)) {
-            return Err(HelloError::Damaged("checksum"));
-        }
-        let node = |id| (id <= NodeId::MAX.0).then_some(NodeId(id));
-        let resource = bytes
-            .resource
-            .get(..usize::from(bytes.resource_len))
-            .and_then(|name| core::str::from_utf8(name).ok());
+        let bad = HelloError::Damaged;
+        let node = |id| (id <= NodeId::MAX.0).then_some(NodeId(id)).ok_or(bad("node-id"));
+        let ends = [End::Dialer, End::Acceptor];
+        let name = bytes.resource.get(..usize::from(bytes.resource_len));
+        let name = name.and_then(|name| core::str::from_utf8(name).ok());
         Ok(Self {
             versions: (bytes.version_min.get(), bytes.version_max.get()),
-            end: match bytes.end {
-                1 => End::Dialer,
-                2 => End::Acceptor,
-                _ => return Err(HelloError::Damaged("end")),
-            },
-            from: node(bytes.from).ok_or(HelloError::Damaged("node-id"))?,
-            to: node(bytes.to).ok_or(HelloError::Damaged("node-id"))?,
+            end: ends.into_iter().find(|&end| end as u8 == bytes.end).ok_or(bad("end"))?,
+            from: node(bytes.from)?,
+            to: node(bytes.to)?,
             authentication: match bytes.authentication {
-                0 => false,
-                1 => true,
-                _ => return Err(HelloError::Damaged("authentication")),
+                known @ 0..=1 => known == 1,
+                _ => return Err(bad("authentication")),
             },
-            integrity: Integrity::from_id(bytes.integrity)
-                .ok_or(HelloError::Damaged("integrity"))?,
+            integrity: Integrity::from_id(bytes.integrity).ok_or(bad("integrity"))?,
             features: Features(bytes.features.get()),
             required: Features(bytes.required.get()),
             incarnation: bytes.incarnation.get(),
             nonce: bytes.nonce,
-            resource: resource.ok_or(HelloError::Damaged("resource name"))?.into(),
+            resource: name.ok_or(bad("resource name"))?.into(),
         })
     }
 }
@@ -198,21 +183,14 @@ impl Answer {
             Self::WrongProof => (2, [0; PROOF_LEN]),
             Self::Begin => (3, [0; PROOF_LEN]),
         };
-        let mut bytes =
-            AnswerBytes { magic: ANSWER_MAGIC, kind, proof, ..AnswerBytes::new_zeroed() };
-        bytes.checksum = U32::new(checksum(&bytes, offset_of!(AnswerBytes, checksum)));
-        zerocopy::transmute!(bytes)
+        let bytes = AnswerBytes { magic: ANSWER_MAGIC, kind, proof, ..AnswerBytes::new_zeroed() };
+        sealed(zerocopy::transmute!(bytes))
     }
 
     /// What the bytes say.
     pub fn decode(bytes: &[u8; ANSWER_LEN]) -> Result<Self, HelloError> {
+        check(bytes, ANSWER_MAGIC)?;
         let bytes: AnswerBytes = zerocopy::transmute!(*bytes);
-        if bytes.magic != ANSWER_MAGIC {
-            return Err(HelloError::NotPollux);
-        }
-        if bytes.checksum.get() != checksum(&bytes, offset_of!(AnswerBytes, checksum)) {
-            return Err(HelloError::Damaged("checksum"));
-        }
         match bytes.kind {
             1 => Ok(Self::Proof(bytes.proof)),
             2 => Ok(Self::WrongProof),
@@ -222,8 +200,20 @@ impl Answer {
     }
 }
 
-fn checksum<T: IntoBytes + Immutable>(structure: &T, end: usize) -> u32 {
-    crc32fast::hash(&structure.as_bytes()[..end])
+/// Both structures end with a checksum over everything before it.
+fn sealed<const N: usize>(mut bytes: [u8; N]) -> [u8; N] {
+    let (all, checksum) = bytes.split_at_mut(N - 4);
+    checksum.copy_from_slice(&crc32fast::hash(all).to_le_bytes());
+    bytes
+}
+
+fn check<const N: usize>(bytes: &[u8; N], magic: [u8; 8]) -> Result<(), HelloError> {
+    let (all, checksum) = bytes.split_at(N - 4);
+    if !all.starts_with(&magic) {
+        return Err(HelloError::NotPollux);
+    }
+    let is_whole = checksum == crc32fast::hash(all).to_le_bytes();
+    is_whole.then_some(()).ok_or(HelloError::Damaged("checksum"))
 }
 
 /// Why first bytes are refused. A damaged connection is tried again; the operator need not act.
@@ -315,7 +305,8 @@ pub enum Mismatch {
     },
     /// An ability is missing.
     #[error(
-        "features {missing} are needed by one node and unknown to the other: upgrade the older node"
+        "features {:#x} are needed by one node and unknown to the other: upgrade the older node",
+        missing.0
     )]
     Features {
         /// The bits.
@@ -358,15 +349,14 @@ pub fn settle(ours: &Hello, theirs: &Hello) -> Result<Session, Mismatch> {
         let (ours, theirs) = (ours.integrity, theirs.integrity);
         return Err(Mismatch::Integrity { ours, theirs });
     }
-    let missing = Features(
-        ours.required.without(theirs.features).0 | theirs.required.without(ours.features).0,
-    );
-    if !missing.is_empty() {
+    let (mine, other) = (ours.features.0, theirs.features.0);
+    let missing = Features(ours.required.0 & !other | theirs.required.0 & !mine);
+    if missing != Features(0) {
         return Err(Mismatch::Features { missing });
     }
     Ok(Session {
         version: ours.versions.1.min(theirs.versions.1),
-        features: ours.features.shared(theirs.features),
+        features: Features(mine & other),
         integrity: ours.integrity,
         incarnation: theirs.incarnation,
     })

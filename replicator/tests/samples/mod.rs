@@ -17,7 +17,8 @@ pub(crate) struct Sample {
     pub(crate) payload: Option<Vec<u8>>,
 }
 
-fn plain(name: &'static str, message: Message) -> Sample {
+/// A message without payload.
+pub(crate) fn plain(name: &'static str, message: Message) -> Sample {
     Sample { name, message, payload: None }
 }
 

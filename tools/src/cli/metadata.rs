@@ -1,43 +1,27 @@
 //! `create-md`, `dump-md`: metadata of disks that are not attached.
 
-use super::target::Target;
-use super::{Failure, Place, print};
-use crate::config::{Resource, Volume};
-use crate::meta::{self, Found};
+use super::target::Subject;
+use super::{Failure, print};
+use crate::config::Volume;
+use crate::meta;
 use std::io::{BufRead, IsTerminal};
 
-pub(super) fn create(place: &Place, target: &Target, force: bool) -> Result<(), Failure> {
-    let configuration = place.load()?;
-    for resource in target.resources(&configuration)? {
-        for volume in target.volumes(resource)? {
-            // Diskless by configuration: nothing to do, unless it was asked for by number.
-            if volume.disk.is_some() || target.volume(resource)?.is_some() {
-                create_one(resource, volume, force)?;
-            }
-        }
-    }
-    Ok(())
+pub(crate) fn create(it: &Subject, force: bool) -> Result<(), Failure> {
+    it.disks()?.into_iter().try_for_each(|volume| create_one(it, volume, force))
 }
 
-fn create_one(resource: &Resource, volume: &Volume, force: bool) -> Result<(), Failure> {
-    let mut blank = meta::open_blank(resource, volume)?;
+fn create_one(it: &Subject, volume: &Volume, force: bool) -> Result<(), Failure> {
+    let mut blank = meta::open_blank(&it.resource, volume)?;
     let path = blank.path().display().to_string();
-    let what = match blank.found()? {
-        Found::Nothing => None,
-        Found::Metadata(what) => Some(what),
-        Found::Data => {
-            let kept = blank.data_size();
-            Some(format!("data behind byte {kept}, where the metadata goes (a file system?)"))
-        }
-    };
-    if let Some(what) = what
+    let size = blank.data_size();
+    if let Some(what) = blank.found()?
         && !force
     {
         let problem = format!("{path}: holds {what}");
         if !std::io::stdin().is_terminal() {
             let text = format!(
                 "{problem}; not overwritten. To overwrite it: polluxadm create-md --force {}/{}",
-                resource.name, volume.number
+                it.resource.name, volume.number
             );
             return Err(Failure::failed(text));
         }
@@ -48,22 +32,15 @@ fn create_one(resource: &Resource, volume: &Volume, force: bool) -> Result<(), F
             return Err(Failure::failed("not overwritten"));
         }
     }
-    let size = blank.data_size();
     blank.format()?;
     print(&format!("{path}: metadata made; {size} bytes for data\n"));
     Ok(())
 }
 
-pub(super) fn dump(place: &Place, target: &Target) -> Result<(), Failure> {
-    let configuration = place.load()?;
-    for resource in target.resources(&configuration)? {
-        for volume in target.volumes(resource)? {
-            if volume.disk.is_none() && target.volume(resource)?.is_none() {
-                continue;
-            }
-            let metadata = meta::read_volume(volume)?;
-            print(&format!("# {}/{}\n{}", resource.name, volume.number, metadata.dump()));
-        }
+pub(super) fn dump(it: &Subject) -> Result<(), Failure> {
+    for volume in it.disks()? {
+        let metadata = meta::read_volume(volume)?;
+        print(&format!("# {}/{}\n{}", it.resource.name, volume.number, metadata.dump()));
     }
     Ok(())
 }

@@ -1,52 +1,42 @@
 //! `polluxadm`: the words of `drbdadm`, its output and its exit codes. Each command reads the
 //! configuration, asks the running daemons or the disks, and prints; it decides nothing.
 
+mod failure;
 mod metadata;
 mod process;
 mod query;
-mod state;
 mod target;
 mod wait;
 
-pub(crate) use process::polluxd;
+pub(crate) use failure::Failure;
+pub(crate) use metadata::create;
+pub(crate) use process::{Life, ended, up};
+pub(crate) use target::{Subject, Target};
 
-use crate::client::ClientError;
-use crate::config::{ConfigError, Configuration};
-use crate::demo;
-use crate::meta::MetaError;
+use crate::config::Configuration;
 use crate::resource::RunDir;
-use crate::serve::{self, ServeError};
+use crate::{demo, serve};
 use clap::{Parser, Subcommand};
+use failure::code;
+use serde_json::{Value, json};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use target::Target;
-
-/// Exit codes, as in drbdadm and drbdsetup.
-mod code {
-    pub(super) const USAGE: u8 = 1;
-    pub(super) const TIMED_OUT: u8 = 5;
-    pub(super) const CONFIGURATION: u8 = 10;
-    pub(super) const REFUSED: u8 = 11;
-    pub(super) const NEEDS_DISK: u8 = 16;
-    pub(super) const NO_UP_TO_DATE_DATA: u8 = 17;
-    pub(super) const FAILED: u8 = 20;
-}
 
 /// Where a node is: several may live on one machine.
 #[derive(Clone, Debug, clap::Args)]
-struct Place {
+pub(crate) struct Place {
     /// The configuration.
     #[arg(long, short, global = true, env = "POLLUX_CONFIG", value_name = "FILE")]
     #[arg(default_value = "/etc/pollux/pollux.conf")]
-    config: PathBuf,
+    pub(crate) config: PathBuf,
     /// Which host of the configuration this is; else what `uname -n` says.
     #[arg(long, global = true, env = "POLLUX_NODE", value_name = "NAME")]
-    node: Option<String>,
+    pub(crate) node: Option<String>,
     /// Where the sockets of running resources are.
     #[arg(long, global = true, env = "POLLUX_RUN_DIR", value_name = "DIR")]
     #[arg(default_value = "/run/pollux")]
-    run_dir: PathBuf,
+    pub(crate) run_dir: PathBuf,
 }
 
 impl Place {
@@ -57,17 +47,42 @@ impl Place {
         })
     }
 
-    fn run_dir(&self) -> RunDir {
+    pub(crate) fn run_dir(&self) -> RunDir {
         RunDir(self.run_dir.clone())
     }
 
     /// Loads the configuration; warnings go to stderr.
-    fn load(&self) -> Result<Configuration, Failure> {
+    pub(crate) fn load(&self) -> Result<Configuration, Failure> {
         let (configuration, warnings) = Configuration::load(&self.config, &self.node())?;
         for warning in warnings {
             eprintln!("{warning}");
         }
         Ok(configuration)
+    }
+
+    /// Does something for each resource that is meant.
+    async fn each(
+        &self,
+        target: &Target,
+        act: impl AsyncFn(&Subject) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        for resource in target.resources(&self.load()?)? {
+            act(&Subject::new(self, target, resource)).await?;
+        }
+        Ok(())
+    }
+
+    /// Has the daemons carry out a command.
+    async fn tell(&self, target: &Target, command: &str, with: Value) -> Result<(), Failure> {
+        self.each(target, async |it| Ok(it.client.command(command, with.clone()).await?)).await
+    }
+
+    async fn tell_volumes(&self, target: &Target, command: &str) -> Result<(), Failure> {
+        let tell = async |it: &Subject| {
+            let with = json!({ "volume": it.volume()? });
+            Ok(it.client.command(command, with).await?)
+        };
+        self.each(target, tell).await
     }
 }
 
@@ -87,8 +102,8 @@ enum Command {
     Demo(demo::Options),
     /// Make the metadata of the disks.
     CreateMd {
-        #[arg(value_name = "RESOURCE[/VOLUME] | all")]
-        target: Target,
+        #[command(flatten)]
+        on: On,
         /// Do not ask before metadata or data is overwritten.
         #[arg(long)]
         force: bool,
@@ -96,31 +111,31 @@ enum Command {
     /// Print the metadata of disks that are not attached.
     DumpMd(On),
     /// Start the daemon if need be, attach the disks, look for the peer.
-    Up(On),
+    Up(Whole),
     /// Become Secondary, leave the peer, let the disks go, end the daemon.
-    Down(On),
+    Down(Whole),
     /// Attach the disks.
     Attach(On),
     /// Let the disks go; reads and writes go to the peer then.
     Detach(On),
     /// Look for the peer.
     Connect {
-        #[arg(value_name = "RESOURCE | all")]
-        target: Target,
+        #[command(flatten)]
+        on: Whole,
         /// After a split brain: this node's changes are thrown away.
         #[arg(long)]
         discard_my_data: bool,
     },
     /// Leave the peer.
-    Disconnect(On),
+    Disconnect(Whole),
     /// Become Primary: accept reads and writes.
     Primary(Forced),
     /// Become Secondary: mirror only.
     Secondary(Forced),
     /// Copy everything from the peer again.
-    Invalidate(On),
+    Invalidate(Whole),
     /// Copy everything to the peer again.
-    InvalidateRemote(On),
+    InvalidateRemote(Whole),
     /// Print the role; with RESOURCE:PEER, the peer's.
     Role(On),
     /// Print the state of the connection.
@@ -139,7 +154,7 @@ enum Command {
     ShowGi(On),
     /// Print the configuration as it is understood.
     Dump {
-        #[arg(value_name = "RESOURCE | all")]
+        #[arg(value_name = "RESOURCE | all", value_parser = target::whole)]
         target: Option<Target>,
     },
 }
@@ -150,71 +165,21 @@ struct On {
     target: Target,
 }
 
+/// For a command that acts on whole resources.
+#[derive(clap::Args)]
+struct Whole {
+    #[arg(value_name = "RESOURCE | all", value_parser = target::whole)]
+    target: Target,
+}
+
 #[derive(clap::Args)]
 struct Forced {
-    #[arg(value_name = "RESOURCE | all")]
-    target: Target,
+    #[command(flatten)]
+    on: Whole,
     /// Also with data that is not known to be up to date; or, for secondary, with clients
     /// connected.
     #[arg(long, alias = "overwrite-data-of-peer")]
     force: bool,
-}
-
-/// Why a command ended badly: what to print, and the exit code.
-#[derive(Debug)]
-pub(crate) struct Failure {
-    pub(crate) code: u8,
-    pub(crate) text: String,
-}
-
-impl Failure {
-    pub(crate) fn new(code: u8, text: impl Into<String>) -> Self {
-        Self { code, text: text.into() }
-    }
-
-    pub(crate) fn failed(text: impl Into<String>) -> Self {
-        Self::new(code::FAILED, text)
-    }
-}
-
-impl From<ConfigError> for Failure {
-    fn from(error: ConfigError) -> Self {
-        Self::new(code::CONFIGURATION, error.to_string())
-    }
-}
-
-impl From<MetaError> for Failure {
-    fn from(error: MetaError) -> Self {
-        let code = match &error {
-            MetaError::Diskless(_) => code::NEEDS_DISK,
-            MetaError::Layout { .. } | MetaError::Unusable { .. } => code::CONFIGURATION,
-            MetaError::Open(_) | MetaError::Disk { .. } | MetaError::Random(_) => code::FAILED,
-        };
-        Self::new(code, error.to_string())
-    }
-}
-
-impl From<ServeError> for Failure {
-    fn from(error: ServeError) -> Self {
-        Self::failed(error.to_string())
-    }
-}
-
-impl From<ClientError> for Failure {
-    fn from(error: ClientError) -> Self {
-        let code = match &error {
-            ClientError::NotRunning { .. } => code::CONFIGURATION,
-            ClientError::Broken { .. } => code::FAILED,
-            ClientError::Refused { kind, .. } => match kind.as_str() {
-                "no-up-to-date-data" => code::NO_UP_TO_DATE_DATA,
-                "no-disk" => code::NEEDS_DISK,
-                "metadata" => code::CONFIGURATION,
-                "usage" | "ending" => code::FAILED,
-                _ => code::REFUSED,
-            },
-        };
-        Self::new(code, error.to_string())
-    }
 }
 
 /// Runs `polluxadm` with the arguments of the process; or `polluxd`, if it was started as that.
@@ -293,47 +258,47 @@ fn end(result: Result<(), Failure>) -> ExitCode {
 
 /// Prints what is wanted of a command. A reader that has gone is no error.
 fn print(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    let mut out = std::io::stdout();
+    // A question does not end with a line.
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-async fn run(args: Args) -> Result<(), Failure> {
-    use serde_json::json;
-    let place = args.place;
-    match args.command {
+async fn run(Args { place, command }: Args) -> Result<(), Failure> {
+    match command {
         Command::Demo(options) => demo::demo(options).await,
-        Command::CreateMd { target, force } => metadata::create(&place, &target, force),
-        Command::DumpMd(on) => metadata::dump(&place, &on.target),
-        Command::Up(on) => process::up(&place, &on.target).await,
-        Command::Down(on) => process::down(&place, &on.target).await,
-        Command::Attach(on) => state::of_volumes(&place, &on.target, "attach").await,
-        Command::Detach(on) => state::of_volumes(&place, &on.target, "detach").await,
-        Command::Connect { target, discard_my_data } => {
+        Command::CreateMd { on: On { target }, force } => {
+            place.each(&target, async |it| metadata::create(it, force)).await
+        }
+        Command::DumpMd(on) => place.each(&on.target, async |it| metadata::dump(it)).await,
+        Command::Up(on) => {
+            place.each(&on.target, async |it| process::up(it, Life::Own).await).await
+        }
+        Command::Down(on) => place.each(&on.target, process::down).await,
+        Command::Attach(on) => place.tell_volumes(&on.target, "attach").await,
+        Command::Detach(on) => place.tell_volumes(&on.target, "detach").await,
+        Command::Connect { on, discard_my_data } => {
             let with = json!({ "discard-my-data": discard_my_data });
-            state::of_resources(&place, &target, "connect", with).await
+            place.tell(&on.target, "connect", with).await
         }
-        Command::Disconnect(on) => {
-            state::of_resources(&place, &on.target, "disconnect", json!({})).await
+        Command::Disconnect(on) => place.tell(&on.target, "disconnect", json!({})).await,
+        Command::Primary(Forced { on, force }) => {
+            place.tell(&on.target, "primary", json!({ "force": force })).await
         }
-        Command::Primary(Forced { target, force }) => {
-            state::of_resources(&place, &target, "primary", json!({ "force": force })).await
+        Command::Secondary(Forced { on, force }) => {
+            place.tell(&on.target, "secondary", json!({ "force": force })).await
         }
-        Command::Secondary(Forced { target, force }) => {
-            state::of_resources(&place, &target, "secondary", json!({ "force": force })).await
-        }
-        Command::Invalidate(on) => {
-            state::of_resources(&place, &on.target, "invalidate", json!({})).await
-        }
+        Command::Invalidate(on) => place.tell(&on.target, "invalidate", json!({})).await,
         Command::InvalidateRemote(on) => {
-            state::of_resources(&place, &on.target, "invalidate-remote", json!({})).await
+            place.tell(&on.target, "invalidate-remote", json!({})).await
         }
-        Command::Role(on) => query::role(&place, &on.target).await,
-        Command::Cstate(on) => query::cstate(&place, &on.target).await,
-        Command::Dstate(on) => query::dstate(&place, &on.target).await,
+        Command::Role(on) => place.each(&on.target, query::role).await,
+        Command::Cstate(on) => place.each(&on.target, query::cstate).await,
+        Command::Dstate(on) => place.each(&on.target, query::dstate).await,
         Command::Status(options) => query::status(&place, options).await,
-        Command::WaitConnect(options) => wait::wait(&place, options, "connect").await,
-        Command::WaitSync(options) => wait::wait(&place, options, "sync").await,
-        Command::GetGi(on) => query::gi(&place, &on.target, crate::status::get_gi).await,
-        Command::ShowGi(on) => query::gi(&place, &on.target, crate::status::show_gi).await,
+        Command::WaitConnect(options) => wait::wait(&place, &options, "connect").await,
+        Command::WaitSync(options) => wait::wait(&place, &options, "sync").await,
+        Command::GetGi(on) => place.each(&on.target, query::get_gi).await,
+        Command::ShowGi(on) => place.each(&on.target, query::show_gi).await,
         Command::Dump { target } => query::dump(&place, target.as_ref()),
     }
 }

@@ -1,17 +1,17 @@
 //! `up` and `down`: the daemon of a resource as a process, beside what it is told.
 
-use super::target::Target;
-use super::{Failure, Place};
-use crate::client::{Client, ClientError};
-use crate::config::Resource;
-use crate::status::{ConnectionState, DiskState, Status};
+use super::Failure;
+use super::target::Subject;
+use crate::client::ClientError;
+use crate::status::{Connection, Status};
 use replicator::daemon::control::RunLock;
+use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal, setsid};
 use serde_json::json;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long a daemon may take to answer at all, and to be gone.
@@ -19,46 +19,44 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How often that is looked at.
 const STEP: Duration = Duration::from_millis(10);
 /// Bytes of its log that are shown if it does not start.
-const TAIL: i64 = 2000;
+const SHOWN: u64 = 4000;
 
-pub(super) async fn up(place: &Place, target: &Target) -> Result<(), Failure> {
-    let configuration = place.load()?;
-    for resource in target.whole()?.resources(&configuration)? {
-        let client = Client::new(&place.run_dir(), &resource.name);
-        let status = match client.page("/status").await {
-            Ok(status) => status,
-            Err(ClientError::NotRunning { .. }) => start(place, resource, &client).await?,
-            Err(error) => return Err(error.into()),
-        };
-        bring_up(resource, &client, &status).await?;
-    }
-    Ok(())
+/// How long a daemon lives.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Life {
+    /// Until it is told to end.
+    Own,
+    /// As long as this process, at most.
+    Ours,
 }
 
-/// Attaches what is not attached and connects what stands alone. The rest goes on if a disk cannot
-/// be had; the command fails all the same.
-async fn bring_up(resource: &Resource, client: &Client, status: &Status) -> Result<(), Failure> {
+/// Starts the daemon if need be, attaches what is not attached and connects what stands alone. The
+/// rest goes on if a disk cannot be had; the command fails all the same.
+pub(crate) async fn up(it: &Subject, life: Life) -> Result<(), Failure> {
+    let status = match it.status().await {
+        Ok(status) => status,
+        Err(ClientError::NotRunning { .. }) => start(it, life).await?,
+        Err(error) => return Err(error.into()),
+    };
     let mut first = Ok(());
-    for volume in resource.me.volumes.iter().filter(|volume| volume.disk.is_some()) {
+    for volume in it.resource.me.volumes.iter().filter(|volume| volume.disk.is_some()) {
         let device = status.devices.iter().find(|device| device.volume == volume.number);
-        if device.is_some_and(|device| device.disk_state == DiskState::Diskless) {
-            let attached = client.command("attach", json!({ "volume": volume.number })).await;
+        if device.is_some_and(|device| device.disk_state == "Diskless") {
+            let attached = it.client.command("attach", json!({ "volume": volume.number })).await;
             first = first.and(attached);
         }
     }
-    let stands_alone =
-        |c: &crate::status::Connection| c.connection_state == ConnectionState::StandAlone;
+    let stands_alone = |connection: &Connection| connection.connection_state == "StandAlone";
     if status.connections.iter().any(stands_alone) {
-        let connected = client.command("connect", json!({})).await;
-        first = first.and(connected);
+        first = first.and(it.client.command("connect", json!({})).await);
     }
     Ok(first?)
 }
 
-/// Starts `polluxd` in a session of its own, and waits until it answers.
-async fn start(place: &Place, resource: &Resource, client: &Client) -> Result<Status, Failure> {
-    let run_dir = place.run_dir();
-    let log_path = run_dir.log(&resource.name);
+/// Starts `polluxd`, and waits until it answers.
+async fn start(it: &Subject, life: Life) -> Result<Status, Failure> {
+    let run_dir = it.place.run_dir();
+    let log_path = run_dir.log(&it.resource.name);
     let cannot = |what: &Path, error: std::io::Error| {
         Failure::failed(format!("{}: {error}", what.display()))
     };
@@ -66,85 +64,85 @@ async fn start(place: &Place, resource: &Resource, client: &Client) -> Result<St
     let log = File::options().append(true).create(true).open(&log_path);
     let log = log.map_err(|error| cannot(&log_path, error))?;
     let before = log.metadata().map_or(0, |metadata| metadata.len());
-    let child = daemon(place, resource, log).and_then(|mut command| command.spawn());
+    let child = daemon(it, log, life).and_then(|mut command| command.spawn());
     let mut child = child.map_err(|error| cannot(Path::new("polluxd"), error))?;
     let until = Instant::now() + PATIENCE;
     loop {
-        match client.page("/status").await {
+        match it.status().await {
             Ok(status) => return Ok(status),
             Err(ClientError::NotRunning { .. }) => {}
             Err(error) => return Err(error.into()),
         }
-        let ended = has_ended(&mut child);
+        let ended = !matches!(child.try_wait(), Ok(None));
         if ended || Instant::now() > until {
             let what = if ended { "ended at once" } else { "does not answer" };
             return Err(Failure::failed(format!(
                 "polluxd {what}; its log, {}, says:\n{}",
                 log_path.display(),
-                tail(&log_path, before)
+                said(&log_path, before)
             )));
         }
         tokio::time::sleep(STEP).await;
     }
 }
 
-/// This very program as `polluxd`: there whenever `polluxadm` is, and of the same version.
-pub(crate) fn polluxd(config: &Path, node: &str, run_dir: &Path) -> std::io::Result<Command> {
+/// This very program as `polluxd`: there whenever `polluxadm` is, and of the same version. In a
+/// session of its own: a Ctrl-C here is not for it.
+fn daemon(it: &Subject, log: File, life: Life) -> std::io::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg0("polluxd").arg("--config").arg(config).arg("--node").arg(node);
-    command.arg("--run-dir").arg(run_dir).stdin(Stdio::null()).stdout(Stdio::null());
-    Ok(command)
-}
-
-fn daemon(place: &Place, resource: &Resource, log: File) -> std::io::Result<Command> {
-    let mut command = polluxd(&place.config, &place.node(), &place.run_dir)?;
-    command.args(["--no-up", "--"]).arg(&resource.name).stderr(log);
-    let own_session = || {
-        rustix::process::setsid()?;
+    command.arg0("polluxd").arg("--config").arg(&it.place.config).arg("--node");
+    command.arg(it.place.node()).arg("--run-dir").arg(&it.place.run_dir).args(["--no-up", "--"]);
+    command.arg(&it.resource.name).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    let parent = getpid();
+    let prepare = move || {
+        setsid()?;
+        if life == Life::Ours {
+            set_parent_process_death_signal(Some(Signal::KILL))?;
+            // If the parent is gone already, that signal will not come.
+            if getppid() != Some(parent) {
+                return Err(std::io::ErrorKind::Interrupted.into());
+            }
+        }
         Ok(())
     };
-    // SAFETY: between fork and exec only setsid is called, which is async-signal-safe.
-    unsafe { command.pre_exec(own_session) };
+    // SAFETY: between fork and exec only setsid, prctl and getppid are called, which are
+    // async-signal-safe.
+    unsafe { command.pre_exec(prepare) };
     Ok(command)
 }
 
-fn has_ended(child: &mut Child) -> bool {
-    !matches!(child.try_wait(), Ok(None))
-}
-
-fn tail(path: &Path, from: u64) -> String {
-    let read = || {
-        let mut file = File::open(path)?;
-        let len = file.seek(SeekFrom::End(0))?;
-        let start = from.max(len.saturating_sub(TAIL as u64));
-        file.seek(SeekFrom::Start(start))?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)?;
-        Ok::<_, std::io::Error>(String::from_utf8_lossy(&bytes).trim_end().to_owned())
-    };
-    read().unwrap_or_else(|error| format!("(it cannot be read: {error})"))
+/// What was said from there on.
+fn said(path: &Path, from: u64) -> String {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|mut log| {
+        log.seek(SeekFrom::Start(from))?;
+        log.take(SHOWN).read_to_end(&mut bytes)
+    });
+    match read {
+        Ok(_) => String::from_utf8_lossy(&bytes).trim_end().to_owned(),
+        Err(error) => format!("(it cannot be read: {error})"),
+    }
 }
 
 /// Of a resource that does not run there is nothing to do.
-pub(super) async fn down(place: &Place, target: &Target) -> Result<(), Failure> {
-    let configuration = place.load()?;
-    for resource in target.whole()?.resources(&configuration)? {
-        let client = Client::new(&place.run_dir(), &resource.name);
-        match client.command("down", json!({})).await {
-            Err(ClientError::NotRunning { .. }) => continue,
-            other => other?,
+pub(super) async fn down(it: &Subject) -> Result<(), Failure> {
+    match it.client.command("down", json!({})).await {
+        Err(ClientError::NotRunning { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+        Ok(()) => ended(it).await,
+    }
+}
+
+/// Waits until the daemon has ended. Its socket is closed before its lock is free, and `up` needs
+/// the lock.
+pub(crate) async fn ended(it: &Subject) -> Result<(), Failure> {
+    let until = Instant::now() + PATIENCE;
+    while RunLock::is_held(&it.place.run_dir, &it.resource.name) {
+        if Instant::now() > until {
+            let text = format!("{} is down, but its daemon has not ended", it.resource.name);
+            return Err(Failure::failed(text));
         }
-        let until = Instant::now() + PATIENCE;
-        // Its socket is closed before its lock is free, and `up` needs the lock.
-        while RunLock::is_held(&place.run_dir, &resource.name) {
-            if Instant::now() > until {
-                let name = &resource.name;
-                return Err(Failure::failed(format!(
-                    "{name} is down, but its daemon has not ended"
-                )));
-            }
-            tokio::time::sleep(STEP).await;
-        }
+        tokio::time::sleep(STEP).await;
     }
     Ok(())
 }

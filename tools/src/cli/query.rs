@@ -1,17 +1,17 @@
 //! Commands that only tell: `status` and its short forms, generation identifiers, `dump`.
 
-use super::target::Target;
+use super::target::{self, Subject, Target};
 use super::{Failure, Place, code, print};
-use crate::client::{Client, ClientError};
-use crate::config::{self, Configuration, Resource};
+use crate::client::ClientError;
+use crate::config;
 use crate::meta;
 use crate::show::VolumeGenerations;
-use crate::status::{self, DiskState, GenerationIds, Layout, Status};
+use crate::status::{self, GenerationIds, Layout};
 use std::io::IsTerminal;
 
 #[derive(clap::Args)]
 pub(super) struct StatusOptions {
-    #[arg(value_name = "RESOURCE | all")]
+    #[arg(value_name = "RESOURCE | all", value_parser = target::whole)]
     target: Option<Target>,
     /// As JSON, with the keys of `drbdsetup status --json`.
     #[arg(long)]
@@ -24,23 +24,20 @@ pub(super) struct StatusOptions {
     statistics: bool,
 }
 
-async fn fetch(place: &Place, resource: &Resource) -> Result<Status, ClientError> {
-    Client::new(&place.run_dir(), &resource.name).page("/status").await
-}
-
 /// The resources that run; those that were named one by one must.
 pub(super) async fn status(place: &Place, options: StatusOptions) -> Result<(), Failure> {
     let configuration = place.load()?;
+    let all = Target::default();
+    let target = options.target.as_ref().unwrap_or(&all);
     let resources = match &options.target {
-        Some(target) => target.whole()?.resources(&configuration)?,
+        Some(target) => target.resources(&configuration)?,
         None => configuration.resources.iter().collect(),
     };
-    let is_named = options.target.as_ref().is_some_and(|target| !target.is_all());
     let mut running = Vec::new();
     for resource in resources {
-        match fetch(place, resource).await {
+        match Subject::new(place, target, resource).status().await {
             Ok(status) => running.push(status),
-            Err(ClientError::NotRunning { .. }) if !is_named => {}
+            Err(ClientError::NotRunning { .. }) if target.is_all() => {}
             Err(error) => return Err(error.into()),
         }
     }
@@ -59,90 +56,79 @@ fn width() -> Option<usize> {
     std::env::var("COLUMNS").ok()?.parse().ok().or(Some(80))
 }
 
-pub(super) async fn role(place: &Place, target: &Target) -> Result<(), Failure> {
-    let configuration = place.load()?;
-    for resource in target.resources(&configuration)? {
-        let peer = target.peer(resource)?;
-        let status = fetch(place, resource).await?;
-        print(&status::role(&status, peer).expect("the peer is one of the configuration's"));
-    }
+pub(super) async fn role(it: &Subject) -> Result<(), Failure> {
+    let peer = it.peer()?;
+    let role = status::role(&it.status().await?, peer);
+    print(&role.expect("the peer is one of the configuration's"));
     Ok(())
 }
 
-pub(super) async fn cstate(place: &Place, target: &Target) -> Result<(), Failure> {
-    let configuration = place.load()?;
-    for resource in target.resources(&configuration)? {
-        print(&status::cstate(&fetch(place, resource).await?));
-    }
+pub(super) async fn cstate(it: &Subject) -> Result<(), Failure> {
+    print(&status::cstate(&it.status().await?));
     Ok(())
 }
 
 /// Of a resource that does not run, what the metadata says.
-pub(super) async fn dstate(place: &Place, target: &Target) -> Result<(), Failure> {
-    let configuration = place.load()?;
-    for resource in target.resources(&configuration)? {
-        let volume = target.volume(resource)?;
-        match fetch(place, resource).await {
-            Ok(status) => print(&status::dstate(&status, volume)),
-            Err(ClientError::NotRunning { .. }) => {
-                for volume in target.volumes(resource)? {
-                    let state = match volume.disk {
-                        Some(_) => meta::disk_state(&meta::read_volume(volume)?),
-                        None => DiskState::Diskless,
-                    };
-                    let peers = resource.peers.iter().map(|_| format!("/{}", DiskState::DUnknown));
-                    print(&format!("{state}{}\n", peers.collect::<String>()));
-                }
+pub(super) async fn dstate(it: &Subject) -> Result<(), Failure> {
+    let volume = it.volume()?;
+    match it.status().await {
+        Ok(status) => print(&status::dstate(&status, volume)),
+        Err(ClientError::NotRunning { .. }) => {
+            for volume in it.volumes()? {
+                let state = match volume.disk {
+                    Some(_) => meta::disk_state(&meta::read_volume(volume)?),
+                    None => "Diskless",
+                };
+                print(&format!("{state}{}\n", "/DUnknown".repeat(it.resource.peers.len())));
             }
-            Err(error) => return Err(error.into()),
         }
+        Err(error) => return Err(error.into()),
     }
     Ok(())
 }
 
+pub(super) async fn get_gi(it: &Subject) -> Result<(), Failure> {
+    gi(it, status::get_gi).await
+}
+
+pub(super) async fn show_gi(it: &Subject) -> Result<(), Failure> {
+    gi(it, status::show_gi).await
+}
+
 /// A line, or a legend, for each volume and peer.
-pub(super) async fn gi(
-    place: &Place,
-    target: &Target,
-    text: fn(&GenerationIds) -> String,
-) -> Result<(), Failure> {
-    let configuration = place.load()?;
-    for resource in target.resources(&configuration)? {
-        let client = Client::new(&place.run_dir(), &resource.name);
-        let running: Vec<VolumeGenerations> = match client.page("/generations").await {
-            Ok(all) => all,
-            Err(ClientError::NotRunning { .. }) => Vec::new(),
-            Err(error) => return Err(error.into()),
-        };
-        for volume in target.volumes(resource)? {
-            for peer in target.peers(resource)? {
-                let found = running
-                    .iter()
-                    .find(|one| one.volume == volume.number && one.peer == peer.name)
-                    .map(|one| one.ids.clone());
-                let ids = match found {
-                    Some(ids) => Some(ids),
-                    // Not attached: the disk says it.
-                    None => meta::generations(&meta::read_volume(volume)?, peer.node_id),
-                };
-                let ids = ids.ok_or_else(|| {
-                    let (number, name) = (volume.number, &peer.name);
-                    let text = format!("the metadata of volume {number} knows no peer `{name}`");
-                    Failure::new(code::CONFIGURATION, text)
-                })?;
-                print(&text(&ids));
-            }
+async fn gi(it: &Subject, text: fn(&GenerationIds) -> String) -> Result<(), Failure> {
+    let mut running: Vec<VolumeGenerations> = match it.client.page("/generations").await {
+        Ok(all) => all,
+        Err(ClientError::NotRunning { .. }) => Vec::new(),
+        Err(error) => return Err(error.into()),
+    };
+    for volume in it.volumes()? {
+        for peer in it.peers()? {
+            let is_it = |one: &mut VolumeGenerations| {
+                (one.volume, &one.peer) == (volume.number, &peer.name)
+            };
+            let ids = match running.extract_if(.., is_it).next() {
+                Some(found) => Some(found.ids),
+                // Not attached: the disk says it.
+                None => meta::generations(&meta::read_volume(volume)?, peer.node_id),
+            };
+            let ids = ids.ok_or_else(|| {
+                let (number, name) = (volume.number, &peer.name);
+                let text = format!("the metadata of volume {number} knows no peer `{name}`");
+                Failure::new(code::CONFIGURATION, text)
+            })?;
+            print(&text(&ids));
         }
     }
     Ok(())
 }
 
 pub(super) fn dump(place: &Place, target: Option<&Target>) -> Result<(), Failure> {
-    let configuration: Configuration = place.load()?;
+    let configuration = place.load()?;
     match target.filter(|target| !target.is_all()) {
         None => print(&config::dump(&configuration)),
         Some(target) => {
-            for resource in target.whole()?.resources(&configuration)? {
+            for resource in target.resources(&configuration)? {
                 print(&config::dump_resource(resource));
             }
         }

@@ -1,13 +1,15 @@
 //! What a command is for: `RESOURCE`, `RESOURCE/VOLUME`, `RESOURCE:PEER`, `RESOURCE:PEER/VOLUME` or
 //! `all`.
 
-use super::{Failure, code};
+use super::{Failure, Place, code};
+use crate::client::{Client, ClientError};
 use crate::config::{Configuration, Host, Resource, Volume};
+use crate::status::Status;
 use std::str::FromStr;
 
 /// A target as it was typed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Target {
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Target {
     /// `None`: all resources.
     resource: Option<String>,
     peer: Option<String>,
@@ -38,6 +40,15 @@ impl FromStr for Target {
     }
 }
 
+/// For a command that acts on whole resources: more than that must not be named.
+pub(super) fn whole(text: &str) -> Result<Target, String> {
+    let target: Target = text.parse()?;
+    match (&target.peer, target.volume) {
+        (None, None) => Ok(target),
+        _ => Err("this command acts on a whole resource: name the resource alone".to_owned()),
+    }
+}
+
 impl Target {
     /// The resources meant.
     pub(super) fn resources<'a>(
@@ -59,22 +70,33 @@ impl Target {
     pub(super) fn is_all(&self) -> bool {
         self.resource.is_none()
     }
+}
 
-    /// For a command that acts on whole resources: more than that must not be named.
-    pub(super) fn whole(&self) -> Result<&Self, Failure> {
-        if self.volume.is_some() || self.peer.is_some() {
-            let text = "this command acts on a whole resource: name the resource alone";
-            return Err(Failure::new(code::USAGE, text));
-        }
-        Ok(self)
+/// One resource a command is for, as it was named.
+pub(crate) struct Subject {
+    pub(crate) place: Place,
+    pub(crate) resource: Resource,
+    pub(crate) client: Client,
+    target: Target,
+}
+
+impl Subject {
+    pub(crate) fn new(place: &Place, target: &Target, resource: &Resource) -> Self {
+        let client = Client::new(&place.run_dir(), &resource.name);
+        Self { place: place.clone(), resource: resource.clone(), client, target: target.clone() }
     }
 
-    /// The volume that was named, if it is one of `resource`'s.
-    pub(super) fn volume(&self, resource: &Resource) -> Result<Option<u16>, Failure> {
-        let known = |number| resource.me.volumes.iter().any(|volume| volume.number == number);
-        match self.volume {
+    /// What the daemon says.
+    pub(crate) async fn status(&self) -> Result<Status, ClientError> {
+        self.client.page("/status").await
+    }
+
+    /// The volume that was named, if it is one of the resource's.
+    pub(super) fn volume(&self) -> Result<Option<u16>, Failure> {
+        let known = |number| self.resource.me.volumes.iter().any(|volume| volume.number == number);
+        match self.target.volume {
             Some(number) if !known(number) => {
-                let text = format!("resource `{}` has no volume {number}", resource.name);
+                let text = format!("resource `{}` has no volume {number}", self.resource.name);
                 Err(Failure::new(code::CONFIGURATION, text))
             }
             volume => Ok(volume),
@@ -82,27 +104,33 @@ impl Target {
     }
 
     /// The volumes meant.
-    pub(super) fn volumes<'a>(&self, resource: &'a Resource) -> Result<Vec<&'a Volume>, Failure> {
-        let named = self.volume(resource)?;
-        let volumes = resource.me.volumes.iter();
+    pub(super) fn volumes(&self) -> Result<Vec<&Volume>, Failure> {
+        let named = self.volume()?;
+        let volumes = self.resource.me.volumes.iter();
         Ok(volumes.filter(|volume| named.is_none_or(|number| volume.number == number)).collect())
     }
 
+    /// The volumes meant that have a disk, and the one that was named in any case.
+    pub(super) fn disks(&self) -> Result<Vec<&Volume>, Failure> {
+        let is_named = self.volume()?.is_some();
+        Ok(self.volumes()?.into_iter().filter(|v| is_named || v.disk.is_some()).collect())
+    }
+
     /// The name of the peer, if one was named and is one.
-    pub(super) fn peer(&self, resource: &Resource) -> Result<Option<&str>, Failure> {
-        if let Some(name) = &self.peer
-            && !resource.peers.iter().any(|peer| peer.name == *name)
+    pub(super) fn peer(&self) -> Result<Option<&str>, Failure> {
+        if let Some(name) = &self.target.peer
+            && !self.resource.peers.iter().any(|peer| peer.name == *name)
         {
-            let text = format!("resource `{}` has no peer `{name}`", resource.name);
+            let text = format!("resource `{}` has no peer `{name}`", self.resource.name);
             return Err(Failure::new(code::CONFIGURATION, text));
         }
-        Ok(self.peer.as_deref())
+        Ok(self.target.peer.as_deref())
     }
 
     /// The peers meant: the one that was named, else all.
-    pub(super) fn peers<'a>(&self, resource: &'a Resource) -> Result<Vec<&'a Host>, Failure> {
-        let named = self.peer(resource)?;
-        let peers = resource.peers.iter();
+    pub(super) fn peers(&self) -> Result<Vec<&Host>, Failure> {
+        let named = self.peer()?;
+        let peers = self.resource.peers.iter();
         Ok(peers.filter(|peer| named.is_none_or(|name| peer.name == name)).collect())
     }
 }

@@ -1,14 +1,13 @@
 //! `wait-connect`, `wait-sync`: 0 when it is reached, also when an operator must act first (said on
 //! stderr), 5 when the time is over.
 
-use super::target::Target;
-use super::{Failure, Place, code};
-use crate::client::Client;
+use super::target::Subject;
+use super::{Failure, Place, Whole, code};
 
 #[derive(clap::Args)]
 pub(super) struct Options {
-    #[arg(value_name = "RESOURCE | all")]
-    target: Target,
+    #[command(flatten)]
+    on: Whole,
     /// Seconds to wait at most; 0: for ever.
     #[arg(long, short, default_value_t = 0.0, value_parser = seconds)]
     timeout: f64,
@@ -22,26 +21,24 @@ fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
-pub(super) async fn wait(place: &Place, options: Options, what: &str) -> Result<(), Failure> {
-    let configuration = place.load()?;
-    for resource in options.target.whole()?.resources(&configuration)? {
-        let name = &resource.name;
-        let client = Client::new(&place.run_dir(), name);
-        match client.wait(what, options.timeout).await?.as_str() {
-            "timed-out" => {
-                let seconds = options.timeout;
-                let text =
-                    format!("{name}: not in {seconds} s; next: polluxadm status {name} says why");
-                return Err(Failure::new(code::TIMED_OUT, text));
-            }
-            "stand-alone" => {
-                eprintln!(
-                    "{name}: a connection stands alone, which no wait changes; next: polluxadm \
-                     status {name} says why"
-                );
-            }
-            _ => {}
+pub(super) async fn wait(place: &Place, options: &Options, what: &str) -> Result<(), Failure> {
+    place.each(&options.on.target, async |it| wait_one(it, options.timeout, what).await).await
+}
+
+async fn wait_one(it: &Subject, seconds: f64, what: &str) -> Result<(), Failure> {
+    let name = &it.resource.name;
+    let why = format!("next: polluxadm status {name} says why");
+    match it.client.wait(what, seconds).await?.as_str() {
+        "timed-out" => {
+            return Err(Failure::new(
+                code::TIMED_OUT,
+                format!("{name}: not in {seconds} s; {why}"),
+            ));
         }
+        "stand-alone" => {
+            eprintln!("{name}: a connection stands alone, which no wait changes; {why}");
+        }
+        _ => {}
     }
     Ok(())
 }

@@ -5,12 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
-use super::options::{self, Support, Value};
+use super::options::{self, Row, Value};
 use super::place::{ConfigError, Place, Warning};
 use super::statement::Statement;
-use super::{HOSTS_MAX, Listen, MetaDisk, VOLUMES_MAX};
+use super::{Listen, VOLUMES_MAX};
 
 /// How specific a statement is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,8 +53,6 @@ pub(super) type Options = BTreeMap<(&'static str, &'static str), Slot<Value>>;
 pub(super) struct Draft {
     pub(super) options: Options,
     pub(super) nbd: Vec<Slot<Listen>>,
-    pub(super) node_id: Option<Slot<u8>>,
-    pub(super) address: Option<Slot<SocketAddr>>,
     pub(super) volumes: BTreeMap<u16, VolumeDraft>,
 }
 
@@ -67,32 +64,28 @@ pub(super) struct VolumeDraft {
     /// In `volume N { }`, not as lines of the resource or host itself.
     is_explicit: bool,
     pub(super) options: Options,
-    pub(super) device: Option<Slot<(Option<String>, u32)>>,
-    pub(super) disk: Option<Slot<Option<PathBuf>>>,
-    pub(super) meta_disk: Option<Slot<MetaDisk>>,
 }
 
-/// True if `name` is one of the `words`, which are parted by blanks.
-fn is_word(name: &str, words: &str) -> bool {
-    words.split(' ').any(|word| word == name)
-}
-
-/// What to say of a keyword that may not stand where it stands.
-pub(super) fn unknown(at: &Statement, inside: &str, allowed: &str) -> ConfigError {
+/// What to say of a keyword that may not stand where it stands. `known` may, and the `useful` ones
+/// are named; both are parted by blanks.
+pub(super) fn unknown(at: &Statement, inside: &str, known: &str, useful: &str) -> ConfigError {
     let name = at.name();
-    let why = match name {
-        "include" => "stands at the top level only, outside of all braces",
-        "floating" => {
+    let home = options::rows().find(|row| row.name == name && at.body.is_none());
+    let why = match (name, home) {
+        ("include", _) => "stands at the top level only, outside of all braces",
+        ("floating", _) => {
             "is not supported: name each host, `on NAME { address ...; }`, as `uname -n` prints it \
              there"
         }
-        "stacked-on-top-of" => "is not supported: resources do not stack",
-        "template-file" => "is not supported: write what that file holds into `common`",
-        "path" => "is not supported: each host has one address, in its `on` section",
-        "tls" => "is not supported yet: NBD is served without encryption",
-        _ => match options::closest(name, allowed.split(' ')) {
+        ("stacked-on-top-of", _) => "is not supported: resources do not stack",
+        ("template-file", _) => "is not supported: write what that file holds into `common`",
+        ("path", _) => "is not supported: each host has one address, in its `on` section",
+        ("tls", _) => "is not supported yet: NBD is served without encryption",
+        (_, Some(row)) => &format!("is not known {inside}: move it to `{}`", row.section),
+        _ => match options::closest(name, known.split(' ')) {
             Some(near) => &format!("is not known {inside}: did you mean `{near}`?"),
-            None => &format!("is not known {inside}: allowed: {}", allowed.replace(' ', ", ")),
+            None if useful.is_empty() => &format!("is not known {inside}: delete it"),
+            None => &format!("is not known {inside}: allowed: {}", useful.replace(' ', ", ")),
         },
     };
     at.error(format!("`{name}` {why}"))
@@ -101,19 +94,6 @@ pub(super) fn unknown(at: &Statement, inside: &str, allowed: &str) -> ConfigErro
 /// The error of saying something again where `first` says it.
 pub(super) fn twice(at: &Statement, first: &Place) -> ConfigError {
     at.error(format!("`{}`: said already at {first}: delete one", at.text()))
-}
-
-fn set<T>(
-    slot: &mut Option<Slot<T>>,
-    at: &Statement,
-    level: Level,
-    value: T,
-) -> Result<(), ConfigError> {
-    let place = at.place.clone();
-    match slot.replace(Slot { value, place, level }) {
-        Some(first) if first.level == level => Err(twice(at, &first.place)),
-        _ => Ok(()),
-    }
 }
 
 impl Draft {
@@ -125,30 +105,27 @@ impl Draft {
         warnings: &mut Vec<Warning>,
     ) -> Result<(), ConfigError> {
         let name = at.name();
-        if !is_word(name, level.keywords()) {
+        let keywords = level.keywords();
+        if !keywords.split(' ').any(|word| word == name) {
             let inside = format!("in `{level:?}`").to_lowercase();
-            return Err(unknown(at, &inside, level.keywords()));
+            return Err(unknown(at, &inside, keywords, keywords));
         }
+        let is_line = at.body.is_none() && matches!(level, Level::Resource | Level::On);
         match name {
-            "protocol" => option("net", at, level, &mut self.options, warnings)?,
-            "disk" if at.body.is_none() && matches!(level, Level::Resource | Level::On) => {
-                self.volume(0, false, at, level)?.line(at, level)?;
+            "protocol" => option("net", at, level, &mut self.options, warnings),
+            "node-id" | "address" => option("on", at, level, &mut self.options, warnings),
+            "device" | "meta-disk" | "flexible-meta-disk" | "disk" if is_line => {
+                let volume = self.volume(0, false, at, level)?;
+                option("volume", at, level, &mut volume.options, warnings)
             }
             "net" | "disk" | "options" | "startup" | "handlers" => {
-                for inner in at.plain_section()? {
-                    option(name, inner, level, &mut self.options, warnings)?;
-                }
+                section(at, level, &mut self.options, warnings)
             }
-            "proxy" => warnings.push(at.place.warning("`proxy` is not supported; it is ignored")),
-            "nbd" => self.nbd(at, level)?,
-            "node-id" => {
-                let word = at.value("node-id 0;")?;
-                let id = word.parse().ok().filter(|id| usize::from(*id) < HOSTS_MAX);
-                let allowed =
-                    || at.error(format!("`node-id {word}`: allowed: 0..{}", HOSTS_MAX - 1));
-                set(&mut self.node_id, at, level, id.ok_or_else(allowed)?)?;
+            "proxy" => {
+                warnings.push(at.place.warning("`proxy` is not supported; it is ignored"));
+                Ok(())
             }
-            "address" => set(&mut self.address, at, level, address(at)?)?,
+            "nbd" => self.nbd(at, level),
             "volume" => {
                 let number = match at.values() {
                     [number] => number.parse().ok().filter(|number| *number < u16::MAX),
@@ -159,22 +136,24 @@ impl Draft {
                 })?;
                 let volume = self.volume(number, true, at, level)?;
                 for inner in at.section()? {
-                    volume.take(inner, level, warnings)?;
+                    match inner.name() {
+                        "disk" if inner.body.is_some() => {
+                            section(inner, level, &mut volume.options, warnings)?;
+                        }
+                        _ => option("volume", inner, level, &mut volume.options, warnings)?,
+                    }
                 }
+                Ok(())
             }
-            "device" | "meta-disk" | "flexible-meta-disk" => {
-                self.volume(0, false, at, level)?.line(at, level)?;
-            }
-            _ => unreachable!("`{name}` opens a level of its own, which `meant` takes apart"),
+            _ => Err(at.error(format!("`{name}` is no section: write `{name} ...;`"))),
         }
-        Ok(())
     }
 
     fn nbd(&mut self, at: &Statement, level: Level) -> Result<(), ConfigError> {
         self.nbd.retain(|listen| listen.level == level);
         for inner in at.plain_section()? {
             if inner.name() != "listen" {
-                return Err(unknown(inner, "in `nbd`", "listen"));
+                return Err(unknown(inner, "in `nbd`", "listen", "listen"));
             }
             let text = inner.plain_values()?.concat();
             let value = match text.parse::<SocketAddr>() {
@@ -220,9 +199,6 @@ impl Draft {
             level,
             is_explicit,
             options: Options::new(),
-            device: None,
-            disk: None,
-            meta_disk: None,
         });
         if is_explicit && !is_new && volume.level == level {
             return Err(twice(at, &volume.place));
@@ -232,131 +208,42 @@ impl Draft {
     }
 }
 
-impl VolumeDraft {
-    fn take(
-        &mut self,
-        at: &Statement,
-        level: Level,
-        warnings: &mut Vec<Warning>,
-    ) -> Result<(), ConfigError> {
-        match at.name() {
-            "disk" if at.body.is_some() => {
-                for inner in at.plain_section()? {
-                    option("disk", inner, level, &mut self.options, warnings)?;
-                }
-                Ok(())
-            }
-            "device" | "disk" | "meta-disk" | "flexible-meta-disk" => self.line(at, level),
-            name if options::find("volume", name).is_ok() => {
-                option("volume", at, level, &mut self.options, warnings)
-            }
-            _ => Err(unknown(
-                at,
-                "in `volume`",
-                "device disk meta-disk flexible-meta-disk max-bio-size block-size discard-granularity \
- diskless tiebreaker",
-            )),
-        }
-    }
-
-    fn line(&mut self, at: &Statement, level: Level) -> Result<(), ConfigError> {
-        match at.name() {
-            "device" => set(&mut self.device, at, level, device(at)?),
-            "disk" => {
-                let disk = match at.value("disk /dev/vg/name;")? {
-                    "none" => None,
-                    disk => Some(path(at, disk)?),
-                };
-                set(&mut self.disk, at, level, disk)
-            }
-            name => {
-                let meta_disk = match at.value("meta-disk internal;")? {
-                    "internal" if name == "meta-disk" => MetaDisk::Internal,
-                    place => MetaDisk::External(path(at, place)?),
-                };
-                set(&mut self.meta_disk, at, level, meta_disk)
-            }
-        }
-    }
+/// Takes all options of a section, which has the name of theirs.
+pub(super) fn section(
+    at: &Statement,
+    level: Level,
+    options: &mut Options,
+    warnings: &mut Vec<Warning>,
+) -> Result<(), ConfigError> {
+    let mut inner = at.plain_section()?.iter();
+    inner.try_for_each(|inner| option(at.name(), inner, level, options, warnings))
 }
 
 /// Reads one option and says what Pollux does not do of it.
-pub(super) fn option(
+fn option(
     section: &str,
     at: &Statement,
     level: Level,
     options: &mut Options,
     warnings: &mut Vec<Warning>,
 ) -> Result<(), ConfigError> {
-    let row = options::find(section, at.name()).map_err(|message| at.error(message))?;
-    let (value, note) = row.read(at.plain_values()?).map_err(|message| at.error(message))?;
-    let (name, default) = (row.name, row.default);
-    let said = match row.support {
-        Support::NotYet => {
-            Some(format!("`{name}` is known to DRBD but not yet honoured by Pollux; it is ignored"))
-        }
-        Support::Always | Support::Only if row.default_value().as_ref() == Some(&value) => None,
-        Support::Always => {
-            Some(format!("`{name}` is ignored: Pollux always behaves as `{name} {default};` says"))
-        }
-        Support::Only => {
-            return Err(at.error(format!(
-                "`{name}` is not supported yet, and to ignore it would be dangerous: write \
-                 `{name} {default};`"
-            )));
-        }
-        Support::Honoured => None,
+    let Some(row) = options::find(section, at.name()) else {
+        let names = |is_wanted: fn(&Row) -> bool| {
+            options::rows_of(section)
+                .filter(is_wanted)
+                .map(|row| row.name)
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        let inside = format!("in `{section}`");
+        return Err(unknown(at, &inside, &names(|_| true), &names(Row::is_honoured)));
     };
-    warnings.extend(said.into_iter().chain(note).map(|message| at.place.warning(message)));
-    let mut slot = options.remove(&(row.section, name));
-    set(&mut slot, at, level, value)?;
-    options.extend(slot.map(|slot| ((row.section, name), slot)));
-    Ok(())
-}
-
-/// `[ipv4|ipv6] IP:PORT`
-fn address(at: &Statement) -> Result<SocketAddr, ConfigError> {
-    let words = at.plain_values()?;
-    let (family, rest) = match words.first().map(String::as_str) {
-        Some(family @ ("ipv4" | "ipv6")) => (family, &words[1..]),
-        _ => ("", words),
-    };
-    let is_usable = |a: &SocketAddr| {
-        let is_family = if a.is_ipv4() { "ipv4" } else { "ipv6" };
-        a.port() != 0 && !a.ip().is_unspecified() && (family.is_empty() || family == is_family)
-    };
-    rest.concat().parse().ok().filter(is_usable).ok_or_else(|| {
-        at.error(format!(
-            "`{}`: an IP address the peer can reach, and a port: write `address \
-             10.7.0.1:7020;` or `address ipv6 [fd00::1]:7020;`",
-            at.text()
-        ))
-    })
-}
-
-/// `minor N`, `NAME minor N` or `/dev/drbdN`
-fn device(at: &Statement) -> Result<(Option<String>, u32), ConfigError> {
-    let words: Vec<&str> = at.plain_values()?.iter().map(String::as_str).collect();
-    let (name, minor) = match words[..] {
-        ["minor", minor] => (None, minor),
-        [name, "minor", minor] => (Some(name), minor),
-        [name] => (Some(name), name.strip_prefix("/dev/drbd").unwrap_or("")),
-        _ => (None, ""),
-    };
-    // As many as the kernel has.
-    let minor = minor.parse().ok().filter(|minor| *minor < 1 << 20);
-    minor.map(|minor| (name.map(str::to_owned), minor)).ok_or_else(|| {
-        at.error(format!(
-            "`{}`: write `device minor 0;` or `device /dev/nbd0 minor 0;` (0..1048575)",
-            at.text()
-        ))
-    })
-}
-
-/// Absolute, because the daemon does not run where the operator typed.
-fn path(at: &Statement, text: &str) -> Result<PathBuf, ConfigError> {
-    match text.strip_prefix('/') {
-        Some(_) => Ok(PathBuf::from(text)),
-        None => Err(at.error(format!("`{} {text}`: write the whole path, from `/` on", at.name()))),
+    let read = row.read(at.plain_values()?, &at.values_text());
+    let (value, notes) = read.map_err(|message| at.error(message))?;
+    warnings.extend(notes.into_iter().map(|note| at.place.warning(note)));
+    let slot = Slot { value, place: at.place.clone(), level };
+    match options.insert((row.section, row.name), slot) {
+        Some(first) if first.level == level => Err(twice(at, &first.place)),
+        _ => Ok(()),
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::{self, Display, Write};
 use std::path::Path;
 
 use super::token::is_bare;
-use super::{Configuration, Host, Listen, MetaDisk, Resource};
+use super::{Configuration, Host, Listen, MetaDisk, Resource, Settings};
 
 /// A word as the grammar wants it: in quotes if it needs them.
 struct Quoted<'a>(&'a str);
@@ -49,11 +49,12 @@ impl Writer {
     }
 
     /// A section of options, if any of them differs from the default.
-    fn options(&mut self, name: &str, texts: &[(&str, String)]) {
+    fn options(&mut self, name: &str, settings: &Settings) {
+        let texts: Vec<_> = settings.texts().collect();
         if !texts.is_empty() {
             self.section(name, |w| {
                 for (name, text) in texts {
-                    w.line(format_args!("{name} {};", Quoted(text)));
+                    w.line(format_args!("{name} {};", Quoted(&text)));
                 }
             });
         }
@@ -63,7 +64,7 @@ impl Writer {
         let (name, host, place) = (&resource.name, &resource.me.name, &resource.place);
         self.comment(&format!("resource {name} on {host}, from {place}"));
         self.section(format_args!("resource {}", Quoted(&resource.name)), |w| {
-            w.options("net", &resource.net.texts);
+            w.options("net", &resource.net);
             // In the order of node-ids, so that all nodes print the same.
             let mut hosts: Vec<&Host> = resource.peers.iter().chain([&resource.me]).collect();
             hosts.sort_by_key(|host| host.node_id);
@@ -75,7 +76,7 @@ impl Writer {
         self.section(format_args!("on {}", Quoted(&host.name)), |w| {
             w.line(format_args!("node-id {};", host.node_id));
             w.line(format_args!("address {};", host.address));
-            w.options("options", &host.options.texts);
+            w.options("options", &host.options);
             if host.nbd != [Listen::Unix] {
                 w.section("nbd", |w| {
                     for listen in &host.nbd {
@@ -100,7 +101,7 @@ impl Writer {
                         MetaDisk::Internal => w.line("meta-disk internal;"),
                         MetaDisk::External(p) => w.line(format_args!("meta-disk {};", path(p))),
                     }
-                    w.options("disk", &volume.options.texts);
+                    w.options("disk", &volume.options);
                 });
             }
         });

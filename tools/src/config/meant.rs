@@ -3,23 +3,28 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Display;
+use std::path::PathBuf;
 
-use super::draft::{Draft, Level, Options, VolumeDraft, option, twice, unknown};
+use super::draft::{Draft, Level, Options, Slot, VolumeDraft, section, twice, unknown};
+use super::options::Value;
 use super::place::{ConfigError, Place, Warning};
 use super::statement::Statement;
-use super::typed::Meant;
-use super::{HOSTS_MAX, Host, Listen, MetaDisk, RESOURCES_MAX, Resource, Volume};
+use super::{Host, Listen, MetaDisk, RESOURCES_MAX, Resource, Settings, Volume};
 
-/// Things of which a host has one each, and who claimed them first.
+/// What all resources of a configuration have in common while they are read.
 #[derive(Default)]
-struct Claims(HashMap<String, Place>);
+struct Reading {
+    warnings: Vec<Warning>,
+    /// Things of which a host or a resource has one each, and who claimed them first.
+    claims: HashMap<String, Place>,
+}
 
-impl Claims {
-    fn claim(&mut self, host: &str, what: impl Display, at: &Place) -> Result<(), ConfigError> {
-        match self.0.insert(format!("{what} of host `{host}`"), at.clone()) {
+impl Reading {
+    fn claim(&mut self, owner: &str, what: impl Display, at: &Place) -> Result<(), ConfigError> {
+        match self.claims.insert(format!("{what} of {owner}"), at.clone()) {
             None => Ok(()),
             Some(first) => Err(at.error(format!(
-                "{what} of host `{host}` is taken already at {first}: give each its own"
+                "{what} of {owner} is taken already at {first}: give each its own"
             ))),
         }
     }
@@ -31,57 +36,41 @@ pub(super) fn read(
     statements: &[Statement],
     node: &str,
 ) -> Result<(Vec<Resource>, Vec<Warning>), ConfigError> {
-    let (mut globals, mut commons): (Vec<&Statement>, Vec<_>) = (Vec::new(), Vec::new());
-    let mut names: HashMap<&str, &Place> = HashMap::new();
+    let mut reading = Reading::default();
+    let mut sections: HashMap<String, &Place> = HashMap::new();
+    let (mut ignored, mut common) = (Options::new(), Draft::default());
     let mut defined = Vec::new();
     for at in statements {
         match at.name() {
             "global" if !defined.is_empty() => {
                 return Err(at.error("`global` must stand before the first resource: move it up"));
             }
-            "global" => globals.push(at),
-            "common" => commons.push(at),
-            "resource" => {
-                let name = name(at)?;
-                if let Some(first) = names.insert(name, &at.place) {
-                    return Err(twice(at, first));
+            "global" => section(at, Level::Common, &mut ignored, &mut reading.warnings)?,
+            "common" => {
+                for inner in at.plain_section()? {
+                    common.take(inner, Level::Common, &mut reading.warnings)?;
                 }
-                if defined.len() == RESOURCES_MAX {
-                    return Err(at.error(format!("more than {RESOURCES_MAX} resources")));
-                }
-                defined.push((name, at));
             }
+            "resource" if defined.len() == RESOURCES_MAX => {
+                return Err(at.error(format!("more than {RESOURCES_MAX} resources")));
+            }
+            "resource" => defined.push((name(at)?, at)),
             // There is no module whose version could matter.
-            other if other.starts_with("require-drbd-module-version-") => {}
+            other if other.starts_with("require-drbd-module-version-") => continue,
             _ => {
-                return Err(unknown(at, "at the top level", "global common resource include skip"));
+                let known = "global common resource include skip";
+                return Err(unknown(at, "at the top level", known, known));
             }
         }
-    }
-    let mut warnings = Vec::new();
-    for sections in [&globals, &commons] {
-        if let [first, second, ..] = sections[..] {
-            return Err(twice(second, &first.place));
+        if let Some(first) = sections.insert(at.text(), &at.place) {
+            return Err(twice(at, first));
         }
     }
-    let mut ignored = Options::new();
-    for at in globals {
-        for inner in at.plain_section()? {
-            option("global", inner, Level::Common, &mut ignored, &mut warnings)?;
-        }
-    }
-    let mut common = Draft::default();
-    for at in commons {
-        for inner in at.plain_section()? {
-            common.take(inner, Level::Common, &mut warnings)?;
-        }
-    }
-    let mut claims = Claims::default();
     let mut resources = Vec::new();
     for (name, at) in defined {
-        resources.extend(resource(name, at, &common, node, &mut claims, &mut warnings)?);
+        resources.extend(resource(name, at, &common, node, &mut reading)?);
     }
-    Ok((resources, warnings))
+    Ok((resources, reading.warnings))
 }
 
 /// The name stands in paths and URLs, and in `RESOURCE/VOLUME` and `RESOURCE:PEER`.
@@ -105,52 +94,48 @@ fn resource(
     at: &Statement,
     common: &Draft,
     node: &str,
-    claims: &mut Claims,
-    warnings: &mut Vec<Warning>,
+    reading: &mut Reading,
 ) -> Result<Option<Resource>, ConfigError> {
     let is_connection = |s: &&Statement| matches!(s.name(), "connection" | "connection-mesh");
     let (sections, others): (Vec<_>, Vec<_>) = at.section()?.iter().partition(|s| s.name() == "on");
     let mut draft = common.clone();
     for inner in others.iter().filter(|s| !is_connection(s)) {
-        draft.take(inner, Level::Resource, warnings)?;
+        draft.take(inner, Level::Resource, &mut reading.warnings)?;
     }
     let named: Vec<&str> = sections.iter().flat_map(|on| on.values()).map(String::as_str).collect();
     for at in others.into_iter().filter(is_connection) {
         let mut joined = draft.clone();
-        connection(at, &named, &mut joined, warnings)?;
+        connection(at, &named, &mut joined, &mut reading.warnings)?;
         // With more hosts, one connection does not speak for all of them.
         if named.len() <= 2 {
             draft = joined;
         }
     }
-    let mut hosts: Vec<(Host, &Place)> = Vec::new();
+    let mut hosts: Vec<Host> = Vec::new();
     for on in sections {
         let mut draft = draft.clone();
         for inner in on.section()? {
-            draft.take(inner, Level::On, warnings)?;
+            draft.take(inner, Level::On, &mut reading.warnings)?;
         }
         if on.values().is_empty() {
             return Err(on.error("`on` needs the name of a host: write `on NAME { ... }`"));
         }
-        for name in on.values() {
-            let host = host(name, on, &draft, claims)?;
-            hosts.iter().try_for_each(|(other, _)| check_pair(other, &host, &on.place))?;
-            hosts.push((host, &on.place));
-            if hosts.len() > HOSTS_MAX {
-                return Err(on.error(format!("more than {HOSTS_MAX} hosts in one resource")));
-            }
+        for host in on.values() {
+            let host = self::host(name, host, on, &draft, reading)?;
+            hosts.first().map_or(Ok(()), |first| check_pair(first, &host, &on.place))?;
+            hosts.push(host);
         }
     }
     let Some(mine) = named.iter().position(|host| *host == node) else {
         let named = if named.is_empty() { "no host".to_owned() } else { named.join(", ") };
-        warnings.push(at.place.warning(format!(
+        reading.warnings.push(at.place.warning(format!(
             "resource `{name}` is ignored: it is on {named}, not on this host, `{node}`: write its \
              name as `uname -n` prints it, or give --node"
         )));
         return Ok(None);
     };
     match named.len() {
-        1 => warnings.push(at.place.warning(format!(
+        1 => reading.warnings.push(at.place.warning(format!(
             "resource `{name}` is not mirrored: it has one `on` section, write a second"
         ))),
         2 => {}
@@ -169,13 +154,20 @@ fn resource(
              write `shared-secret \"...\";` beside it"
         )));
     }
-    let (me, _) = hosts.remove(mine);
+    let me = hosts.remove(mine);
+    let waits: BTreeSet<_> = me.volumes.iter().map(|v| v.options.flag("flush-peer")).collect();
+    if waits.len() > 1 {
+        reading.warnings.push(at.place.warning(format!(
+            "`flush-peer no` has no effect in `{name}`: a FLUSH is one for all volumes, and waits if \
+             one of them says so"
+        )));
+    }
     Ok(Some(Resource {
         name: name.to_owned(),
         place: at.place.clone(),
-        net: Meant(&[&draft.options]).net(),
+        net: Settings::new("net", &[&draft.options]),
         me,
-        peers: hosts.into_iter().map(|(host, _)| host).collect(),
+        peers: hosts,
     }))
 }
 
@@ -218,21 +210,31 @@ fn connection(
 }
 
 fn host(
+    resource: &str,
     name: &str,
     on: &Statement,
     draft: &Draft,
-    claims: &mut Claims,
+    reading: &mut Reading,
 ) -> Result<Host, ConfigError> {
     let missing =
         |what, example| on.error(format!("`on {name}` has no `{what}`: write `{example}` into it"));
-    let node_id = draft.node_id.as_ref().ok_or_else(|| missing("node-id", "node-id 0;"))?.value;
-    let address = draft.address.as_ref();
-    let address = address.ok_or_else(|| missing("address", "address 10.7.0.1:7020;"))?;
-    claims.claim(name, format!("address {}", address.value), &address.place)?;
+    let said = |name| draft.options.get(&("on", name));
+    let Some(Slot { value: Value::Number(node_id), place, .. }) = said("node-id") else {
+        return Err(missing("node-id", "node-id 0;"));
+    };
+    let owner = format!("resource `{resource}`");
+    reading.claim(&owner, format!("`on {name}`"), &on.place)?;
+    reading.claim(&owner, format!("node-id {node_id}"), place)?;
+    let Some(Slot { value: Value::Address(address), place, .. }) = said("address") else {
+        return Err(missing("address", "address 10.7.0.1:7020;"));
+    };
+    reading.claim(&owner, format!("address {address}"), place)?;
+    let owner = format!("host `{name}`");
+    reading.claim(&owner, format!("address {address}"), place)?;
     let mut nbd = Vec::new();
     for listen in &draft.nbd {
         if let Listen::Tcp(address) = listen.value {
-            claims.claim(name, format!("address {address}"), &listen.place)?;
+            reading.claim(&owner, format!("address {address}"), &listen.place)?;
         }
         nbd.push(listen.value.clone());
     }
@@ -241,80 +243,78 @@ fn host(
     }
     let mut volumes = Vec::new();
     for (number, volume) in &draft.volumes {
-        volumes.push(self::volume(name, *number, volume, &draft.options, claims)?);
+        volumes.push(self::volume(&owner, *number, volume, &draft.options, reading)?);
     }
     if volumes.is_empty() {
         return Err(missing("volume", "volume 0 { device ...; disk ...; meta-disk internal; }"));
     }
     Ok(Host {
         name: name.to_owned(),
-        node_id,
-        address: address.value,
-        options: Meant(&[&draft.options]).options(),
+        node_id: u8::try_from(*node_id).expect("the table allows 0..31"),
+        address: *address,
+        options: Settings::new("options", &[&draft.options]),
         nbd,
         volumes,
     })
 }
 
 fn volume(
-    host: &str,
+    owner: &str,
     number: u16,
     draft: &VolumeDraft,
     wide: &Options,
-    claims: &mut Claims,
+    reading: &mut Reading,
 ) -> Result<Volume, ConfigError> {
     let missing = |what, example| {
-        draft
-            .place
-            .error(format!("volume {number} of host `{host}` has no `{what}`: write `{example}`"))
+        draft.place.error(format!("volume {number} of {owner} has no `{what}`: write `{example}`"))
     };
-    let device = draft.device.as_ref().ok_or_else(|| missing("device", "device minor 0;"))?;
-    let disk = draft.disk.as_ref().ok_or_else(|| missing("disk", "disk /dev/vg/name;"))?;
-    let meta_disk = match (&draft.meta_disk, &disk.value) {
-        (Some(meta_disk), Some(_)) => {
-            if let MetaDisk::External(path) = &meta_disk.value {
-                claims.claim(host, format!("disk {}", path.display()), &meta_disk.place)?;
-            }
-            meta_disk.value.clone()
+    let said = |name| draft.options.get(&("volume", name));
+    let Some(Slot { value: Value::Device(device, minor), place, .. }) = said("device") else {
+        return Err(missing("device", "device minor 0;"));
+    };
+    reading.claim(owner, format!("minor {minor}"), place)?;
+    if let Some(device) = device {
+        reading.claim(owner, format!("device {device}"), place)?;
+    }
+    // The word that is no path, and the path.
+    let mut path = |name, word: &str, example| match said(name) {
+        Some(Slot { value: Value::Text(text), .. }) if text == word => Ok(None),
+        Some(Slot { value: Value::Text(text), place, .. }) => {
+            reading.claim(owner, format!("disk {text}"), place)?;
+            Ok(Some(PathBuf::from(text)))
         }
-        (None, Some(_)) => return Err(missing("meta-disk", "meta-disk internal;")),
-        // Diskless: there is nothing that metadata could be about.
-        (_, None) => MetaDisk::Internal,
+        _ => Err(missing(name, example)),
     };
-    let (name, minor) = device.value.clone();
-    claims.claim(host, format!("minor {minor}"), &device.place)?;
-    if let Some(name) = &name {
-        claims.claim(host, format!("device {name}"), &device.place)?;
+    let disk = path("disk", "none", "disk /dev/vg/name;")?;
+    // Diskless: there is nothing that metadata could be about.
+    let meta_disk = match disk.is_some() {
+        true => path("meta-disk", "internal", "meta-disk internal;")?,
+        false => None,
+    };
+    let meta_disk = meta_disk.map_or(MetaDisk::Internal, MetaDisk::External);
+    let mut options = Settings::new("disk", &[&draft.options, wide]);
+    if options.number("size") > 0 && meta_disk == MetaDisk::Internal {
+        options.forget("size");
+        let warning = draft.place.warning(format!(
+            "`size` of volume {number} is not yet honoured with `meta-disk internal`: all of the \
+             disk is used; write `meta-disk /PATH;`"
+        ));
+        // All hosts may inherit it.
+        if disk.is_some() && !reading.warnings.contains(&warning) {
+            reading.warnings.push(warning);
+        }
     }
-    if let Some(path) = &disk.value {
-        claims.claim(host, format!("disk {}", path.display()), &disk.place)?;
-    }
-    let options = Meant(&[&draft.options, wide]).disk();
-    Ok(Volume { number, minor, device: name, disk: disk.value.clone(), meta_disk, options })
+    Ok(Volume { number, minor: *minor, device: device.clone(), disk, meta_disk, options })
 }
 
-/// Two hosts of one resource: different names, node-ids and addresses, the same volumes.
+/// Two hosts of one resource have the same volumes.
 fn check_pair(one: &Host, other: &Host, at: &Place) -> Result<(), ConfigError> {
-    let both = format!("hosts `{}` and `{}`", one.name, other.name);
-    if one.name == other.name {
-        return Err(at.error(format!("host `{}` has two `on` sections: delete one", one.name)));
-    }
-    if one.node_id == other.node_id {
-        let id = one.node_id;
-        return Err(at.error(format!("{both} both have `node-id {id}`: give each its own")));
-    }
-    if one.address == other.address {
-        let address = one.address;
-        return Err(at.error(format!("{both} both have `address {address}`: give each its own")));
-    }
     let numbers = |host: &Host| host.volumes.iter().map(|v| v.number).collect::<BTreeSet<_>>();
     let (ones, others) = (numbers(one), numbers(other));
-    if let Some(number) = ones.symmetric_difference(&others).next() {
-        let lacks = if ones.contains(number) { &other.name } else { &one.name };
-        return Err(at.error(format!(
-            "volume {number} is missing on host `{lacks}`: write `volume {number} {{ ... }}` there \
-             (with `disk none;` if it has no disk)"
-        )));
-    }
-    Ok(())
+    let Some(number) = ones.symmetric_difference(&others).next() else { return Ok(()) };
+    let lacks = if ones.contains(number) { &other.name } else { &one.name };
+    Err(at.error(format!(
+        "volume {number} is missing on host `{lacks}`: write `volume {number} {{ ... }}` there (with \
+         `disk none;` if it has no disk)"
+    )))
 }

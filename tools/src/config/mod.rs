@@ -1,9 +1,9 @@
 //! The configuration: drbd.conf's grammar in, checked and typed resources out.
 //!
 //! In layers: `token` and `statement` see words and braces, `include` joins the files, `options` is
-//! the table of all options, `said` reads the tree statement by statement (what was said), `meant`
-//! lets the levels inherit from each other and checks the whole (what is meant), `dump` writes it
-//! back. Nothing here opens a disk or a socket, or knows whether a resource runs.
+//! the table of all options, `draft` reads the tree statement by statement (what was said), `meant`
+//! lets the levels inherit from each other and checks the whole (what is meant), `settings` are the
+//! options as they count, `dump` writes it all back. Nothing here opens a disk or a socket, or knows whether a resource runs.
 
 mod draft;
 mod dump;
@@ -11,19 +11,19 @@ mod include;
 mod meant;
 mod options;
 mod place;
+mod settings;
 mod statement;
 mod token;
-mod typed;
 
 #[cfg(test)]
 mod tests;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 pub use dump::{dump, dump_resource};
 pub use place::{ConfigError, Place, Warning};
+pub use settings::Settings;
 
 /// Most resources in one configuration.
 pub const RESOURCES_MAX: usize = 1024;
@@ -51,8 +51,8 @@ pub struct Resource {
     pub name: String,
     /// Where it is defined.
     pub place: Place,
-    /// How it talks to its peers.
-    pub net: NetOptions,
+    /// How it talks to its peers: `net`.
+    pub net: Settings,
     /// This node.
     pub me: Host,
     /// The other nodes: at most one in this release.
@@ -68,8 +68,8 @@ pub struct Host {
     pub node_id: u8,
     /// Where it is reached by its peers.
     pub address: SocketAddr,
-    /// How the resource behaves there.
-    pub options: ResourceOptions,
+    /// How the resource behaves there: `options`.
+    pub options: Settings,
     /// Where its NBD server listens; at least one.
     pub nbd: Vec<Listen>,
     /// By number, at least one, the same numbers on all hosts.
@@ -89,8 +89,8 @@ pub struct Volume {
     pub disk: Option<PathBuf>,
     /// Where its metadata is.
     pub meta_disk: MetaDisk,
-    /// How its disk is used.
-    pub options: DiskOptions,
+    /// How its disk is used: `disk`.
+    pub options: Settings,
 }
 
 /// Where the metadata of a volume is.
@@ -109,101 +109,6 @@ pub enum Listen {
     Unix,
     /// A TCP address.
     Tcp(SocketAddr),
-}
-
-/// Names and values of options.
-type Texts = Vec<(&'static str, String)>;
-
-/// When a write is acknowledged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
-    /// When it is on the local disk and in the send buffer.
-    A,
-    /// When it is on the local disk and the peer has received it.
-    B,
-    /// When it is on both disks.
-    C,
-}
-
-/// The `net` options that Pollux honours.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NetOptions {
-    /// When a write is acknowledged.
-    pub protocol: Protocol,
-    /// How long a peer may take to answer a request.
-    pub timeout: Duration,
-    /// Longest pause between two attempts to connect.
-    pub connect_int: Duration,
-    /// An idle connection is probed this often.
-    pub ping_int: Duration,
-    /// How long the answer to a probe may take.
-    pub ping_timeout: Duration,
-    /// Pages of 4 KiB that requests from the peer may occupy.
-    pub max_buffers: u32,
-    /// Both nodes prove that they know it, by HMAC-SHA256.
-    pub shared_secret: Option<Secret>,
-    /// CRC-32 over the payload of every data frame.
-    pub data_integrity: bool,
-    /// What differs from the default, as it is written, for `dump`.
-    texts: Texts,
-}
-
-/// A text that `Debug` does not show.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(pub String);
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Secret(..)")
-    }
-}
-
-/// The `disk` options that Pollux honours.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DiskOptions {
-    /// What a failed disk does.
-    pub on_io_error: OnIoError,
-    /// Extents in the activity log.
-    pub al_extents: u32,
-    /// A client's FLUSH flushes the disk.
-    pub disk_flushes: bool,
-    /// A client's FLUSH waits for the peer's.
-    pub flush_peer: bool,
-    /// Bytes to use of the backing device; 0: all.
-    pub size: u64,
-    /// Bytes per second a resync may take; 0: as many as it finds.
-    pub c_max_rate: u64,
-    /// What differs from the default, as it is written, for `dump`.
-    texts: Texts,
-}
-
-/// What happens when a local disk fails.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnIoError {
-    /// The disk is given up and the peer's is used.
-    Detach,
-    /// The error is passed to the client.
-    PassOn,
-}
-
-/// The `options` that Pollux honours.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ResourceOptions {
-    /// What a request gets when no up-to-date copy can be reached.
-    pub on_no_data_accessible: OnNoData,
-    /// The first client that may write makes a Secondary Primary.
-    pub auto_promote: bool,
-    /// What differs from the default, as it is written, for `dump`.
-    texts: Texts,
-}
-
-/// What a request gets when no up-to-date copy can be reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnNoData {
-    /// An error.
-    IoError,
-    /// No answer until a copy can be reached.
-    SuspendIo,
 }
 
 impl Configuration {

@@ -2,8 +2,11 @@
 //! it yet. It is the only place that knows them, and it reads their values. What an option means to
 //! a running resource is not here.
 
-use Kind::{Choice, ChoiceOr, Flag, Number, Text};
-use Support::{Always, Honoured, NotYet, Only};
+use std::net::SocketAddr;
+
+use super::HOSTS_MAX;
+use Kind::{Address, Choice, ChoiceOr, Device, Flag, Number, Path, Text};
+use Support::{Always, Honoured, NotYet, Only, Partly};
 use Unit::{Bytes, Count, KibPerSecond, Milliseconds, Seconds, Sectors, Tenths};
 
 /// What a bare number counts. Times take no suffix; the others take K, M, G; sizes and rates also s
@@ -32,6 +35,12 @@ pub(super) enum Kind {
     ChoiceOr(&'static str, u64),
     /// Any text of at most so many bytes.
     Text(usize),
+    /// This word, or a path; absolute, because the daemon does not run where the operator typed.
+    Path(&'static str),
+    /// `[ipv4|ipv6] IP:PORT`
+    Address,
+    /// `minor N`, `NAME minor N` or `/dev/drbdN`
+    Device,
 }
 
 /// What Pollux makes of an option.
@@ -39,6 +48,8 @@ pub(super) enum Kind {
 pub(super) enum Support {
     /// Does what is written.
     Honoured,
+    /// Does what is written, but for what is said here.
+    Partly(&'static str),
     /// Ignores it, and says so.
     NotYet,
     /// Always behaves as the default says; says so if something else is written.
@@ -47,10 +58,11 @@ pub(super) enum Support {
     Only,
 }
 
-/// One option. (DRBD's peer-device options stand in `disk`.)
+/// One option, or several of the same kind. (DRBD's peer-device options stand in `disk`.)
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Row {
     pub(super) section: &'static str,
+    /// Parted by blanks in the table; what [`rows`] returns has one name.
     pub(super) name: &'static str,
     pub(super) kind: Kind,
     /// As the operator would write it; empty: unset.
@@ -64,6 +76,9 @@ pub(super) enum Value {
     Number(u64),
     Flag(bool),
     Text(String),
+    Address(SocketAddr),
+    /// The device node, if it has a name, and the minor number.
+    Device(Option<String>, u32),
 }
 
 const fn row(
@@ -82,38 +97,47 @@ const G: u64 = 1 << 30;
 
 /// Every option DRBD knows, and ours.
 #[rustfmt::skip]
-pub(super) const TABLE: &[Row] = &[
+const TABLE: &[Row] = &[
     // DRBD: yes. Pollux tells nobody.
     row("global", Always, "usage-count", Choice("yes no ask"), "no"),
     row("global", NotYet, "minor-count", Number(Count, 1, M - 1), ""),
     row("global", NotYet, "dialog-refresh", Number(Seconds, 0, 600), "1"),
-    row("global", NotYet, "disable-ip-verification", Flag, "no"),
-    row("global", NotYet, "udev-always-use-vnr", Flag, "no"),
-    row("global", NotYet, "cmd-timeout-short", Number(Seconds, 0, 900), "5"),
-    row("global", NotYet, "cmd-timeout-medium", Number(Seconds, 0, 900), "121"),
-    row("global", NotYet, "cmd-timeout-long", Number(Seconds, 0, 900), "600"),
+    row("global", NotYet, "disable-ip-verification udev-always-use-vnr", Flag, "no"),
+    row("global", NotYet, "cmd-timeout-short cmd-timeout-medium cmd-timeout-long",
+        Number(Seconds, 0, 900), ""),
+
+    // What a host and a volume cannot do without.
+    row("on", Honoured, "node-id", Number(Count, 0, HOSTS_MAX as u64 - 1), ""),
+    row("on", Honoured, "address", Address, ""),
+
+    row("volume", Honoured, "device", Device, ""),
+    row("volume", Honoured, "disk", Path("none"), ""),
+    row("volume", Honoured, "meta-disk", Path("internal"), ""),
+    row("volume", NotYet, "max-bio-size", Number(Bytes, 4 * K, M), "1M"),
+    row("volume", NotYet, "block-size", Number(Bytes, 512, 4 * K), "512"),
+    row("volume", NotYet, "discard-granularity", Number(Bytes, 0, 128 * M), ""),
+    row("volume", NotYet, "diskless", Flag, "no"),
+    row("volume", NotYet, "tiebreaker", Flag, "yes"),
 
     row("net", Honoured, "protocol", Choice("A B C"), "C"),
-    row("net", Honoured, "timeout", Number(Tenths, 1, 600), "60"),
-    row("net", Honoured, "connect-int", Number(Seconds, 1, 120), "10"),
+    row("net", Partly("it bounds the handshake; whether a peer is alive say `ping-int` and \
+        `ping-timeout`"), "timeout", Number(Tenths, 1, 600), "60"),
+    // DRBD: 10. A peer that is back is found soon, and attempts cost little.
+    row("net", Honoured, "connect-int", Number(Seconds, 1, 120), "2"),
     // DRBD: 10. With ping-timeout it finds a dead peer within 2 s, not 10.5 s.
     row("net", Honoured, "ping-int", Number(Seconds, 1, 120), "1"),
     row("net", Honoured, "ping-timeout", Number(Tenths, 1, 300), "5"),
-    row("net", Honoured, "max-buffers", Number(Count, 32, 131_072), "2048"),
-    row("net", Honoured, "cram-hmac-alg", Text(63), ""),
-    row("net", Honoured, "shared-secret", Text(63), ""),
+    // DRBD: 2048. Pages of 4 KiB that writes on their way to the peer may fill.
+    row("net", Honoured, "max-buffers", Number(Count, 32, 131_072), "16384"),
+    row("net", Honoured, "cram-hmac-alg shared-secret", Text(63), ""),
     row("net", Honoured, "data-integrity-alg", Choice("crc32 crc32c"), ""),
     row("net", NotYet, "ko-count", Number(Count, 0, 200), "7"),
     row("net", NotYet, "max-epoch-size", Number(Count, 1, 20_000), "2048"),
-    row("net", NotYet, "sndbuf-size", Number(Bytes, 0, 128 * M), "0"),
-    row("net", NotYet, "rcvbuf-size", Number(Bytes, 0, 128 * M), "0"),
-    row("net", NotYet, "rdma-ctrl-sndbuf-size", Number(Bytes, 0, 128 * M), "0"),
-    row("net", NotYet, "rdma-ctrl-rcvbuf-size", Number(Bytes, 0, 128 * M), "0"),
-    row("net", NotYet, "tcp-cork", Flag, "yes"),
-    row("net", NotYet, "use-rle", Flag, "yes"),
-    row("net", NotYet, "allow-two-primaries", Flag, "no"),
-    row("net", NotYet, "allow-remote-read", Flag, "yes"),
-    row("net", NotYet, "always-asbp", Flag, "no"),
+    row("net", NotYet, "sndbuf-size rcvbuf-size rdma-ctrl-sndbuf-size rdma-ctrl-rcvbuf-size",
+        Number(Bytes, 0, 128 * M), "0"),
+    row("net", NotYet, "tcp-cork use-rle allow-remote-read", Flag, "yes"),
+    row("net", NotYet, "allow-two-primaries always-asbp csums-after-crash-only load-balance-paths",
+        Flag, "no"),
     row("net", NotYet, "after-sb-0pri", Choice("disconnect discard-younger-primary \
         discard-older-primary discard-zero-changes discard-least-changes discard-local \
         discard-remote discard-node-*"), "disconnect"),
@@ -128,52 +152,42 @@ pub(super) const TABLE: &[Row] = &[
     row("net", NotYet, "on-congestion", Choice("block pull-ahead disconnect"), "block"),
     row("net", NotYet, "congestion-fill", Number(Sectors, 0, 10 * G), "0"),
     row("net", NotYet, "congestion-extents", Number(Count, 67, 65_534), "1237"),
-    row("net", NotYet, "verify-alg", Text(63), ""),
-    row("net", NotYet, "csums-alg", Text(63), ""),
-    row("net", NotYet, "csums-after-crash-only", Flag, "no"),
+    row("net", NotYet, "verify-alg csums-alg", Text(63), ""),
     row("net", NotYet, "socket-check-timeout", Number(Tenths, 0, 300), "0"),
-    row("net", NotYet, "load-balance-paths", Flag, "no"),
     row("net", Always, "transport", Choice("tcp lb-tcp rdma"), "tcp"),
     row("net", Only, "tls", Flag, "no"),
-    row("net", NotYet, "tls-keyring", Text(255), ""),
-    row("net", NotYet, "tls-privkey", Text(255), ""),
-    row("net", NotYet, "tls-certificate", Text(255), ""),
+    row("net", NotYet, "tls-keyring tls-privkey tls-certificate", Text(255), ""),
 
-    row("disk", Honoured, "on-io-error", Choice("detach pass_on call-local-io-error"), "detach"),
+    row("disk", Always, "on-io-error", Choice("detach pass_on call-local-io-error"), "detach"),
     row("disk", Honoured, "al-extents", Number(Count, 67, 65_534), "1237"),
-    row("disk", Honoured, "disk-flushes", Flag, "yes"),
     // Ours: a client's FLUSH waits for the peer's (DESIGN 4.1). In DRBD it never does.
     row("disk", Honoured, "flush-peer", Flag, "yes"),
     row("disk", Honoured, "size", Number(Sectors, 0, G << 20), "0"),
-    // DRBD: 100 MiB/s. Resync finds its own rate and yields to applications; no cap is needed.
-    row("disk", Honoured, "c-max-rate", Number(KibPerSecond, 0, G << 12), "0"),
-    row("disk", Always, "al-updates", Flag, "yes"),
+    row("disk", Always, "al-updates disk-drain disk-flushes md-flushes", Flag, "yes"),
     row("disk", Always, "disk-barrier", Flag, "no"),
-    row("disk", Always, "disk-drain", Flag, "yes"),
-    row("disk", Always, "md-flushes", Flag, "yes"),
     row("disk", NotYet, "disk-timeout", Number(Tenths, 0, 6000), "0"),
     row("disk", NotYet, "read-balancing", Choice("prefer-local prefer-remote round-robin \
         least-pending when-congested-remote 32K-striping 64K-striping 128K-striping \
         256K-striping 512K-striping 1M-striping"), "prefer-local"),
     row("disk", NotYet, "resync-after", Text(255), ""),
     row("disk", NotYet, "rs-discard-granularity", Number(Bytes, 0, M), "0"),
-    row("disk", NotYet, "discard-zeroes-if-aligned", Flag, "yes"),
     row("disk", NotYet, "disable-write-same", Flag, "no"),
-    row("disk", NotYet, "bitmap", Flag, "yes"),
     row("disk", NotYet, "resync-rate", Number(KibPerSecond, K, G << 13), "250"),
     row("disk", NotYet, "c-plan-ahead", Number(Tenths, 0, 300), "20"),
     row("disk", NotYet, "c-delay-target", Number(Tenths, 1, 100), "10"),
     row("disk", NotYet, "c-fill-target", Number(Sectors, 0, 512 * M), "100"),
+    // DRBD: 100 MiB/s. Resync finds its own rate and yields to applications.
+    row("disk", NotYet, "c-max-rate", Number(KibPerSecond, 0, G << 12), "0"),
     row("disk", NotYet, "c-min-rate", Number(KibPerSecond, 0, G << 12), "250"),
-    row("disk", NotYet, "resync-without-replication", Flag, "yes"),
-    row("disk", NotYet, "peer-tiebreaker", Flag, "yes"),
+    row("disk", NotYet, "discard-zeroes-if-aligned bitmap resync-without-replication \
+        peer-tiebreaker", Flag, "yes"),
 
     row("options", Honoured, "on-no-data-accessible", Choice("io-error suspend-io"), "io-error"),
     row("options", Honoured, "auto-promote", Flag, "yes"),
     row("options", NotYet, "auto-promote-timeout", Number(Tenths, 0, 600), "20"),
-    row("options", NotYet, "quorum", ChoiceOr("off majority all", 32), "off"),
+    row("options", NotYet, "quorum quorum-minimum-redundancy", ChoiceOr("off majority all", 32),
+        "off"),
     row("options", NotYet, "on-no-quorum", Choice("suspend-io io-error"), "suspend-io"),
-    row("options", NotYet, "quorum-minimum-redundancy", ChoiceOr("off majority all", 32), "off"),
     row("options", NotYet, "on-suspended-primary-outdated", Choice("disconnect force-secondary"),
         "disconnect"),
     row("options", NotYet, "peer-ack-window", Number(Sectors, M, 100 * M), "4096"),
@@ -184,64 +198,50 @@ pub(super) const TABLE: &[Row] = &[
     row("options", NotYet, "cpu-mask", Text(255), ""),
     row("options", NotYet, "drbd8-api-compatibility", Flag, "no"),
 
-    row("volume", NotYet, "max-bio-size", Number(Bytes, 4 * K, M), "1M"),
-    row("volume", NotYet, "block-size", Number(Bytes, 512, 4 * K), "512"),
-    row("volume", NotYet, "discard-granularity", Number(Bytes, 0, 128 * M), ""),
-    row("volume", NotYet, "diskless", Flag, "no"),
-    row("volume", NotYet, "tiebreaker", Flag, "yes"),
-
-    row("startup", NotYet, "wfc-timeout", Number(Seconds, 0, 300_000), "0"),
-    row("startup", NotYet, "degr-wfc-timeout", Number(Seconds, 0, 300_000), "0"),
-    row("startup", NotYet, "outdated-wfc-timeout", Number(Seconds, 0, 300_000), "0"),
-    row("startup", NotYet, "wait-after-sb", Flag, "no"),
-    row("startup", NotYet, "stacked-timeouts", Flag, "no"),
+    row("startup", NotYet, "wfc-timeout degr-wfc-timeout outdated-wfc-timeout",
+        Number(Seconds, 0, 300_000), "0"),
+    row("startup", NotYet, "wait-after-sb stacked-timeouts", Flag, "no"),
     row("startup", NotYet, "become-primary-on", Text(255), ""),
 
-    row("handlers", NotYet, "fence-peer", Text(255), ""),
-    row("handlers", NotYet, "unfence-peer", Text(255), ""),
-    row("handlers", NotYet, "initial-split-brain", Text(255), ""),
-    row("handlers", NotYet, "split-brain", Text(255), ""),
-    row("handlers", NotYet, "pri-lost", Text(255), ""),
-    row("handlers", NotYet, "pri-lost-after-sb", Text(255), ""),
-    row("handlers", NotYet, "pri-on-incon-degr", Text(255), ""),
-    row("handlers", NotYet, "local-io-error", Text(255), ""),
-    row("handlers", NotYet, "before-resync-target", Text(255), ""),
-    row("handlers", NotYet, "before-resync-source", Text(255), ""),
-    row("handlers", NotYet, "after-resync-target", Text(255), ""),
-    row("handlers", NotYet, "out-of-sync", Text(255), ""),
-    row("handlers", NotYet, "quorum-lost", Text(255), ""),
-    row("handlers", NotYet, "disconnected", Text(255), ""),
-    row("handlers", NotYet, "outdate-peer", Text(255), ""),
+    row("handlers", NotYet, "fence-peer unfence-peer initial-split-brain split-brain pri-lost \
+        pri-lost-after-sb pri-on-incon-degr local-io-error before-resync-target \
+        before-resync-source after-resync-target out-of-sync quorum-lost disconnected \
+        outdate-peer", Text(255), ""),
 ];
 
-/// The row of an option, or what to say when there is none.
-pub(super) fn find(section: &str, name: &str) -> Result<&'static Row, String> {
-    let here = || TABLE.iter().filter(|row| row.section == section);
-    if let Some(row) = here().find(|row| row.name == name) {
-        return Ok(row);
-    }
-    let honoured: Vec<_> =
-        here().filter(|row| row.support == Honoured).map(|row| row.name).collect();
-    let hint = if let Some(row) = TABLE.iter().find(|row| row.name == name) {
-        format!("move it to `{}`", row.section)
-    } else if let Some(near) = closest(name, here().map(|row| row.name)) {
-        format!("did you mean `{near}`?")
-    } else if honoured.is_empty() {
-        "delete it".to_owned()
-    } else {
-        format!("Pollux has {}", honoured.join(", "))
-    };
-    Err(format!("`{name}` is no option of `{section}`: {hint}"))
+/// All options, each by itself.
+pub(super) fn rows() -> impl Iterator<Item = Row> {
+    TABLE.iter().flat_map(|row| row.name.split(' ').map(|name| Row { name, ..*row }))
+}
+
+/// The options of a section, each by itself.
+pub(super) fn rows_of(section: &str) -> impl Iterator<Item = Row> {
+    rows().filter(move |row| row.section == section)
+}
+
+/// The row of an option; an older name of it will do.
+pub(super) fn find(section: &str, name: &str) -> Option<Row> {
+    let name = if name == "flexible-meta-disk" { "meta-disk" } else { name };
+    rows_of(section).find(|row| row.name == name)
 }
 
 impl Row {
-    /// Reads what stands behind the name. The error says what was found and what is allowed; the
-    /// note, if any, how Pollux takes a value that it does not take as DRBD would.
-    pub(super) fn read(&self, words: &[String]) -> Result<(Value, Option<String>), String> {
+    /// Pollux does something of what is written.
+    pub(super) fn is_honoured(&self) -> bool {
+        matches!(self.support, Honoured | Partly(_))
+    }
+
+    /// Reads what stands behind the name, given as words and as one text. The error says what was
+    /// found and what is allowed; the notes, what Pollux does not do of it.
+    pub(super) fn read(
+        &self,
+        words: &[String],
+        text: &str,
+    ) -> Result<(Value, Vec<String>), String> {
         let name = self.name;
-        let word = match words {
-            [word] => word.as_str(),
-            [] if self.kind == Flag => "yes",
+        let word = match (words, self.kind) {
+            ([], Flag) => "yes",
+            ([_], _) | (_, Address | Device) => text,
             _ => {
                 return Err(format!(
                     "`{name}` takes one value, found {}; {} (is a `;` missing, or quotes?)",
@@ -250,32 +250,47 @@ impl Row {
                 ));
             }
         };
-        // What is wanted, what is used instead, and why.
-        let instead = |used: &str, why: &str| Some((used.to_owned(), why.to_owned()));
-        let changed = match (name, word) {
-            ("data-integrity-alg", "crc32c") => instead("crc32", "Pollux has no crc32c"),
-            ("on-io-error", "call-local-io-error") => instead("detach", "not yet honoured"),
-            ("cram-hmac-alg", word) if word != "sha256" => {
-                instead("sha256", "Pollux always uses HMAC-SHA256")
+        // What is used instead, and why.
+        let changed = match (name, self.kind) {
+            ("data-integrity-alg", _) if word == "crc32c" => {
+                Some(("crc32".to_owned(), "Pollux has no crc32c"))
             }
-            ("al-extents", word) => match (self.kind, number(Count, word)) {
-                (Number(_, min, _), Some(n)) if n < min => instead(&min.to_string(), "too small"),
-                (Number(_, _, max), Some(n)) if n > max => instead(&max.to_string(), "too large"),
+            ("cram-hmac-alg", _) if word != "sha256" => {
+                Some(("sha256".to_owned(), "Pollux always uses HMAC-SHA256"))
+            }
+            ("al-extents", Number(_, min, max)) => match number(Count, word) {
+                Some(n) if n < min => Some((min.to_string(), "too small")),
+                Some(n) if n > max => Some((max.to_string(), "too large")),
                 _ => None,
             },
             _ => None,
         };
-        let (used, note) = match changed {
-            None => (word, None),
-            Some((ref used, why)) => {
-                (used.as_str(), Some(format!("`{name} {word}`: {why}; `{name} {used}` is used")))
-            }
-        };
-        let value = self.value(used);
+        let note = changed
+            .as_ref()
+            .map(|(used, why)| format!("`{name} {word}`: {why}; `{name} {used}` is used"));
+        let value = self.value(changed.as_ref().map_or(word, |(used, _)| used));
         // Messages end in logs: no secret.
         let shown = if name == "shared-secret" { "..." } else { word };
         let value = value.ok_or_else(|| format!("`{name} {shown}`: {}", self.allowed()))?;
-        Ok((value, note))
+        let default = self.default;
+        let is_default = self.default_value().as_ref() == Some(&value);
+        let support = match self.support {
+            NotYet => Some(format!(
+                "`{name}` is known to DRBD but not yet honoured by Pollux; it is ignored"
+            )),
+            Partly(but) if !is_default => Some(format!("`{name}` is honoured in part: {but}")),
+            Always if !is_default => Some(format!(
+                "`{name}` is ignored: Pollux always behaves as `{name} {default};` says"
+            )),
+            Only if !is_default => {
+                return Err(format!(
+                    "`{name}` is not supported yet, and to ignore it would be dangerous: write \
+                     `{name} {default};`"
+                ));
+            }
+            Honoured | Partly(_) | Always | Only => None,
+        };
+        Ok((value, support.into_iter().chain(note).collect()))
     }
 
     fn value(&self, word: &str) -> Option<Value> {
@@ -288,16 +303,16 @@ impl Row {
         let within = |unit, min, max| {
             number(unit, word).filter(|n| (min..=max).contains(n)).map(Value::Number)
         };
+        let text = |is_good: bool| is_good.then(|| Value::Text(word.to_owned()));
         match self.kind {
-            Flag if among("yes no") => Some(Value::Flag(word == "yes")),
-            Flag => None,
-            Choice(words) | ChoiceOr(words, _) if among(words) => {
-                Some(Value::Text(word.to_owned()))
-            }
-            Choice(_) => None,
-            ChoiceOr(_, max) => within(Count, 1, max),
-            Text(max) => (1..=max).contains(&word.len()).then(|| Value::Text(word.to_owned())),
+            Flag => among("yes no").then(|| Value::Flag(word == "yes")),
+            Choice(words) => text(among(words)),
+            ChoiceOr(words, max) => text(among(words)).or_else(|| within(Count, 1, max)),
+            Text(max) => text((1..=max).contains(&word.len())),
+            Path(special) => text(word == special || word.starts_with('/')),
             Number(unit, min, max) => within(unit, min, max),
+            Address => address(word).map(Value::Address),
+            Device => device(word),
         }
     }
 
@@ -318,6 +333,9 @@ impl Row {
             (Value::Number(number), _) => number.to_string(),
             (Value::Flag(yes), _) => if *yes { "yes" } else { "no" }.to_owned(),
             (Value::Text(text), _) => text.clone(),
+            (Value::Address(_) | Value::Device(..), _) => {
+                unreachable!("`{}` is no option that has a text", self.name)
+            }
         }
     }
 
@@ -340,10 +358,43 @@ impl Row {
                 let text = |number| self.text(&Value::Number(number));
                 format!("{}..{}{unit_text}", text(min), text(max))
             }
+            Path(special) => return format!("write `{special}`, or the whole path, from `/` on"),
+            Address => {
+                return "an IP address the peer can reach, and a port: write `address \
+                        10.7.0.1:7020;` or `address ipv6 [fd00::1]:7020;`"
+                    .to_owned();
+            }
+            Device => {
+                return "write `device minor 0;` or `device /dev/nbd0 minor 0;` (0..1048575)"
+                    .to_owned();
+            }
         };
         let default = if self.default.is_empty() { "none" } else { self.default };
         format!("allowed: {range}; default: {default}")
     }
+}
+
+fn address(text: &str) -> Option<SocketAddr> {
+    let (family, address) = text.split_once(' ').unwrap_or(("", text));
+    let address: SocketAddr = address.parse().ok()?;
+    let is_family = match family {
+        "" => true,
+        "ipv4" => address.is_ipv4(),
+        "ipv6" => address.is_ipv6(),
+        _ => false,
+    };
+    (is_family && address.port() != 0 && !address.ip().is_unspecified()).then_some(address)
+}
+
+fn device(text: &str) -> Option<Value> {
+    let (name, minor) = match text.split(' ').collect::<Vec<_>>()[..] {
+        ["minor", minor] => (None, minor),
+        [name, "minor", minor] => (Some(name.to_owned()), minor),
+        [name] => (Some(name.to_owned()), name.strip_prefix("/dev/drbd")?),
+        _ => return None,
+    };
+    // As many as the kernel has.
+    minor.parse().ok().filter(|minor| *minor < 1 << 20).map(|minor| Value::Device(name, minor))
 }
 
 /// Up to 8 digits and a suffix, as a number in the unit it is kept in.

@@ -28,14 +28,10 @@ impl Statement {
         &self.words[1..]
     }
 
-    /// All the words, for messages, which end in logs: no secret.
-    pub(super) fn text(&self) -> String {
-        if self.name() == "shared-secret" {
-            return "shared-secret ...".to_owned();
-        }
+    /// The words behind the first, an address in one piece.
+    pub(super) fn values_text(&self) -> String {
         let mut text = String::new();
-        for word in &self.words {
-            // An address stays in one piece.
+        for word in self.values() {
             if !text.is_empty()
                 && !text.ends_with([':', '['])
                 && !matches!(word.as_str(), ":" | "]")
@@ -45,6 +41,14 @@ impl Statement {
             text += word;
         }
         text
+    }
+
+    /// All the words, for messages, which end in logs: no secret.
+    pub(super) fn text(&self) -> String {
+        match self.name() {
+            "shared-secret" => "shared-secret ...".to_owned(),
+            name => format!("{name} {}", self.values_text()).trim_end().to_owned(),
+        }
     }
 
     pub(super) fn error(&self, message: impl Into<String>) -> ConfigError {

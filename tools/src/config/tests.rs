@@ -4,9 +4,8 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::options::{Kind, Support, TABLE, Unit};
+use super::options::{self, Kind, Unit};
 use super::*;
 
 /// Loads `text` as file `F`; the error or the warnings as text, one a line.
@@ -57,14 +56,8 @@ fn the_example_means_what_it_says() {
     assert!(configuration.resource("no-such").is_none());
 
     let ledger = configuration.resource("ledger").unwrap();
-    assert_eq!(
-        ledger.net,
-        NetOptions {
-            shared_secret: Some(Secret("change me".to_owned())),
-            texts: vec![("shared-secret", "change me".to_owned())],
-            ..NetOptions::default()
-        }
-    );
+    let texts: Vec<_> = ledger.net.texts().collect();
+    assert_eq!(texts, [("shared-secret", "change me".to_owned())]);
     assert_eq!((ledger.me.name.as_str(), ledger.me.node_id), ("oslo", 0));
     assert_eq!(ledger.me.address, "10.7.0.1:7020".parse::<SocketAddr>().unwrap());
     assert_eq!(ledger.me.nbd, [Listen::Unix]);
@@ -79,9 +72,11 @@ fn the_example_means_what_it_says() {
     assert_eq!(ledger.peers[0].volumes, ledger.me.volumes);
 
     let archive = configuration.resource("archive").unwrap();
-    assert_eq!((archive.net.max_buffers, archive.net.data_integrity), (4096, true));
-    assert_eq!(archive.me.options.on_no_data_accessible, OnNoData::SuspendIo);
-    assert!(!archive.me.options.auto_promote && archive.peers[0].options.auto_promote);
+    assert_eq!(archive.net.number("max-buffers"), 4096);
+    assert_eq!(archive.net.text("data-integrity-alg").unwrap(), "crc32");
+    assert_eq!(archive.me.options.text("on-no-data-accessible").unwrap(), "suspend-io");
+    let promotes = |host: &Host| host.options.flag("auto-promote");
+    assert!(!promotes(&archive.me) && promotes(&archive.peers[0]));
     let tcp = |text: &str| Listen::Tcp(text.parse().unwrap());
     assert_eq!(archive.me.nbd, [Listen::Unix, tcp("127.0.0.1:10809")]);
     assert_eq!(archive.peers[0].nbd, [tcp("10.7.0.2:10809")]);
@@ -89,44 +84,38 @@ fn the_example_means_what_it_says() {
     assert_eq!((small.number, big.number, big.minor, &big.device), (0, 3, 33, &None));
     assert_eq!(big.disk.as_deref(), Some(Path::new("/srv/archive files.img")));
     assert_eq!(big.meta_disk, MetaDisk::External("/dev/vg/archive-meta".into()));
-    assert_eq!((small.options.size, big.options.size), (0, 20 << 30));
-    assert_eq!((small.options.flush_peer, big.options.flush_peer), (true, false));
-    assert_eq!((small.options.disk_flushes, big.options.disk_flushes), (true, false));
-    assert_eq!((big.options.al_extents, big.options.c_max_rate), (1999, 800 << 20));
+    let options = |volume: &Volume| {
+        let options = &volume.options;
+        (options.number("size"), options.flag("flush-peer"), options.number("al-extents"))
+    };
+    assert_eq!((options(small), options(big)), ((0, false, 1999), (20 << 30, false, 1999)));
     assert_eq!(archive.peers[0].volumes[1].disk, None);
 }
 
 #[test]
 fn defaults_are_those_of_the_table() {
-    let net = NetOptions::default();
-    assert_eq!(net.protocol, Protocol::C);
-    assert_eq!(net.timeout, Duration::from_secs(6));
-    assert_eq!(net.connect_int, Duration::from_secs(10));
+    let (configuration, _) = load(around("")).unwrap();
+    let Resource { net, me, .. } = &configuration.resources[0];
+    assert_eq!(net.text("protocol").unwrap(), "C");
+    assert_eq!((net.number("timeout"), net.number("connect-int")), (60, 2));
     // A dead peer is found within 2 s.
-    assert_eq!(net.ping_int + net.ping_timeout, Duration::from_millis(1500));
-    assert_eq!((net.max_buffers, net.shared_secret, net.data_integrity), (2048, None, false));
-    let disk = DiskOptions::default();
-    assert_eq!((disk.on_io_error, disk.al_extents), (OnIoError::Detach, 1237));
-    assert_eq!((disk.disk_flushes, disk.flush_peer), (true, true));
-    assert_eq!((disk.size, disk.c_max_rate), (0, 0));
-    let options = ResourceOptions::default();
-    assert_eq!((options.on_no_data_accessible, options.auto_promote), (OnNoData::IoError, true));
-    for (index, row) in TABLE.iter().enumerate() {
+    assert_eq!((net.number("ping-int"), net.number("ping-timeout")), (1, 5));
+    assert_eq!((net.number("max-buffers"), net.text("shared-secret")), (16_384, None));
+    assert_eq!(net.text("data-integrity-alg"), None);
+    let disk = &me.volumes[0].options;
+    assert_eq!((disk.number("al-extents"), disk.number("size")), (1237, 0));
+    assert!(disk.flag("flush-peer") && me.options.flag("auto-promote"));
+    assert_eq!(me.options.text("on-no-data-accessible").unwrap(), "io-error");
+    let mut names = std::collections::BTreeSet::new();
+    for row in options::rows() {
         assert_eq!(row.default_value().is_none(), row.default.is_empty(), "{row:?}");
-        let is_same =
-            |other: &&options::Row| (other.section, other.name) == (row.section, row.name);
-        assert_eq!(TABLE.iter().filter(is_same).count(), 1, "row {index} {row:?}");
+        assert!(names.insert((row.section, row.name)), "twice: {row:?}");
     }
 }
 
 #[test]
 fn the_most_specific_level_wins() {
-    let rate = |common: &str,
-                resource: &str,
-                connection: &str,
-                volume: &str,
-                on: &str,
-                both: &str| {
+    let extents = |[common, resource, connection, volume, on, both]: [&str; 6]| {
         let text = format!(
             "common {{ disk {{ {common} }} }}
              resource r {{ {O} on bergen {{ node-id 1; address 10.0.0.2:70; disk {{ {on} }}
@@ -135,56 +124,53 @@ fn the_most_specific_level_wins() {
                connection {{ host oslo; host bergen; disk {{ {connection} }} }} disk {{ {resource} }} }}"
         );
         let (configuration, _) = load_on("bergen", text).unwrap();
-        configuration.resources[0].me.volumes[0].options.c_max_rate >> 10
+        configuration.resources[0].me.volumes[0].options.number("al-extents") - 100
     };
-    let s = |n: u32| format!("c-max-rate {n};");
+    let s = |n: u32| format!("al-extents {};", 100 + n);
     let (one, two, three, four, five, six) = (s(1), s(2), s(3), s(4), s(5), s(6));
-    assert_eq!(rate("", "", "", "", "", ""), 0);
-    assert_eq!(rate(&one, "", "", "", "", ""), 1);
-    assert_eq!(rate(&one, &two, "", "", "", ""), 2);
-    assert_eq!(rate(&one, &two, &three, "", "", ""), 3);
-    assert_eq!(rate(&one, &two, &three, "", &five, ""), 5);
-    assert_eq!(rate(&one, &two, &three, &four, &five, ""), 4);
-    assert_eq!(rate(&one, &two, &three, &four, &five, &six), 6);
+    assert_eq!(extents(["", "", "", "", "", ""]), 1137);
+    assert_eq!(extents([&one, "", "", "", "", ""]), 1);
+    assert_eq!(extents([&one, &two, "", "", "", ""]), 2);
+    assert_eq!(extents([&one, &two, &three, "", "", ""]), 3);
+    assert_eq!(extents([&one, &two, &three, "", &five, ""]), 5);
+    assert_eq!(extents([&one, &two, &three, &four, &five, ""]), 4);
+    assert_eq!(extents([&one, &two, &three, &four, &five, &six]), 6);
 }
 
 #[test]
 fn values_are_read_in_their_units() {
-    let volume = |option: &str| {
-        let (configuration, warnings) = load(around(&format!("disk {{ {option} }}"))).unwrap();
+    let read = |section: &str, name: &str, word: &str| {
+        options::find(section, name).unwrap().read(&[word.to_owned()], word).unwrap().0
+    };
+    for (word, bytes) in
+        [("100", 100 << 10), ("100K", 100 << 10), ("3s", 1536), ("4G", 4 << 30), ("4096G", 4 << 40)]
+    {
+        assert_eq!(read("disk", "c-max-rate", word), options::Value::Number(bytes), "{word}");
+    }
+    for (word, bytes) in [("8", 4096), ("8s", 4096), ("8m", 8 << 20)] {
+        assert_eq!(read("disk", "size", word), options::Value::Number(bytes), "{word}");
+    }
+    let external = |option: &str| {
+        let text = around(&format!("disk {{ {option} }}")).replace("internal", "/b");
+        let (configuration, warnings) = load(text).unwrap();
         assert_eq!(warnings, "", "{option}");
         configuration.resources[0].me.volumes[0].options.clone()
     };
-    for (text, bytes) in [
-        ("c-max-rate 100;", 100 << 10),
-        ("c-max-rate 100K;", 100 << 10),
-        ("c-max-rate 3s;", 1536),
-        ("c-max-rate 4G;", 4 << 30),
-        ("c-max-rate 4096G;", 4 << 40),
-    ] {
-        assert_eq!(volume(text).c_max_rate, bytes, "{text}");
-    }
-    for (text, bytes) in [("size 8;", 4096), ("size 8s;", 4096), ("size 8m;", 8 << 20)] {
-        assert_eq!(volume(text).size, bytes, "{text}");
-    }
-    assert!(!volume("disk-flushes no;").disk_flushes);
-    assert!(volume("disk-flushes;").disk_flushes);
-    assert_eq!(volume("on-io-error pass_on;").on_io_error, OnIoError::PassOn);
+    assert_eq!(external("size 8m;").number("size"), 8 << 20);
+    assert!(!external("flush-peer no;").flag("flush-peer"));
+    assert!(external("flush-peer;").flag("flush-peer"));
     let net = |option: &str| {
         load(around(&format!("net {{ {option} }}"))).unwrap().0.resources.remove(0).net
     };
-    assert_eq!(net("timeout 15;").timeout, Duration::from_millis(1500));
-    assert_eq!(net("ping-timeout 300;").ping_timeout, Duration::from_secs(30));
-    assert_eq!(net("connect-int 3;").connect_int, Duration::from_secs(3));
-    assert_eq!(net("protocol A;").protocol, Protocol::A);
-    assert_eq!(net("max-buffers 128K;").max_buffers, 131_072);
+    assert_eq!(net("protocol A;").text("protocol").unwrap(), "A");
+    assert_eq!(net("max-buffers 128K;").number("max-buffers"), 131_072);
     // Escapes, and what 8.3 wrote outside of `net`.
     let (configuration, warnings) =
         load(around(r#"protocol B; net { shared-secret "a \"b\" \\c #{"; }"#)).unwrap();
     let net = &configuration.resources[0].net;
-    assert_eq!((net.protocol, warnings.as_str()), (Protocol::B, ""));
-    assert_eq!(net.shared_secret, Some(Secret(r#"a "b" \c #{"#.to_owned())));
-    assert!(!format!("{net:?}").contains("Secret(\""), "Debug shows the secret");
+    assert_eq!((net.text("protocol").unwrap().as_str(), warnings.as_str()), ("B", ""));
+    assert_eq!(net.text("shared-secret").unwrap(), r#"a "b" \c #{"#);
+    assert!(!format!("{configuration:?}").contains("#{"), "Debug shows the secret");
 }
 
 #[test]
@@ -231,9 +217,9 @@ fn every_error_names_its_line_and_what_to_type() {
         ("global { }\nglobal { }", "F:2: `global`: said already at F:1: delete one"),
         (
             "global { usage-cont no; }",
-            "F:1: `usage-cont` is no option of `global`: did you mean `usage-count`?",
+            "F:1: `usage-cont` is not known in `global`: did you mean `usage-count`?",
         ),
-        ("global { \n foo; }", "F:2: `foo` is no option of `global`: delete it"),
+        ("global { \n foo; }", "F:2: `foo` is not known in `global`: delete it"),
         (
             "resource all { }",
             "F:1: `resource all`: write `resource NAME { ... }`, the name without blanks, / : \\, no - \
@@ -251,19 +237,19 @@ fn every_error_names_its_line_and_what_to_type() {
         // -- options
         (
             "resource r { net { timout 5; } }",
-            "F:1: `timout` is no option of `net`: did you mean `timeout`?",
+            "F:1: `timout` is not known in `net`: did you mean `timeout`?",
         ),
         (
             "resource r { disk { fencing resource-only; } }",
-            "F:1: `fencing` is no option of `disk`: move it to `net`",
+            "F:1: `fencing` is not known in `disk`: move it to `net`",
         ),
         (
             "resource r { options { xyzzy 3; } }",
-            "F:1: `xyzzy` is no option of `options`: Pollux has on-no-data-accessible, auto-promote",
+            "F:1: `xyzzy` is not known in `options`: allowed: on-no-data-accessible, auto-promote",
         ),
         (
             "resource r { handlers { xyzzy 3; } }",
-            "F:1: `xyzzy` is no option of `handlers`: delete it",
+            "F:1: `xyzzy` is not known in `handlers`: delete it",
         ),
         (
             "resource r { net { timeout 5s; } }",
@@ -348,11 +334,14 @@ fn every_error_names_its_line_and_what_to_type() {
             "resource r { on oslo { nod-id 0; } }",
             "F:1: `nod-id` is not known in `on`: did you mean `node-id`?",
         ),
-        ("resource r { on oslo { node-id 32; } }", "F:1: `node-id 32`: allowed: 0..31"),
+        (
+            "resource r { on oslo { node-id 32; } }",
+            "F:1: `node-id 32`: allowed: 0..31; default: none",
+        ),
         (
             "resource r { on oslo { node-id; } }",
-            "F:1: `node-id`: one value is wanted: write `node-id 0;` (is a `;` missing, or the quotes \
-             of a value with `:`?)",
+            "F:1: `node-id` takes one value, found 0; allowed: 0..31; default: none (is a `;` missing, \
+             or quotes?)",
         ),
         (
             "resource r { on oslo { address host:70; } }",
@@ -379,21 +368,21 @@ fn every_error_names_its_line_and_what_to_type() {
         ),
         (
             &format!("resource r {{ {V} {O}\n {O} }}"),
-            "F:2: address 10.0.0.1:70 of host `oslo` is taken already at F:1: give each its own",
+            "F:2: `on oslo` of resource `r` is taken already at F:1: give each its own",
         ),
         (
             &format!(
-                "resource r {{ {V} {O}\n on oslo {{ node-id 1; address 10.0.0.2:70; {V} }} }}"
+                "resource r {{ {V} {O} }}\nresource s {{ {V} on oslo {{ node-id 1; address 10.0.0.2:70; }} }}"
             ),
             "F:2: minor 0 of host `oslo` is taken already at F:1: give each its own",
         ),
         (
             &format!("resource r {{ {V} {O}\n on bergen {{ node-id 0; address 10.0.0.2:70; }} }}"),
-            "F:2: hosts `oslo` and `bergen` both have `node-id 0`: give each its own",
+            "F:2: node-id 0 of resource `r` is taken already at F:1: give each its own",
         ),
         (
             &format!("resource r {{ {V} {O}\n on bergen {{ node-id 1; address 10.0.0.1:70; }} }}"),
-            "F:2: hosts `oslo` and `bergen` both have `address 10.0.0.1:70`: give each its own",
+            "F:2: address 10.0.0.1:70 of resource `r` is taken already at F:1: give each its own",
         ),
         (
             &format!(
@@ -448,20 +437,20 @@ fn every_error_names_its_line_and_what_to_type() {
             "resource r { volume 65535 { } }",
             "F:1: a volume has a number, 0..65534: write `volume 0 { ... }`",
         ),
-        ("resource r { disk a; }", "F:1: `disk a`: write the whole path, from `/` on"),
+        ("resource r { disk a; }", "F:1: `disk a`: write `none`, or the whole path, from `/` on"),
         (
             "resource r { meta-disk none; }",
-            "F:1: `meta-disk none`: write the whole path, from `/` on",
+            "F:1: `meta-disk none`: write `internal`, or the whole path, from `/` on",
         ),
         (
             "resource r { meta-disk /dev/x [0]; }",
-            "F:1: `meta-disk /dev/x [0]`: one value is wanted: write `meta-disk internal;` (is a `;` \
-             missing, or the quotes of a value with `:`?)",
+            "F:1: `meta-disk` takes one value, found 4; write `internal`, or the whole path, from `/` \
+             on (is a `;` missing, or quotes?)",
         ),
         (
             "resource r { disk /dev/disk/pci-0:1; }",
-            "F:1: `disk /dev/disk/pci-0:1`: one value is wanted: write `disk /dev/vg/name;` (is a `;` \
-             missing, or the quotes of a value with `:`?)",
+            "F:1: `disk` takes one value, found 3; write `none`, or the whole path, from `/` on (is a \
+             `;` missing, or quotes?)",
         ),
         ("resource r { disk /a;\n disk /b; }", "F:2: `disk /b`: said already at F:1: delete one"),
         (
@@ -544,6 +533,10 @@ fn every_warning_names_its_line_and_the_option() {
             "F:1: warning: `{name}` is known to DRBD but not yet honoured by Pollux; it is ignored"
         )
     };
+    let always = |default: &str| {
+        let (name, _) = default.split_once(' ').unwrap();
+        format!("F:1: warning: `{name}` is ignored: Pollux always behaves as `{default};` says")
+    };
     let cases = [
         ("net { ko-count 7; }", not_yet("ko-count")),
         ("net { after-sb-0pri discard-node-oslo; }", not_yet("after-sb-0pri")),
@@ -551,11 +544,7 @@ fn every_warning_names_its_line_and_the_option() {
         ("startup { wait-after-sb; }", not_yet("wait-after-sb")),
         ("handlers { split-brain \"/bin/x \\\"a\\\"\"; }", not_yet("split-brain")),
         ("disk { disk-barrier no; md-flushes yes; } net { tls no; transport tcp; }", String::new()),
-        (
-            "disk { disk-barrier; }",
-            "F:1: warning: `disk-barrier` is ignored: Pollux always behaves as `disk-barrier no;` says"
-                .to_owned(),
-        ),
+        ("disk { disk-barrier; }", always("disk-barrier no")),
         (
             "disk { al-extents 7; }",
             "F:1: warning: `al-extents 7`: too small; `al-extents 67` is used".to_owned(),
@@ -577,9 +566,25 @@ fn every_warning_names_its_line_and_the_option() {
                 .to_owned(),
         ),
         (
-            "disk { on-io-error call-local-io-error; }",
-            "F:1: warning: `on-io-error call-local-io-error`: not yet honoured; `on-io-error detach` is \
-             used"
+            "net { timeout 15; }",
+            "F:1: warning: `timeout` is honoured in part: it bounds the handshake; whether a peer is \
+             alive say `ping-int` and `ping-timeout`"
+                .to_owned(),
+        ),
+        (
+            "volume 1 { device minor 1; disk /c; meta-disk internal; disk { flush-peer no; } }",
+            "F:1: warning: `flush-peer no` has no effect in `r`: a FLUSH is one for all volumes, and \
+             waits if one of them says so"
+                .to_owned(),
+        ),
+        ("disk { c-max-rate 100M; }", not_yet("c-max-rate")),
+        ("disk { disk-flushes no; }", always("disk-flushes yes")),
+        ("disk { on-io-error pass_on; }", always("on-io-error detach")),
+        ("disk { on-io-error call-local-io-error; }", always("on-io-error detach")),
+        (
+            "disk { size 1G; }",
+            "F:1: warning: `size` of volume 0 is not yet honoured with `meta-disk internal`: all of \
+             the disk is used; write `meta-disk /PATH;`"
                 .to_owned(),
         ),
         ("proxy { anything; }", "F:1: warning: `proxy` is not supported; it is ignored".to_owned()),
@@ -618,7 +623,8 @@ fn round_trip(configuration: &Configuration) {
     let text = dump(configuration);
     let (again, warnings) = load_on(&configuration.node, &text).expect(&text);
     let lone = configuration.resources.iter().filter(|resource| resource.peers.is_empty()).count();
-    assert_eq!(warnings.lines().count(), lone, "{warnings}");
+    let partly = warnings.lines().filter(|warning| warning.contains("in part")).count();
+    assert_eq!(warnings.lines().count(), lone + partly, "{warnings}");
     assert_eq!(again, *configuration, "{text}");
     assert_eq!(dump(&again), text);
 }
@@ -630,16 +636,16 @@ fn a_dump_is_the_same_configuration() {
     }
     for inner in [
         "",
-        r#"net { shared-secret "a \"b\" \\c # {"; timeout 15; ping-timeout 7; protocol A; }"#,
-        "disk { size 4095s; c-max-rate 99999999; flush-peer no; on-io-error pass_on; }",
+        r#"net { shared-secret "a \"b\" \\c # {"; connect-int 15; ping-timeout 7; protocol A; }"#,
+        "disk { size 4095s; flush-peer no; }",
         "options { auto-promote no; } nbd { listen [::1]:10809; listen unix; }",
     ] {
-        round_trip(&load(around(inner)).unwrap().0);
+        round_trip(&load(around(inner).replace("internal", "/b")).unwrap().0);
     }
     // Every option that is honoured, with a value that is not its default.
-    for row in
-        TABLE.iter().filter(|row| row.support == Support::Honoured && row.section != "global")
-    {
+    let is_wanted =
+        |row: &options::Row| row.is_honoured() && !["on", "volume"].contains(&row.section);
+    for row in options::rows().filter(is_wanted) {
         let value = match row.kind {
             Kind::Number(Unit::Count | Unit::Seconds | Unit::Tenths, _, max) => max.to_string(),
             Kind::Number(..) => "7M".to_owned(),
@@ -647,11 +653,12 @@ fn a_dump_is_the_same_configuration() {
             Kind::Choice(words) => {
                 words.split(' ').find(|word| *word != row.default).unwrap().to_owned()
             }
-            Kind::ChoiceOr(..) | Kind::Text(_) => "sha256".to_owned(),
+            _ => "sha256".to_owned(),
         };
         let secret = if row.name == "cram-hmac-alg" { "shared-secret x;" } else { "" };
         let inner = format!("{} {{ {} {value}; {secret} }}", row.section, row.name);
-        let (configuration, _) = load(around(&inner)).unwrap();
+        let text = around(&inner).replace("internal", "/b");
+        let (configuration, _) = load(text).unwrap();
         let text = dump_resource(&configuration.resources[0]);
         assert!(text.contains(&format!(" {} {value};\n", row.name)), "{text}");
         round_trip(&configuration);
@@ -663,11 +670,11 @@ fn a_dump_says_where_it_comes_from() {
     let directory = tempfile::tempdir().unwrap();
     let main = directory.path().join("main.conf");
     fs::write(&main, "include \"r.res\";").unwrap();
-    fs::write(directory.path().join("r.res"), format!("\n{}", around("disk { size 1M; }")))
+    fs::write(directory.path().join("r.res"), format!("\n{}", around("disk { al-extents 99; }")))
         .unwrap();
     let (configuration, _) = Configuration::load(&main, "bergen").unwrap();
     let volume = "        volume 0 {\n            device minor 0;\n            disk /a;\n            \
-                  meta-disk internal;\n            disk {\n                size 1M;\n            }\n        }\n";
+                  meta-disk internal;\n            disk {\n                al-extents 99;\n            }\n        }\n";
     assert_eq!(
         dump(&configuration).replace(&format!("{}/", directory.path().display()), ""),
         format!(
@@ -736,7 +743,7 @@ fn include_follows_patterns_from_the_file_it_stands_in() {
 #[test]
 fn everything_has_a_bound() {
     let bare = |n| format!("global {{ {} x; }}", "a".repeat(n));
-    assert!(load(bare(128)).unwrap_err().contains("is no option"));
+    assert!(load(bare(128)).unwrap_err().contains("is not known in `global`"));
     assert_eq!(
         load(bare(129)).unwrap_err(),
         "F:1: a word of 129 characters: 128 are allowed, or 255 in \"...\""

@@ -1,86 +1,94 @@
 //! The story of a failover, played to its end: what was acknowledged is there after the Primary was
 //! killed, and the node that returns gets what it missed, and only that.
 
-use super::nbd_client::NbdClient;
 use super::{Demo, RESOURCE, say};
-use crate::cli::Failure;
+use crate::cli::{Failure, Life, up};
+use nbd::client::{NbdClient, handshake};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
+use std::time::Duration;
+use tokio::task::{JoinHandle, spawn_blocking};
 
 const BLOCK: u64 = 4096;
 /// Writes before the Primary is killed; the writer does not stop for it.
-const BEFORE: usize = 500;
-/// Writes while it is away.
-const AWAY: usize = 100;
+const BEFORE: u64 = 500;
+/// The numbers of the writes while it is away.
+const AWAY: Range<u64> = 1 << 32..(1 << 32) + 100;
+
+/// How long a node may take to answer, or to notice that its peer is gone.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What clients were told is written: block number and what is in it.
 type Acknowledged = BTreeMap<u64, u64>;
 
-pub(super) async fn check(demo: &mut Demo) -> Result<(), Failure> {
-    let status = demo.nodes[0].status().await?;
+pub(super) async fn check(demo: &Demo) -> Result<(), Failure> {
+    let [alpha, beta] = &demo.nodes[..] else { unreachable!("there are two") };
+    let status = alpha.0.status().await?;
     let blocks = status.devices.iter().map(|device| device.size / 4).min().unwrap_or(0);
 
     let (told, heard) = mpsc::channel();
-    let socket = demo.socket(0);
-    let writer = tokio::task::spawn_blocking(move || write_until_it_breaks(socket, blocks, &told));
-    tokio::task::spawn_blocking(move || heard.recv())
+    let (socket, tell) = (alpha.socket(), told.clone());
+    let writer = spawn_blocking(move || write(&socket, blocks, 0..AWAY.start, &tell));
+    spawn_blocking(move || heard.recv())
         .await
         .ok()
         .and_then(Result::ok)
         .ok_or_else(|| Failure::failed("the writer ended before the Primary was killed"))?;
-    demo.nodes[0].kill();
-    let (mut acknowledged, doubtful) = joined(writer.await)?;
+    alpha.kill();
+    let (mut acknowledged, doubtful) = joined(writer).await?;
     say(&format!(
         "{} writes were acknowledged; then alpha was killed (SIGKILL)",
         acknowledged.len()
     ));
 
-    demo.nodes[1].client.command("primary", json!({})).await?;
-    let socket = demo.socket(1);
-    let expected = acknowledged.clone();
-    joined(tokio::task::spawn_blocking(move || read_back(socket, &expected, doubtful)).await)?;
+    // A moment passes until beta notices.
+    let noticed = async {
+        while beta.0.status().await?.connections.iter().any(|c| c.connection_state == "Connected") {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok::<_, Failure>(())
+    };
+    let noticed = tokio::time::timeout(PATIENCE, noticed).await;
+    noticed.map_err(|_| Failure::failed("NOT well: beta does not notice"))??;
+    beta.0.client.command("primary", json!({})).await?;
+    let (socket, expected) = (beta.socket(), acknowledged.clone());
+    joined(spawn_blocking(move || read_back(&socket, &expected, doubtful))).await?;
     say("beta is Primary; it has every one of them");
 
-    let socket = demo.socket(1);
-    let written = joined(tokio::task::spawn_blocking(move || write_some(socket, blocks)).await)?;
+    let socket = beta.socket();
+    let (written, failed) =
+        joined(spawn_blocking(move || write(&socket, blocks, AWAY, &told))).await?;
+    if let Some(place) = failed {
+        return Err(Failure::failed(format!("NOT well: block {place} was not written to beta")));
+    }
     acknowledged.extend(written);
-    say(&format!("{AWAY} more blocks were written while alpha is away"));
+    say("100 more blocks were written while alpha is away");
 
-    let config = demo.config();
-    demo.nodes[0].start(&config, RESOURCE).await?;
+    up(&alpha.0, Life::Ours).await?;
     demo.wait_sync().await?;
-    let status = demo.nodes[1].status().await?;
-    let copied: u64 = status
-        .connections
-        .iter()
-        .flat_map(|connection| &connection.peer_devices)
-        .map(|peer| peer.resync_copied)
-        .sum();
+    let status = beta.0.status().await?;
+    let peers = status.connections.iter().flat_map(|connection| &connection.peer_devices);
+    let copied: u64 = peers.map(|peer| peer.resync_copied).sum();
     say(&format!("alpha is back and UpToDate; {copied} KiB of {} KiB were copied", blocks * 4));
 
-    let socket = demo.socket(1);
-    joined(tokio::task::spawn_blocking(move || read_back(socket, &acknowledged, None)).await)?;
+    let socket = beta.socket();
+    joined(spawn_blocking(move || read_back(&socket, &acknowledged, None))).await?;
     demo.end().await;
-    let disks = demo.nodes.each_ref().map(super::Node::disk);
-    let size = blocks * BLOCK;
-    joined(tokio::task::spawn_blocking(move || compare(&disks, size)).await)?;
+    let (disks, size) = ([alpha.disk(), beta.disk()], blocks * BLOCK);
+    joined(spawn_blocking(move || compare(&disks, size))).await?;
     say("both nodes are down; their disks are identical, byte by byte. All is well.");
     Ok(())
 }
 
-impl Demo {
-    fn socket(&self, node: usize) -> PathBuf {
-        self.nodes[node].nbd_socket(RESOURCE).into()
-    }
-}
-
-fn joined<T>(result: Result<io::Result<T>, tokio::task::JoinError>) -> Result<T, Failure> {
-    match result {
+async fn joined<T>(task: JoinHandle<io::Result<T>>) -> Result<T, Failure> {
+    match task.await {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(Failure::failed(format!("NOT well: {error}"))),
         Err(error) => Err(Failure::failed(format!("the demo itself failed: {error}"))),
@@ -98,45 +106,47 @@ fn block(content: u64) -> Vec<u8> {
     content.to_le_bytes().repeat(BLOCK as usize / 8)
 }
 
-/// Writes until the server dies; tells when it is time to kill it. Returns what was acknowledged,
-/// and the one block whose write was not.
-fn write_until_it_breaks(
-    socket: PathBuf,
+fn open(socket: &Path) -> io::Result<NbdClient<UnixStream>> {
+    let mut stream = UnixStream::connect(socket)?;
+    // A daemon that holds I/O longer than this has failed.
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let export = handshake(&mut stream, RESOURCE.as_bytes())?;
+    Ok(NbdClient::new(stream, &export))
+}
+
+/// Makes these writes, and tells when it is time to kill the server. What was acknowledged; and if
+/// the server dies, the one block whose write was not.
+fn write(
+    socket: &Path,
     blocks: u64,
+    numbers: Range<u64>,
     told: &mpsc::Sender<()>,
 ) -> io::Result<(Acknowledged, Option<u64>)> {
-    let mut client = NbdClient::open(&socket, RESOURCE)?;
+    let mut client = open(socket)?;
     let mut acknowledged = Acknowledged::new();
-    for n in 0.. {
+    for n in numbers {
         let (place, content) = nth(n, blocks);
-        if client.write(place * BLOCK, &block(content)).is_err() {
+        client.seek(SeekFrom::Start(place * BLOCK))?;
+        if client.write_all(&block(content)).is_err() {
             return Ok((acknowledged, Some(place)));
         }
         acknowledged.insert(place, content);
-        if n + 1 == BEFORE as u64 && told.send(()).is_err() {
+        if n + 1 == BEFORE && told.send(()).is_err() {
             break;
         }
     }
+    client.flush()?;
     Ok((acknowledged, None))
 }
 
-fn write_some(socket: PathBuf, blocks: u64) -> io::Result<Acknowledged> {
-    let mut client = NbdClient::open(&socket, RESOURCE)?;
-    let mut acknowledged = Acknowledged::new();
-    for n in 0..AWAY as u64 {
-        let (place, content) = nth(n + (1 << 32), blocks);
-        client.write(place * BLOCK, &block(content))?;
-        acknowledged.insert(place, content);
-    }
-    client.flush()?;
-    Ok(acknowledged)
-}
-
 /// Every acknowledged block, except the one that was being written, holds what was written last.
-fn read_back(socket: PathBuf, expected: &Acknowledged, doubtful: Option<u64>) -> io::Result<()> {
-    let mut client = NbdClient::open(&socket, RESOURCE)?;
+fn read_back(socket: &Path, expected: &Acknowledged, doubtful: Option<u64>) -> io::Result<()> {
+    let mut client = open(socket)?;
+    let mut found = vec![0; BLOCK as usize];
     for (&place, &content) in expected.iter().filter(|(place, _)| Some(**place) != doubtful) {
-        if client.read(place * BLOCK, BLOCK as u32)? != block(content) {
+        client.seek(SeekFrom::Start(place * BLOCK))?;
+        client.read_exact(&mut found)?;
+        if found != block(content) {
             return Err(io::Error::other(format!("block {place} is not what was acknowledged")));
         }
     }

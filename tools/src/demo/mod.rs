@@ -5,21 +5,22 @@
 //! that is removed at the end.
 
 mod check;
-mod nbd_client;
-mod node;
 
-use crate::cli::Failure;
-use crate::client::ClientError;
-use node::Node;
+use crate::cli::{Failure, Life, Place, Subject, Target, create, ended, up};
+use crate::config::Listen;
+use crate::serve::Signals;
+use replicator::daemon::control::RunLock;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
+use std::fs::File;
 use std::io::{BufRead, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use tokio::signal::unix::{SignalKind, signal};
 
 /// The only resource of the demo.
 const RESOURCE: &str = "r0";
+/// Its nodes, by node-id.
+const NAMES: [&str; 2] = ["alpha", "beta"];
 /// Seconds until two new nodes must be in sync: nothing but zeros is copied.
 const IN_SYNC: f64 = 120.0;
 
@@ -58,29 +59,26 @@ fn size(text: &str) -> Result<u64, String> {
 
 /// The demo's files and processes; all of them end with it.
 struct Demo {
-    // Before the directory: fields are dropped in order.
-    nodes: [Node; 2],
-    directory: Directory,
+    nodes: Vec<Node>,
+    directory: PathBuf,
 }
 
-struct Directory(PathBuf);
+/// One node: its files are in its run directory, named after it.
+struct Node(Subject);
 
-impl Drop for Directory {
+impl Drop for Demo {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            eprintln!("{}: cannot be removed: {error}", self.0.display());
+        self.nodes.iter().for_each(Node::kill);
+        if let Err(error) = std::fs::remove_dir_all(&self.directory) {
+            eprintln!("{}: cannot be removed: {error}", self.directory.display());
         }
     }
 }
 
 pub(crate) async fn demo(options: Options) -> Result<(), Failure> {
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| failed("signals", &e))?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(|e| failed("signals", &e))?;
+    let mut signals = Signals::new()?;
     let mut told_to_end = async || {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
+        signals.next().await;
         say("\nending the demo");
     };
     // Told to end early: what was begun is dropped, and with it processes and files go.
@@ -104,26 +102,26 @@ impl Demo {
         let path = within.join(format!("pollux-demo-{}", std::process::id()));
         std::fs::create_dir_all(&within).map_err(|error| failed(within.display(), &error))?;
         std::fs::create_dir(&path).map_err(|error| failed(path.display(), &error))?;
-        let directory = Directory(path);
+        let mut demo = Self { nodes: Vec::new(), directory: path };
+        let config = demo.config();
         let ports = free_ports().map_err(|error| failed("127.0.0.1", &error))?;
-        let [link_a, link_b, nbd_a, nbd_b] = ports;
-        let nodes = [
-            Node::new(&directory.0, "alpha", 0, link_a, nbd_a),
-            Node::new(&directory.0, "beta", 1, link_b, nbd_b),
-        ];
-        let config = directory.0.join("pollux.conf");
-        let text =
-            format!("resource {RESOURCE} {{\n{}{}}}\n", nodes[0].section(), nodes[1].section());
+        let text = configuration(&demo.directory, ports);
         std::fs::write(&config, text).map_err(|error| failed(config.display(), &error))?;
-        let mut demo = Self { nodes, directory };
-        for node in &mut demo.nodes {
-            node.make_disk(&config, options.size).await?;
-            node.start(&config, RESOURCE).await?;
+        for name in NAMES {
+            let run_dir = demo.directory.join(name);
+            let node = Some(name.to_owned());
+            let place = Place { config: config.clone(), node, run_dir };
+            let resource = place.load()?.resources.remove(0);
+            demo.nodes.push(Node(Subject::new(&place, &Target::default(), &resource)));
+        }
+        for node in &demo.nodes {
+            node.make_disk(options.size)?;
+            up(&node.0, Life::Ours).await?;
         }
         say("two nodes run, alpha and beta; alpha's (empty) disk is declared the good one");
         // Both must be there: else alpha would go on alone, and beta would miss nothing but time.
         demo.nodes[0].wait("connect", IN_SYNC).await?;
-        demo.nodes[0].client.command("primary", json!({ "force": true })).await?;
+        demo.nodes[0].0.client.command("primary", json!({ "force": true })).await?;
         demo.wait_sync().await?;
         say("alpha is Primary, beta mirrors it, both disks are UpToDate");
         Ok(demo)
@@ -142,20 +140,21 @@ impl Demo {
 
     /// Says where everything is, and waits for the end.
     async fn show(&self, options: &Options) -> Result<(), Failure> {
-        let [alpha, beta] = &self.nodes;
+        let [alpha, beta] = &self.nodes[..] else { unreachable!("there are two") };
         let adm = std::env::current_exe().unwrap_or_else(|_| "polluxadm".into());
         let adm = adm.display();
-        let config = self.config();
-        let of = |node: &Node| format!("{adm} --node {} --run-dir {}", node.name, node.run_dir());
-        let uri =
-            |node: &Node| format!("nbd+unix:///{RESOURCE}?socket={}", node.nbd_socket(RESOURCE));
-        let (pid, to_alpha) = (alpha.pid().unwrap_or(0), uri(alpha));
+        let of = |node: &Node| {
+            let Place { node, run_dir, .. } = &node.0.place;
+            let name = node.as_deref().unwrap_or_default();
+            format!("{adm} --node {name} --run-dir {}", run_dir.display())
+        };
+        let (pid, to_alpha) = (alpha.pid().unwrap_or(0), alpha.uri());
         let lines = [
             "\nNBD addresses of the device (only the Primary serves it):".to_owned(),
-            format!("  alpha  {to_alpha}\n         nbd://{}/{RESOURCE}", alpha.nbd),
-            format!("  beta   {}\n         nbd://{}/{RESOURCE}", uri(beta), beta.nbd),
+            format!("  alpha  {to_alpha}\n         {}", alpha.tcp_uri()),
+            format!("  beta   {}\n         {}", beta.uri(), beta.tcp_uri()),
             "\nTo try, in another terminal:".to_owned(),
-            format!("  export POLLUX_CONFIG={}", config.display()),
+            format!("  export POLLUX_CONFIG={}", self.config().display()),
             format!("  alpha='{}'\n  beta='{}'", of(alpha), of(beta)),
             format!("  nbdcopy -- /bin/ls '{to_alpha}'"),
             format!("  $alpha status {RESOURCE}"),
@@ -163,7 +162,7 @@ impl Demo {
             format!("  $beta primary {RESOURCE}       # beta takes over, with the same data"),
             format!("  $alpha up {RESOURCE}           # alpha returns, and is brought up to date"),
             format!("  $beta status {RESOURCE}"),
-            format!("\nCtrl-C ends the demo and removes {}", self.directory.0.display()),
+            format!("\nCtrl-C ends the demo and removes {}", self.directory.display()),
         ];
         say(&lines.join("\n"));
         if options.oneshot {
@@ -179,13 +178,15 @@ impl Demo {
     }
 
     fn config(&self) -> PathBuf {
-        self.directory.0.join("pollux.conf")
+        self.directory.join("pollux.conf")
     }
 
     /// Takes the nodes down in good order; what does not go is killed when this is dropped.
-    async fn end(&mut self) {
-        for node in &mut self.nodes {
-            node.end().await;
+    async fn end(&self) {
+        for Node(it) in &self.nodes {
+            let _ = it.client.command("secondary", json!({ "force": true })).await;
+            let _ = it.client.command("down", json!({})).await;
+            let _ = ended(it).await;
         }
     }
 }
@@ -198,10 +199,19 @@ fn free_ports() -> std::io::Result<[SocketAddr; 4]> {
     Ok([a?, b?, c?, d?])
 }
 
-/// Runs this program's `create-md` as an operator would.
-fn create_md(config: &Path, node: &str) -> std::io::Result<std::process::Output> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command.arg("--config").arg(config).args(["--node", node, "create-md", RESOURCE]).output()
+/// Two nodes that differ in everything but the name of the resource.
+fn configuration(directory: &Path, [link_a, link_b, nbd_a, nbd_b]: [SocketAddr; 4]) -> String {
+    let on = |id: usize, link: SocketAddr, nbd: SocketAddr| {
+        let disk = directory.join(NAMES[id]).join("disk");
+        format!(
+            "  on {} {{\n    node-id {id};\n    address {link};\n    nbd {{ listen unix; listen \
+             {nbd}; }}\n    volume 0 {{ device minor {id}; disk \"{}\"; meta-disk internal; }}\n  \
+             }}\n",
+            NAMES[id],
+            disk.display()
+        )
+    };
+    format!("resource {RESOURCE} {{\n{}{}}}\n", on(0, link_a, nbd_a), on(1, link_b, nbd_b))
 }
 
 fn failed(what: impl std::fmt::Display, error: &std::io::Error) -> Failure {
@@ -214,18 +224,74 @@ fn say(text: &str) {
 }
 
 impl Node {
+    fn name(&self) -> &str {
+        &self.0.resource.me.name
+    }
+
+    fn disk(&self) -> PathBuf {
+        self.0.place.run_dir.join("disk")
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.0.place.run_dir().nbd(RESOURCE)
+    }
+
+    fn uri(&self) -> String {
+        format!("nbd+unix:///{RESOURCE}?socket={}", self.socket().display())
+    }
+
+    fn tcp_uri(&self) -> String {
+        let tcp = self.0.resource.me.nbd.iter().find_map(|listen| match listen {
+            Listen::Tcp(address) => Some(format!("nbd://{address}/{RESOURCE}")),
+            Listen::Unix => None,
+        });
+        tcp.unwrap_or_default()
+    }
+
+    /// Makes its disk, a sparse file, and the metadata in it.
+    fn make_disk(&self, size: u64) -> Result<(), Failure> {
+        let disk = self.disk();
+        let make = || {
+            std::fs::create_dir(&self.0.place.run_dir)?;
+            File::create_new(&disk)?.set_len(size)
+        };
+        make().map_err(|error| failed(disk.display(), &error))?;
+        create(&self.0, false)
+    }
+
     async fn wait(&self, what: &str, seconds: f64) -> Result<(), Failure> {
-        match self.client.wait(what, seconds).await?.as_str() {
+        let log = || {
+            let log = std::fs::read(self.0.place.run_dir().log(RESOURCE)).unwrap_or_default();
+            String::from_utf8_lossy(&log).into_owned()
+        };
+        match self.0.client.wait(what, seconds).await?.as_str() {
             "reached" => Ok(()),
             other => Err(Failure::failed(format!(
                 "{}: waiting for {what} ended with `{other}`; its log says:\n{}",
-                self.name,
-                self.log()
+                self.name(),
+                log()
             ))),
         }
     }
 
-    async fn status(&self) -> Result<crate::status::Status, ClientError> {
-        self.client.page("/status").await
+    fn lock(&self) -> PathBuf {
+        self.0.place.run_dir.join(format!("{RESOURCE}.pid"))
+    }
+
+    /// Of the daemon that runs here, ours or the operator's.
+    fn pid(&self) -> Option<i32> {
+        let is_running = RunLock::is_held(&self.0.place.run_dir, RESOURCE);
+        let text = std::fs::read_to_string(self.lock()).ok().filter(|_| is_running)?;
+        text.trim().parse().ok()
+    }
+
+    /// Kills its daemon as a power cut would end it, and waits until it is gone.
+    fn kill(&self) {
+        if let Some(pid) = self.pid().and_then(Pid::from_raw) {
+            // It may have ended by itself.
+            let _ = kill_process(pid, Signal::KILL);
+            // Its lock is free when it is gone.
+            let _ = File::open(self.lock()).and_then(|lock| lock.lock_shared());
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{DiskState, Status};
+use super::Status;
 
 /// `role RESOURCE`: this node's role; with a peer's name, that peer's. `None`: no such peer.
 pub fn role(status: &Status, peer: Option<&str>) -> Option<String> {
@@ -27,11 +27,11 @@ pub fn cstate(status: &Status) -> String {
 pub fn dstate(status: &Status, volume: Option<u16>) -> String {
     let mut text = String::new();
     for device in status.devices.iter().filter(|d| volume.is_none_or(|number| number == d.volume)) {
-        text += &device.disk_state.to_string();
+        text += &device.disk_state;
         for connection in &status.connections {
             let mut peers = connection.peer_devices.iter();
             let peer = peers.find(|peer| peer.volume == device.volume);
-            let state = peer.map_or(DiskState::DUnknown, |peer| peer.peer_disk_state);
+            let state = peer.map_or("DUnknown", |peer| &peer.peer_disk_state);
             text += &format!("/{state}");
         }
         text.push('\n');

@@ -13,130 +13,15 @@ use serde::{Deserialize, Serialize};
 pub use lines::{GI_FLAGS, GenerationIds, cstate, dstate, get_gi, role, show_gi};
 pub use text::{Layout, print};
 
-/// What a node may do with a resource.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Role {
-    /// Not known: a peer that is not connected.
-    Unknown,
-    /// Serves clients.
-    Primary,
-    /// Mirrors.
-    Secondary,
-}
-
-/// How far a connection is; below `Connected` there is none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ConnectionState {
-    /// No attempt is made: by command, or because the last one showed why it is useless.
-    StandAlone,
-    /// On the way to StandAlone.
-    Disconnecting,
-    /// Between two attempts.
-    Unconnected,
-    /// The peer did not answer in time.
-    Timeout,
-    /// The peer closed the stream.
-    BrokenPipe,
-    /// The network says the peer is unreachable.
-    NetworkFailure,
-    /// The peer sent what no peer may send.
-    ProtocolError,
-    /// The peer left politely.
-    TearDown,
-    /// Looking for the peer.
-    Connecting,
-    /// Shaken hands.
-    Connected,
-}
-
-/// What happens between the two copies of a volume.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ReplicationState {
-    /// Not connected.
-    Off,
-    /// Every write goes to both.
-    Established,
-    /// A full resync to the peer is about to start.
-    StartingSyncS,
-    /// A full resync from the peer is about to start.
-    StartingSyncT,
-    /// Bitmaps are exchanged; the peer will be target.
-    WFBitMapS,
-    /// Bitmaps are exchanged; this node will be target.
-    WFBitMapT,
-    /// Waits for the generation of the source.
-    WFSyncUUID,
-    /// The peer is brought up to date.
-    SyncSource,
-    /// This node is brought up to date.
-    SyncTarget,
-    /// Compares, and asks.
-    VerifyS,
-    /// Compares, and answers.
-    VerifyT,
-    /// As SyncSource, paused.
-    PausedSyncS,
-    /// As SyncTarget, paused.
-    PausedSyncT,
-    /// Writes are only marked, the link is congested.
-    Ahead,
-    /// The peer is Ahead.
-    Behind,
-}
-
-/// How good one copy is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum DiskState {
-    /// There is none.
-    Diskless,
-    /// Metadata is being read.
-    Attaching,
-    /// It is being given up.
-    Detaching,
-    /// It failed.
-    Failed,
-    /// The peer decides what it is.
-    Negotiating,
-    /// Not usable: a resync into it has not ended.
-    Inconsistent,
-    /// Usable, and known to be old.
-    Outdated,
-    /// Not known: a peer that is not connected.
-    DUnknown,
-    /// Usable; whether it is old is not known.
-    Consistent,
-    /// Usable and current.
-    UpToDate,
-}
-
-macro_rules! shown_by_name {
-    ($($state:ty),*) => { $(
-        impl std::fmt::Display for $state {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                std::fmt::Debug::fmt(self, f)
-            }
-        }
-    )* };
-}
-shown_by_name!(Role, ConnectionState, ReplicationState, DiskState);
-
-/// Why something is not as it should be, and what to type. Ours; DRBD leaves it to the kernel log.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Advice {
-    /// The last error, or the reason of a state, with what both sides hold.
-    pub reason: Option<String>,
-    /// The command that helps, and what it does.
-    pub next: Option<String>,
-}
-
-/// One resource on this node. Field names are the JSON keys, with dashes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// One resource on this node. Field names are the JSON keys, with dashes; states are the words of
+/// DRBD.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[expect(missing_docs, reason = "the fields are what the states of the same name say")]
 pub struct Status {
     pub name: String,
     pub node_id: u8,
-    pub role: Role,
+    pub role: String,
     /// One of the four below.
     pub suspended: bool,
     pub suspended_user: bool,
@@ -148,18 +33,18 @@ pub struct Status {
     pub write_ordering: String,
     pub devices: Vec<Device>,
     pub connections: Vec<Connection>,
-    #[serde(flatten)]
-    pub advice: Advice,
+    /// Ours: why it is not as it should be, what both sides hold, and what to type.
+    pub reason: Option<String>,
 }
 
 /// One volume on this node.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[expect(missing_docs, reason = "the fields are what DRBD's keys of the same name say")]
 pub struct Device {
     pub volume: u16,
     pub minor: u32,
-    pub disk_state: DiskState,
+    pub disk_state: String,
     /// Diskless by configuration.
     pub client: bool,
     /// A client is connected.
@@ -180,21 +65,21 @@ pub struct Device {
     pub blocked: String,
     /// Ours: the backing device.
     pub backing_dev: Option<String>,
-    #[serde(flatten)]
-    pub advice: Advice,
+    /// Ours: why it is not as it should be, what both sides hold, and what to type.
+    pub reason: Option<String>,
 }
 
 /// One connection to a peer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[expect(missing_docs, reason = "the fields are what DRBD's keys of the same name say")]
 pub struct Connection {
     pub peer_node_id: u8,
     /// The peer's host name.
     pub name: String,
-    pub connection_state: ConnectionState,
+    pub connection_state: String,
     pub congested: bool,
-    pub peer_role: Role,
+    pub peer_role: String,
     pub tls: bool,
     /// Sectors of clients' writes on their way.
     pub ap_in_flight: u64,
@@ -203,8 +88,8 @@ pub struct Connection {
     pub paths: Vec<Path>,
     #[serde(rename = "peer_devices")]
     pub peer_devices: Vec<PeerDevice>,
-    #[serde(flatten)]
-    pub advice: Advice,
+    /// Ours: why it is not as it should be, what both sides hold, and what to type.
+    pub reason: Option<String>,
 }
 
 /// One pair of addresses.
@@ -228,13 +113,13 @@ pub struct Endpoint {
 }
 
 /// One volume on a peer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[expect(missing_docs, reason = "the fields are what DRBD's keys of the same name say")]
 pub struct PeerDevice {
     pub volume: u16,
-    pub replication_state: ReplicationState,
-    pub peer_disk_state: DiskState,
+    pub replication_state: String,
+    pub peer_disk_state: String,
     /// Diskless by configuration.
     pub peer_client: bool,
     /// `no`, or the reasons: `user`, `peer`, `dependency`, with commas.
@@ -256,7 +141,7 @@ pub struct PeerDevice {
 }
 
 /// How far a resync is. Made by [`SyncDetails::new`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[expect(missing_docs, reason = "the fields are what DRBD's keys of the same name say")]
 pub struct SyncDetails {
@@ -264,10 +149,10 @@ pub struct SyncDetails {
     pub rs_total: u64,
     pub rs_dt_start_ms: u64,
     pub rs_paused_ms: u64,
-    /// The time and sectors of the last second or so.
+    /// Of late: not measured, 0.
     pub rs_dt0_ms: u64,
     pub rs_db0_sectors: u64,
-    /// The same over a longer time.
+    /// Over a longer time: all of it.
     pub rs_dt1_ms: u64,
     pub rs_db1_sectors: u64,
     pub rs_failed: u64,
@@ -289,44 +174,30 @@ pub struct SyncDetails {
 pub const NEVER: u64 = 987_654_321;
 
 impl SyncDetails {
-    /// From what a daemon knows: the sectors at the start and now, how long it ran and was paused,
-    /// and (milliseconds, sectors) of a recent short and a recent longer time.
-    pub fn new(
-        total: u64,
-        left: u64,
-        run_ms: u64,
-        paused_ms: u64,
-        recent: [(u64, u64); 2],
-    ) -> Self {
-        let rate = |(ms, sectors): (u64, u64)| match ms {
-            0 => 0.0,
-            ms => sectors as f64 * 512.0 / 1_048_576.0 / (ms as f64 / 1000.0),
-        };
+    /// From what a daemon knows: the sectors at the start and now, and how long it ran.
+    pub fn new(total: u64, left: u64, milliseconds: u64) -> Self {
         let done = total.saturating_sub(left);
-        let mean = rate((run_ms.saturating_sub(paused_ms), done));
-        let speed = if rate(recent[1]) > 0.0 { rate(recent[1]) } else { mean };
+        let rate = match milliseconds {
+            0 => 0.0,
+            ms => done as f64 / 2048.0 / (ms as f64 / 1000.0),
+        };
         Self {
             rs_total: total,
-            rs_dt_start_ms: run_ms,
-            rs_paused_ms: paused_ms,
-            rs_dt0_ms: recent[0].0,
-            rs_db0_sectors: recent[0].1,
-            rs_dt1_ms: recent[1].0,
-            rs_db1_sectors: recent[1].1,
-            rs_failed: 0,
-            rs_same_csum: 0,
-            want: 0,
-            rate0: rate(recent[0]),
-            rate1: rate(recent[1]),
-            estimated_seconds_to_finish: match speed > 0.0 {
-                true => (left as f64 / 2048.0 / speed).ceil().min(NEVER as f64) as u64,
+            rs_dt_start_ms: milliseconds,
+            rs_dt1_ms: milliseconds,
+            rs_db1_sectors: done,
+            rate1: rate,
+            rate,
+            estimated_seconds_to_finish: match rate > 0.0 {
+                true => (left as f64 / 2048.0 / rate).ceil().min(NEVER as f64) as u64,
                 false => NEVER,
             },
-            rate: mean,
             percent_resync_done: match total {
                 0 => 100.0,
                 total => done as f64 * 100.0 / total as f64,
             },
+            // Not measured, or nothing that Pollux does.
+            ..Self::default()
         }
     }
 }

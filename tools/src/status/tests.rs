@@ -2,12 +2,11 @@
 
 use super::*;
 
-fn device(volume: u16, disk_state: DiskState, open: bool) -> Device {
+fn device(volume: u16, disk_state: &str, open: bool) -> Device {
     Device {
         volume,
         minor: 20 + u32::from(volume),
-        disk_state,
-        client: false,
+        disk_state: disk_state.to_owned(),
         open,
         quorum: true,
         size: 1_048_576,
@@ -17,34 +16,28 @@ fn device(volume: u16, disk_state: DiskState, open: bool) -> Device {
         bm_writes: 6,
         upper_pending: 1,
         lower_pending: 2,
-        al_suspended: false,
         blocked: "no".to_owned(),
         backing_dev: Some("/dev/vg/ledger".to_owned()),
-        advice: Advice::default(),
+        ..Device::default()
     }
 }
 
-fn peer_device(volume: u16, replication_state: ReplicationState, disk: DiskState) -> PeerDevice {
+fn peer_device(volume: u16, replication_state: &str, disk: &str) -> PeerDevice {
     PeerDevice {
         volume,
-        replication_state,
-        peer_disk_state: disk,
-        peer_client: false,
+        replication_state: replication_state.to_owned(),
+        peer_disk_state: disk.to_owned(),
         resync_suspended: "no".to_owned(),
         received: 7,
         sent: 34,
-        out_of_sync: 0,
         pending: 1,
-        unacked: 0,
-        has_sync_details: false,
-        has_online_verify_details: false,
         percent_in_sync: 100.0,
         resync_copied: 400,
-        sync: None,
+        ..PeerDevice::default()
     }
 }
 
-fn connection(name: &str, peer_role: Role, peer_devices: Vec<PeerDevice>) -> Connection {
+fn connection(name: &str, peer_role: &str, peer_devices: Vec<PeerDevice>) -> Connection {
     let endpoint = |last: u8| Endpoint {
         address: format!("10.7.0.{last}"),
         port: 7020,
@@ -53,54 +46,46 @@ fn connection(name: &str, peer_role: Role, peer_devices: Vec<PeerDevice>) -> Con
     Connection {
         peer_node_id: 1,
         name: name.to_owned(),
-        connection_state: ConnectionState::Connected,
-        congested: false,
-        peer_role,
-        tls: false,
-        ap_in_flight: 0,
-        rs_in_flight: 0,
+        connection_state: "Connected".to_owned(),
+        peer_role: peer_role.to_owned(),
         paths: vec![Path { this_host: endpoint(1), remote_host: endpoint(2), established: true }],
         peer_devices,
-        advice: Advice::default(),
+        ..Connection::default()
     }
 }
 
-fn away(name: &str, connection_state: ConnectionState) -> Connection {
-    let gone = peer_device(0, ReplicationState::Off, DiskState::DUnknown);
-    Connection { connection_state, ..connection(name, Role::Unknown, vec![gone]) }
+fn away(name: &str, connection_state: &str) -> Connection {
+    let gone = peer_device(0, "Off", "DUnknown");
+    Connection {
+        connection_state: connection_state.to_owned(),
+        ..connection(name, "Unknown", vec![gone])
+    }
 }
 
-fn resource(name: &str, role: Role, devices: Vec<Device>, connections: Vec<Connection>) -> Status {
+fn resource(name: &str, role: &str, devices: Vec<Device>, connections: Vec<Connection>) -> Status {
     Status {
         name: name.to_owned(),
-        node_id: 0,
-        role,
-        suspended: false,
-        suspended_user: false,
-        suspended_no_data: false,
-        suspended_fencing: false,
-        suspended_quorum: false,
-        force_io_failures: false,
+        role: role.to_owned(),
         write_ordering: "flush".to_owned(),
         devices,
         connections,
-        advice: Advice::default(),
+        ..Status::default()
     }
 }
 
 /// One volume, one peer that mirrors it.
 fn healthy() -> Status {
-    let mirrored = peer_device(0, ReplicationState::Established, DiskState::UpToDate);
-    let bergen = connection("bergen", Role::Secondary, vec![mirrored]);
-    resource("ledger", Role::Primary, vec![device(0, DiskState::UpToDate, true)], vec![bergen])
+    let mirrored = peer_device(0, "Established", "UpToDate");
+    let bergen = connection("bergen", "Secondary", vec![mirrored]);
+    resource("ledger", "Primary", vec![device(0, "UpToDate", true)], vec![bergen])
 }
 
 /// A resync with half an hour to go.
-fn syncing(replication_state: ReplicationState, disk: DiskState, sync: SyncDetails) -> Status {
+fn syncing(replication_state: &str, disk: &str, sync: SyncDetails) -> Status {
     let mut status = healthy();
     let peer = &mut status.connections[0].peer_devices[0];
-    peer.replication_state = replication_state;
-    peer.peer_disk_state = disk;
+    peer.replication_state = replication_state.to_owned();
+    peer.peer_disk_state = disk.to_owned();
     peer.has_sync_details = true;
     peer.sync = Some(sync);
     status
@@ -118,10 +103,10 @@ fn assert_shows(status: &Status, text: &str) {
 #[test]
 fn healthy_with_a_mirror_and_a_client() {
     let mut status = healthy();
-    let mut diskless = peer_device(0, ReplicationState::Established, DiskState::Diskless);
+    let mut diskless = peer_device(0, "Established", "Diskless");
     diskless.peer_client = true;
     // Sorted by name, however they come.
-    status.connections.insert(0, connection("tromso", Role::Secondary, vec![diskless]));
+    status.connections.insert(0, connection("tromso", "Secondary", vec![diskless]));
     let text = |client| {
         format!(
             "ledger role:Primary
@@ -142,7 +127,7 @@ fn healthy_with_a_mirror_and_a_client() {
 #[test]
 fn peer_away() {
     let mut status = healthy();
-    status.connections = vec![away("bergen", ConnectionState::Connecting)];
+    status.connections = vec![away("bergen", "Connecting")];
     assert_shows(
         &status,
         "ledger role:Primary
@@ -156,10 +141,9 @@ fn peer_away() {
 #[test]
 fn resync_as_source_and_as_target() {
     // Just begun: neither rate nor time is known.
-    let begun =
-        SyncDetails { percent_resync_done: 37.5, ..SyncDetails::new(0, 0, 0, 0, [(0, 0); 2]) };
+    let begun = SyncDetails { percent_resync_done: 37.5, ..SyncDetails::new(0, 0, 0) };
     assert_shows(
-        &syncing(ReplicationState::SyncSource, DiskState::Inconsistent, begun.clone()),
+        &syncing("SyncSource", "Inconsistent", begun.clone()),
         "ledger role:Primary
   disk:UpToDate open:yes
   bergen role:Secondary
@@ -167,15 +151,12 @@ fn resync_as_source_and_as_target() {
 
 ",
     );
-    let mut target = syncing(
-        ReplicationState::PausedSyncT,
-        DiskState::UpToDate,
-        SyncDetails { percent_resync_done: 12.0, ..begun },
-    );
-    target.role = Role::Secondary;
-    target.devices[0] = device(0, DiskState::Inconsistent, false);
+    let mut target =
+        syncing("PausedSyncT", "UpToDate", SyncDetails { percent_resync_done: 12.0, ..begun });
+    target.role = "Secondary".to_owned();
+    target.devices[0] = device(0, "Inconsistent", false);
     target.connections[0].name = "oslo".to_owned();
-    target.connections[0].peer_role = Role::Primary;
+    target.connections[0].peer_role = "Primary".to_owned();
     target.connections[0].peer_devices[0].resync_suspended = "user".to_owned();
     assert_shows(
         &target,
@@ -190,20 +171,12 @@ fn resync_as_source_and_as_target() {
 
 #[test]
 fn a_long_resync_shows_progress_rate_and_time_left() {
-    // 1 TiB, a fifth done in 2200 s of 2600; 96 MiB/s of late.
+    // 1 TiB, a fifth done at 96 MiB/s.
     let total = 1 << 31;
-    let (ms, sectors) = (10_000, 960 * 2048);
-    let sync = SyncDetails::new(
-        total,
-        total / 5 * 4,
-        2_600_000,
-        400_000,
-        [(1000, 100 * 2048), (ms, sectors)],
-    );
+    let sync = SyncDetails::new(total, total / 5 * 4, 2_184_533);
     assert_eq!(sync.estimated_seconds_to_finish, 8739);
-    assert!((sync.rate - 95.3).abs() < 0.1, "{}", sync.rate);
     assert_shows(
-        &syncing(ReplicationState::SyncSource, DiskState::Inconsistent, sync),
+        &syncing("SyncSource", "Inconsistent", sync),
         "ledger role:Primary
   disk:UpToDate open:yes
   bergen role:Secondary
@@ -211,29 +184,22 @@ fn a_long_resync_shows_progress_rate_and_time_left() {
 
 ",
     );
-    // Never 100 before the end; without recent figures the mean counts; paused, nothing does.
-    let nearly = SyncDetails::new(1_000_000, 1, 1000, 0, [(0, 0); 2]);
-    let text = shown(
-        &syncing(ReplicationState::SyncTarget, DiskState::UpToDate, nearly),
-        Layout::default(),
-    );
+    // Never 100 before the end; nothing is foretold while nothing moves.
+    let nearly = SyncDetails::new(1_000_000, 1, 1000);
+    let text = shown(&syncing("SyncTarget", "UpToDate", nearly), Layout::default());
     assert!(text.contains(" done:99.99 rate:488.3MiB/s left:0:00:01\n"), "{text}");
-    let stuck = SyncDetails::new(1000, 1000, 5000, 0, [(1000, 0), (5000, 0)]);
+    let stuck = SyncDetails::new(1000, 1000, 5000);
     assert_eq!(stuck.estimated_seconds_to_finish, NEVER);
-    let text = shown(
-        &syncing(ReplicationState::SyncTarget, DiskState::UpToDate, stuck),
-        Layout::default(),
-    );
+    let text = shown(&syncing("SyncTarget", "UpToDate", stuck), Layout::default());
     assert!(text.contains(" done:0.00\n"), "{text}");
 }
 
 #[test]
 fn two_volumes() {
-    let mirrored = |volume| peer_device(volume, ReplicationState::Established, DiskState::UpToDate);
-    let bergen = connection("bergen", Role::Primary, vec![mirrored(0), mirrored(3)]);
-    let devices =
-        vec![device(0, DiskState::UpToDate, false), device(3, DiskState::Diskless, false)];
-    let archive = resource("archive", Role::Secondary, devices, vec![bergen]);
+    let mirrored = |volume| peer_device(volume, "Established", "UpToDate");
+    let bergen = connection("bergen", "Primary", vec![mirrored(0), mirrored(3)]);
+    let devices = vec![device(0, "UpToDate", false), device(3, "Diskless", false)];
+    let archive = resource("archive", "Secondary", devices, vec![bergen]);
     assert_shows(
         &archive,
         "archive role:Secondary
@@ -256,7 +222,7 @@ fn quorum_lost_and_frozen() {
     (status.suspended, status.suspended_quorum) = (true, true);
     status.devices[0].quorum = false;
     status.devices[0].blocked = "upper".to_owned();
-    let connecting = |name| away(name, ConnectionState::Connecting);
+    let connecting = |name| away(name, "Connecting");
     status.connections = vec![connecting("bergen"), connecting("tromso")];
     let text = "ledger role:Primary suspended:quorum
   disk:UpToDate quorum:no open:yes blocked:upper
@@ -273,10 +239,10 @@ fn quorum_lost_and_frozen() {
 #[test]
 fn forced_secondary_and_split_brain() {
     let mut status = healthy();
-    status.role = Role::Secondary;
+    status.role = "Secondary".to_owned();
     status.force_io_failures = true;
     status.devices[0].open = false;
-    let mut bergen = away("bergen", ConnectionState::StandAlone);
+    let mut bergen = away("bergen", "StandAlone");
     let text = "ledger role:Secondary force-io-failures:yes
   disk:UpToDate open:no
   bergen connection:StandAlone
@@ -284,12 +250,9 @@ fn forced_secondary_and_split_brain() {
     status.connections = vec![bergen.clone()];
     assert_shows(&status, &format!("{text}\n"));
 
-    bergen.advice = Advice {
-        reason: Some("split brain: both nodes were\nwritten while apart".to_owned()),
-        next: Some("polluxadm connect --discard-my-data ledger".to_owned()),
-    };
+    bergen.reason = Some("split brain: both nodes were\nwritten while apart".to_owned());
     status.connections = vec![bergen];
-    status.devices[0].advice.reason = Some("the last flush failed".to_owned());
+    status.devices[0].reason = Some("the last flush failed".to_owned());
     assert_shows(
         &status,
         "ledger role:Secondary force-io-failures:yes
@@ -297,7 +260,6 @@ fn forced_secondary_and_split_brain() {
     # the last flush failed
   bergen connection:StandAlone
     # split brain: both nodes were written while apart
-    # Next: polluxadm connect --discard-my-data ledger
 
 ",
     );
@@ -331,7 +293,7 @@ fn verbose_statistics_and_a_narrow_terminal() {
 
 "
     );
-    let sync = SyncDetails::new(4096, 2048, 1000, 0, [(1000, 2048); 2]);
+    let sync = SyncDetails::new(4096, 2048, 1000);
     status.connections[0].peer_devices[0].sync = Some(sync);
     let layout = Layout { statistics: true, width: Some(60), ..Layout::default() };
     assert_eq!(
@@ -350,7 +312,7 @@ fn verbose_statistics_and_a_narrow_terminal() {
 "
     );
     let mut alone = healthy();
-    alone.connections = vec![away("bergen", ConnectionState::Connecting)];
+    alone.connections = vec![away("bergen", "Connecting")];
     let text = shown(&alone, Layout { verbose: true, ..Layout::default() });
     assert!(text.contains("bergen node-id:1 connection:Connecting role:Unknown"), "{text}");
     assert!(text.contains("replication:Off peer-disk:DUnknown"), "{text}");
@@ -359,9 +321,9 @@ fn verbose_statistics_and_a_narrow_terminal() {
 /// The keys of DRBD in DRBD's order, with DRBD's odd spellings, then ours.
 #[test]
 fn json_has_the_keys_of_drbdsetup() {
-    let sync = SyncDetails::new(4096, 2048, 1000, 0, [(1000, 2048); 2]);
-    let mut status = syncing(ReplicationState::SyncSource, DiskState::Inconsistent, sync);
-    status.connections[0].advice.next = Some("wait".to_owned());
+    let sync = SyncDetails::new(4096, 2048, 1000);
+    let mut status = syncing("SyncSource", "Inconsistent", sync);
+    status.connections[0].reason = Some("wait".to_owned());
     let text = json(&[status.clone(), healthy()]);
     let again: Vec<Status> = serde_json::from_str(&text).unwrap();
     assert_eq!(again, [status, healthy()]);
@@ -376,14 +338,14 @@ fn json_has_the_keys_of_drbdsetup() {
     let expected = "name,node-id,role,suspended,suspended-user,suspended-no-data,suspended-fencing,\
         suspended-quorum,force-io-failures,write-ordering,\
         devices,volume,minor,disk-state,client,open,quorum,size,read,written,al-writes,bm-writes,\
-        upper-pending,lower-pending,al-suspended,blocked,backing-dev,reason,next,\
+        upper-pending,lower-pending,al-suspended,blocked,backing-dev,reason,\
         connections,peer-node-id,name,connection-state,congested,peer-role,tls,ap-in-flight,rs-in-flight,\
         paths,this_host,address,port,family,remote_host,address,port,family,established,\
         peer_devices,volume,replication-state,peer-disk-state,peer-client,resync-suspended,received,sent,\
         out-of-sync,pending,unacked,has-sync-details,has-online-verify-details,percent-in-sync,\
         resync-copied,rs-total,rs-dt-start-ms,rs-paused-ms,rs-dt0-ms,rs-db0-sectors,rs-dt1-ms,\
         rs-db1-sectors,rs-failed,rs-same-csum,want,db0/dt0 [MiB/s],db1/dt1 [MiB/s],\
-        estimated-seconds-to-finish,db/dt [MiB/s],percent-resync-done,reason,next,reason,next";
+        estimated-seconds-to-finish,db/dt [MiB/s],percent-resync-done,reason,reason";
     assert_eq!(keys.join(","), expected);
     assert!(text.contains("\"disk-state\": \"UpToDate\""), "{text}");
     assert!(text.contains("\"replication-state\": \"SyncSource\""), "{text}");

@@ -1,9 +1,8 @@
 //! `polluxadm status` for people and their scripts, in the lines of `drbdadm status`: two blanks
-//! before devices and connections, four before peer devices. Reasons and hints are lines of their
-//! own that begin with `#`, so that what reads the rest word by word is not disturbed.
+//! before devices and connections, four before peer devices. Reasons are lines of their own
+//! that begin with `#`, so that what reads the rest word by word is not disturbed.
 
-use super::{Advice, Connection, ConnectionState, Device, NEVER, PeerDevice, Status};
-use super::{DiskState, ReplicationState};
+use super::{Connection, Device, NEVER, PeerDevice, Status};
 
 /// How to print.
 #[derive(Clone, Copy, Debug, Default)]
@@ -78,12 +77,10 @@ impl Page {
         }
     }
 
-    fn advice(&mut self, indent: usize, advice: &Advice) {
-        let lines =
-            [advice.reason.clone(), advice.next.as_ref().map(|next| format!("Next: {next}"))];
-        for line in lines.into_iter().flatten() {
+    fn reason(&mut self, indent: usize, reason: Option<&String>) {
+        if let Some(reason) = reason {
             // It may quote what a peer sent: it stays one line.
-            let line = line.replace(char::is_control, " ");
+            let line = reason.replace(char::is_control, " ");
             self.text += &format!("{:indent$}# {line}\n", "");
         }
     }
@@ -101,12 +98,12 @@ impl Page {
         let force = resource.force_io_failures;
         let mut words = Words(vec![resource.name.clone()]);
         words.add(verbose, "node-id", resource.node_id);
-        words.add(true, "role", resource.role);
+        words.add(true, "role", &resource.role);
         words.add(verbose || !reasons.is_empty(), "suspended", suspended);
         words.add(verbose || force, "force-io-failures", yes_no(force));
         words.add(statistics, "write-ordering", &resource.write_ordering);
         self.line(0, &words);
-        self.advice(2, &resource.advice);
+        self.reason(2, resource.reason.as_ref());
         let is_named = verbose || resource.devices.len() > 1;
         for device in &resource.devices {
             self.device(device, is_named);
@@ -123,8 +120,8 @@ impl Page {
         let mut words = Words::default();
         words.add(is_named || device.volume != 0, "volume", device.volume);
         words.add(verbose, "minor", device.minor);
-        words.add(true, "disk", device.disk_state);
-        let is_diskless = device.disk_state == DiskState::Diskless;
+        words.add(true, "disk", &device.disk_state);
+        let is_diskless = device.disk_state == "Diskless";
         words.add(verbose || is_diskless, "client", yes_no(device.client));
         let backing_dev = device.backing_dev.as_deref().unwrap_or("none");
         words.add(verbose, "backing_dev", backing_dev);
@@ -141,23 +138,23 @@ impl Page {
         words.add(statistics, "lower-pending", device.lower_pending);
         words.add(statistics, "al-suspended", yes_no(device.al_suspended));
         self.line(6, &words);
-        self.advice(4, &device.advice);
+        self.reason(4, device.reason.as_ref());
     }
 
     fn connection(&mut self, connection: &Connection, is_named: bool) {
         let Layout { verbose, statistics, .. } = self.layout;
-        let is_connected = connection.connection_state == ConnectionState::Connected;
+        let is_connected = connection.connection_state == "Connected";
         let mut words = Words(vec![connection.name.clone()]);
         words.add(verbose, "node-id", connection.peer_node_id);
-        words.add(verbose || !is_connected, "connection", connection.connection_state);
-        words.add(verbose || is_connected, "role", connection.peer_role);
+        words.add(verbose || !is_connected, "connection", &connection.connection_state);
+        words.add(verbose || is_connected, "role", &connection.peer_role);
         words.add(verbose || connection.tls, "tls", yes_no(connection.tls));
         let is_shown = verbose || statistics || connection.congested;
         words.add(is_shown, "congested", yes_no(connection.congested));
         words.add(is_shown, "ap-in-flight", connection.ap_in_flight);
         words.add(is_shown, "rs-in-flight", connection.rs_in_flight);
         self.line(2, &words);
-        self.advice(4, &connection.advice);
+        self.reason(4, connection.reason.as_ref());
         if is_connected || verbose {
             for peer_device in &connection.peer_devices {
                 self.peer_device(peer_device, is_named);
@@ -167,14 +164,12 @@ impl Page {
 
     fn peer_device(&mut self, peer: &PeerDevice, is_named: bool) {
         let Layout { verbose, statistics, width } = self.layout;
-        let is_quiet =
-            matches!(peer.replication_state, ReplicationState::Off | ReplicationState::Established);
-        let is_client_shown =
-            peer.peer_disk_state == DiskState::Diskless && width.is_none() || verbose;
+        let is_quiet = ["Off", "Established"].contains(&peer.replication_state.as_str());
+        let is_client_shown = peer.peer_disk_state == "Diskless" && width.is_none() || verbose;
         let mut words = Words::default();
         words.add(is_named || peer.volume != 0, "volume", peer.volume);
-        words.add(verbose || !is_quiet, "replication", peer.replication_state);
-        words.add(true, "peer-disk", peer.peer_disk_state);
+        words.add(verbose || !is_quiet, "replication", &peer.replication_state);
+        words.add(true, "peer-disk", &peer.peer_disk_state);
         words.add(is_client_shown, "peer-client", yes_no(peer.peer_client));
         if let Some(sync) = &peer.sync {
             // 100.00 is not said before it is done.
@@ -183,8 +178,7 @@ impl Page {
                 all => all,
             };
             words.add(true, "done", format!("{done:.2}"));
-            let rate = if sync.rate1 > 0.0 { sync.rate1 } else { sync.rate };
-            words.add(rate > 0.0, "rate", format!("{rate:.1}MiB/s"));
+            words.add(sync.rate > 0.0, "rate", format!("{:.1}MiB/s", sync.rate));
             let seconds = sync.estimated_seconds_to_finish;
             let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
             let left = format!("{hours}:{minutes:02}:{:02}", seconds % 60);

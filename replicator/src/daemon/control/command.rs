@@ -48,24 +48,19 @@ pub(super) async fn command(
         Refused { kind: "usage", text }
     })?;
     let remote = &served.remote;
-    match wanted {
+    let command = match wanted {
         Wanted::Attach { volume } => {
             for volume in volumes(remote, volume) {
                 remote.attach(volume).await?;
             }
+            return Ok(Json(json!({})));
         }
         Wanted::Detach { volume } => {
             for volume in volumes(remote, volume) {
                 remote.command(Command::Detach(volume)).await?;
             }
+            return Ok(Json(json!({})));
         }
-        other => remote.command(plain(&other)).await?,
-    }
-    Ok(Json(json!({})))
-}
-
-fn plain(wanted: &Wanted) -> Command {
-    match *wanted {
         Wanted::Connect { discard_my_data } => Command::Connect { discard_my_data },
         Wanted::Disconnect {} => Command::Disconnect,
         Wanted::Primary { force } => Command::Primary { force },
@@ -73,10 +68,9 @@ fn plain(wanted: &Wanted) -> Command {
         Wanted::Invalidate {} => Command::Invalidate,
         Wanted::InvalidateRemote {} => Command::InvalidateRemote,
         Wanted::Down {} => Command::Down,
-        Wanted::Attach { .. } | Wanted::Detach { .. } => {
-            unreachable!("these are carried out volume by volume")
-        }
-    }
+    };
+    remote.command(command).await?;
+    Ok(Json(json!({})))
 }
 
 /// The one that is named, else all that have a disk by configuration.

@@ -1,9 +1,11 @@
 //! `GET /metrics`: the few numbers an operator graphs and is alerted by, in Prometheus' text format.
 
 use crate::daemon::snapshot::{Snapshot, VolumeCounters};
-use crate::node::{ConnectionState, DiskState, PeerVolumeStatus, Role, VolumeNumber, VolumeStatus};
+use crate::node::{
+    ConnectionState, DiskState, PeerStatus, PeerVolumeStatus, Role, Status, VolumeNumber,
+    VolumeStatus,
+};
 use bitmap::NodeId;
-use std::fmt::{Display, Write};
 
 /// What things are called: the node knows numbers only.
 #[derive(Clone, Debug)]
@@ -21,103 +23,88 @@ impl Names {
     }
 }
 
+/// What a line is about, and the item its value comes from.
+type Item<'a, T> = (Vec<(&'static str, String)>, &'a T);
+
+/// A metric: its name, what it is, and its value.
+type Metric<T> = (&'static str, &'static str, fn(&T) -> u64);
+
 struct Page<'a> {
     text: String,
     resource: &'a str,
 }
 
 impl Page<'_> {
-    fn head(&mut self, name: &str, kind: &str, help: &str) {
-        self.add(format_args!("# HELP pollux_{name} {help}\n# TYPE pollux_{name} {kind}\n"));
-    }
-
-    fn value(&mut self, name: &str, labels: &[(&str, &dyn Display)], value: impl Display) {
-        let resource = self.resource;
-        self.add(format_args!("pollux_{name}{{resource=\"{resource}\""));
-        for (label, value) in labels {
-            let value = value.to_string().replace('\\', "\\\\").replace('"', "\\\"");
-            self.add(format_args!(",{label}=\"{value}\""));
-        }
-        self.add(format_args!("}} {value}\n"));
-    }
-
-    fn add(&mut self, text: std::fmt::Arguments<'_>) {
-        self.text.write_fmt(text).expect("a String takes all that is written");
-    }
-}
-
-/// One series of a volume: name, kind, help, and its value.
-type Series<'a, T> = (&'a str, &'a str, &'a str, &'a dyn Fn(&T) -> u64);
-
-pub(super) fn text(names: &Names, snapshot: &Snapshot) -> String {
-    let status = &snapshot.status;
-    let mut page = Page { text: String::new(), resource: &names.resource };
-    page.head("primary", "gauge", "1 if this node accepts I/O.");
-    page.value("primary", &[], u8::from(status.role == Role::Primary));
-    page.head("suspended", "gauge", "1 if I/O is held.");
-    page.value("suspended", &[], u8::from(status.suspended.is_some()));
-    page.head("clients", "gauge", "Clients that have the resource open.");
-    page.value("clients", &[], status.open);
-    page.head("disk_up_to_date", "gauge", "1 if this node's copy is good.");
-    for volume in &status.volumes {
-        let good = u8::from(volume.disk == DiskState::UpToDate);
-        page.value("disk_up_to_date", &[("volume", &volume.number)], good);
-    }
-    let counters: [Series<'_, VolumeCounters>; 6] = [
-        ("read_bytes_total", "counter", "Bytes clients read.", &|c| c.read),
-        ("written_bytes_total", "counter", "Bytes clients wrote or zeroed.", &|c| c.written),
-        ("reads_total", "counter", "Reads of clients that ended.", &|c| c.reads),
-        ("writes_total", "counter", "Writes of clients that ended.", &|c| c.writes),
-        ("flushes_total", "counter", "Flushes of clients that ended.", &|c| c.flushes),
-        ("failed_total", "counter", "Requests of clients that failed.", &|c| c.failed),
-    ];
-    all(&mut page, &snapshot.volumes, |c| c.number, &counters);
-    let log: [Series<'_, VolumeStatus>; 2] = [
-        ("log_writes_total", "counter", "Activity log transactions.", &|v| v.al_writes),
-        ("active_extents", "gauge", "Extents in the activity log.", &|v| v.active_extents.into()),
-    ];
-    all(&mut page, &status.volumes, |v| v.number, &log);
-    peers(&mut page, names, snapshot);
-    page.text
-}
-
-fn all<T>(
-    page: &mut Page<'_>,
-    items: &[T],
-    of: impl Fn(&T) -> VolumeNumber,
-    series: &[Series<'_, T>],
-) {
-    for (name, kind, help, value) in series {
-        page.head(name, kind, help);
-        for item in items {
-            page.value(name, &[("volume", &of(item))], value(item));
-        }
-    }
-}
-
-fn peers(page: &mut Page<'_>, names: &Names, snapshot: &Snapshot) {
-    let peers = &snapshot.status.peers;
-    page.head("connected", "gauge", "1 if connected to the peer.");
-    for peer in peers {
-        let connected = u8::from(peer.connection == ConnectionState::Connected);
-        page.value("connected", &[("peer", &names.peer(peer.node))], connected);
-    }
-    let series: [Series<'_, PeerVolumeStatus>; 3] = [
-        ("out_of_sync_bytes", "gauge", "Bytes known to differ, or not to be known.", &|v| {
-            v.out_of_sync
-        }),
-        ("resync_total_bytes", "gauge", "Bytes the last resync began with.", &|v| v.resync.total),
-        ("resync_copied_bytes", "gauge", "Bytes the last resync copied.", &|v| v.resync.copied),
-    ];
-    for (name, kind, help, value) in series {
-        page.head(name, kind, help);
-        for peer in peers {
-            let peer_name = names.peer(peer.node);
-            for volume in &peer.volumes {
-                let labels: [(&str, &dyn Display); 2] =
-                    [("peer", &peer_name), ("volume", &volume.number)];
-                page.value(name, &labels, value(volume));
+    /// Each metric, with a line for each item.
+    fn add<T>(&mut self, items: &[Item<'_, T>], metrics: &[Metric<T>]) {
+        for (name, help, value) in metrics {
+            let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
+            self.text += &format!("# HELP pollux_{name} {help}\n# TYPE pollux_{name} {kind}\n");
+            for (labels, item) in items {
+                self.text += &format!("pollux_{name}{{resource=\"{}\"", self.resource);
+                for (label, value) in labels {
+                    let value = value.replace('\\', "\\\\").replace('"', "\\\"");
+                    self.text += &format!(",{label}=\"{value}\"");
+                }
+                self.text += &format!("}} {}\n", value(item));
             }
         }
     }
+}
+
+pub(super) fn text(names: &Names, snapshot: &Snapshot) -> String {
+    let Snapshot { status, volumes: counters, .. } = snapshot;
+    let mut page = Page { text: String::new(), resource: &names.resource };
+    let resource: [Item<'_, Status>; 1] = [(vec![], status)];
+    page.add(
+        &resource,
+        &[
+            ("primary", "1 if this node accepts I/O.", |s| (s.role == Role::Primary).into()),
+            ("suspended", "1 if I/O is held.", |s| s.suspended.is_some().into()),
+            ("clients", "Clients that have the resource open.", |s| s.open as u64),
+        ],
+    );
+    let volume = |number: VolumeNumber| ("volume", number.to_string());
+    let counters = counters.iter().map(|c| (vec![volume(c.number)], c));
+    page.add::<VolumeCounters>(
+        &counters.collect::<Vec<_>>(),
+        &[
+            ("read_bytes_total", "Bytes clients read.", |c| c.read),
+            ("written_bytes_total", "Bytes clients wrote or zeroed.", |c| c.written),
+            ("reads_total", "Reads of clients that ended.", |c| c.reads),
+            ("writes_total", "Writes of clients that ended.", |c| c.writes),
+            ("flushes_total", "Flushes of clients that ended.", |c| c.flushes),
+            ("failed_total", "Requests of clients that failed.", |c| c.failed),
+        ],
+    );
+    let volumes = status.volumes.iter().map(|v| (vec![volume(v.number)], v));
+    page.add::<VolumeStatus>(
+        &volumes.collect::<Vec<_>>(),
+        &[
+            ("disk_up_to_date", "1 if this node's copy is good.", |v| {
+                (v.disk == DiskState::UpToDate).into()
+            }),
+            ("log_writes_total", "Activity log transactions.", |v| v.al_writes),
+            ("active_extents", "Extents in the activity log.", |v| v.active_extents.into()),
+        ],
+    );
+    let peer = |node| ("peer", names.peer(node).to_owned());
+    let peers = status.peers.iter().map(|p| (vec![peer(p.node)], p));
+    page.add::<PeerStatus>(
+        &peers.collect::<Vec<_>>(),
+        &[("connected", "1 if connected to the peer.", |p| {
+            (p.connection == ConnectionState::Connected).into()
+        })],
+    );
+    let of = |p: &PeerStatus, v: &PeerVolumeStatus| vec![peer(p.node), volume(v.number)];
+    let pairs = status.peers.iter().flat_map(|p| p.volumes.iter().map(move |v| (p, v)));
+    page.add::<PeerVolumeStatus>(
+        &pairs.map(|(p, v)| (of(p, v), v)).collect::<Vec<_>>(),
+        &[
+            ("out_of_sync_bytes", "Bytes known to differ, or not to be known.", |v| v.out_of_sync),
+            ("resync_total_bytes", "Bytes the last resync began with.", |v| v.resync.total),
+            ("resync_copied_bytes", "Bytes the last resync copied.", |v| v.resync.copied),
+        ],
+    );
+    page.text
 }

@@ -35,25 +35,17 @@ pub(super) struct Outcome {
     ended: Ended,
 }
 
-pub(super) async fn connect(
-    State(served): State<Served>,
-    Query(patience): Query<Patience>,
-) -> Result<Json<Outcome>, Refused> {
+pub(super) async fn connect(served: State<Served>, patience: Query<Patience>) -> Answer {
     wait(&served, &patience, is_connected).await
 }
 
-pub(super) async fn sync(
-    State(served): State<Served>,
-    Query(patience): Query<Patience>,
-) -> Result<Json<Outcome>, Refused> {
+pub(super) async fn sync(served: State<Served>, patience: Query<Patience>) -> Answer {
     wait(&served, &patience, is_in_sync).await
 }
 
-async fn wait(
-    served: &Served,
-    patience: &Patience,
-    reached: impl Fn(&Status) -> bool,
-) -> Result<Json<Outcome>, Refused> {
+type Answer = Result<Json<Outcome>, Refused>;
+
+async fn wait(served: &Served, patience: &Patience, reached: impl Fn(&Status) -> bool) -> Answer {
     let seconds = patience.seconds.filter(|&seconds| seconds > 0.0);
     let until = seconds
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())

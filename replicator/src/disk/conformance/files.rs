@@ -9,8 +9,7 @@ use std::time::Instant;
 use rustix::fs::{Mode, OFlags};
 
 use super::super::backing::{Backing, Direct, EngineChoice, Options};
-use super::super::error::{Action, Cause, DiskError, Holder, OpenError};
-use super::super::files::Via;
+use super::super::error::{Cause, DiskError, Holder, OpenError};
 use super::super::queue::Queue;
 use super::super::{Done, Errno, Op};
 use super::kinds::{self, DATA, Disk, META, OnFiles};
@@ -31,6 +30,8 @@ on_files! { errors_reach_the_submitter: tmpfs page_cache page_cache_uring direct
 on_files! { a_file_cut_short_is_noticed: tmpfs page_cache page_cache_uring direct_threads direct_uring }
 on_files! { a_second_open_is_refused: tmpfs page_cache direct_threads direct_uring external_page_cache
 external_direct block_device_uring block_device_page_cache }
+on_files! { free_as_soon_as_it_is_closed: tmpfs page_cache page_cache_uring direct_threads direct_uring
+external_page_cache external_direct block_device_uring block_device_page_cache }
 on_files! { dropped_with_work_in_flight: page_cache direct_threads direct_uring }
 
 /// Puts another open file under the descriptor that the engine uses, until dropped.
@@ -41,7 +42,7 @@ struct Swapped {
 
 impl Swapped {
     fn data_of(disk: &OnFiles, other: impl AsRawFd) -> Self {
-        let fd = disk.files.target(Via::Data).file().as_raw_fd();
+        let fd = disk.files.data().file().as_raw_fd();
         // SAFETY: both descriptors are open; dup makes a new one that nobody else has.
         let original = unsafe { OwnedFd::from_raw_fd(libc::dup(fd)) };
         replace(fd, other.as_raw_fd());
@@ -104,7 +105,7 @@ fn a_success_beside_a_failed_flush_is_not_believed(disk: Disk) {
     queue.finish(third, Ok(Done::Finished));
     queue.poll(&mut out);
     assert!(out.is_empty(), "held back while the first runs");
-    let error = DiskError { action: Action::Flush, offset: 0, len: 0, cause: Errno::IO.into() };
+    let error = DiskError { action: "flush", offset: 0, len: 0, cause: Errno::IO.into() };
     queue.finish(first, Err(error));
     queue.finish(second, Ok(Done::Finished));
     assert!(queue.admit(4, Op::Flush).is_none(), "not even tried");
@@ -121,7 +122,7 @@ fn a_success_beside_a_failed_flush_is_not_believed(disk: Disk) {
 
 fn errors_reach_the_submitter(mut disk: Disk) {
     let path = &under(&disk).path;
-    let flags = if under(&disk).files.target(Via::Data).is_direct() {
+    let flags = if under(&disk).files.data().is_direct() {
         OFlags::RDONLY | OFlags::DIRECT
     } else {
         OFlags::RDONLY
@@ -171,12 +172,23 @@ fn a_second_open_is_refused(disk: Disk) {
             other => panic!("{:?}", other.map(|backing| backing.engine_name())),
         }
     }
-    let (path, options) = (path.clone(), options.clone());
-    let Disk { engine, under, .. } = disk;
-    drop(engine);
-    drop(under);
-    // The disk threads let go when they notice; nothing else holds it.
-    reopen(&path, &options);
+}
+
+/// A detach is answered when the disk is closed: then nothing may hold it any more, no disk thread
+/// and no ring.
+fn free_as_soon_as_it_is_closed(disk: Disk) {
+    let Disk { mut engine, under, _room, .. } = disk;
+    let OnFiles { path, options, files } = under.expect("a disk on files");
+    drop(files);
+    for round in 0..100 {
+        for i in 0..8 {
+            run_one(&mut *engine, write(i * 4096, i % 2 == 0)).expect("written");
+        }
+        run_one(&mut *engine, Op::Flush).expect("flushed");
+        drop(engine);
+        let again = Backing::open(&path, &options, &pool());
+        engine = Box::new(again.unwrap_or_else(|error| panic!("round {round}: {error}")));
+    }
 }
 
 /// Opens a disk that is about to be free.

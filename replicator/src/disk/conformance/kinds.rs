@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use rustix::fs::MemfdFlags;
 
+use super::super::Engine;
 use super::super::backing::{Backing, Direct, EngineChoice, Options};
 use super::super::error::OpenError;
-use super::super::files::{Files, Via};
-use super::super::{Engine, Memory};
+use super::super::files::Files;
 use super::{pool, skip};
 
 /// Bytes of data. The last blocks are whole ones for every kind.
@@ -29,7 +29,7 @@ pub(super) struct Disk {
     /// What lies under the engine.
     pub(super) under: Under,
     /// Kept until the engine is gone.
-    _room: Room,
+    pub(super) _room: Room,
 }
 
 /// `None` if it is memory.
@@ -42,7 +42,7 @@ pub(super) struct OnFiles {
 }
 
 /// Where the files of a test live; removed with it.
-enum Room {
+pub(super) enum Room {
     Nowhere,
     Memory(#[expect(dead_code, reason = "closes it")] OwnedFd),
     Directory(#[expect(dead_code, reason = "removes it")] tempfile::TempDir),
@@ -50,7 +50,7 @@ enum Room {
 }
 
 pub(super) fn memory() -> Option<Disk> {
-    let memory = Memory::new(DATA + META, &pool()).expect("an eventfd");
+    let memory = Backing::in_memory(DATA + META, &pool()).expect("memory");
     Some(Disk {
         engine: Box::new(memory),
         meta_at: DATA,
@@ -148,7 +148,7 @@ fn open(path: &Path, options: Options, name: &str, room: Room) -> Option<Disk> {
     assert_eq!(backing.size(), if options.meta.is_some() { DATA } else { DATA + META });
     Some(Disk {
         meta_at: if options.meta.is_some() { 0 } else { DATA },
-        block: files.target(Via::Data).block(),
+        block: files.data().block(),
         engine: Box::new(backing),
         under: Some(OnFiles { files, path: path.to_owned(), options }),
         _room: room,
@@ -167,7 +167,7 @@ pub(super) fn sparse(path: &Path, size: u64) {
 
 /// A loop device with 4 KiB sectors. It goes away when the last descriptor is closed, even if the
 /// test is killed: it was detached while it was open.
-struct Loop {
+pub(super) struct Loop {
     path: PathBuf,
     _open: File,
     _directory: tempfile::TempDir,

@@ -1,0 +1,51 @@
+//! Options that bound something do so, in both directions.
+
+use tests::real::host::RESOURCE;
+use tests::real::nbd::Ask;
+use tests::real::{Pair, Plan, seconds};
+
+/// Writes of one page that are acknowledged under protocol A while the peer does not answer; of `tried`, fewer than the server takes of
+/// one client at a time.
+fn acknowledged_into_silence(net: &'static str, tried: u64) -> u64 {
+    let pair = {
+        let mut pair = Pair::new(Plan { net, ..Plan::default() });
+        for host in pair.hosts() {
+            let text = std::fs::read_to_string(&host.config).expect("the configuration");
+            let text = text.replace("protocol C;", "protocol A;");
+            std::fs::write(&host.config, text).expect("written");
+        }
+        pair.start();
+        pair.alpha.must(&["primary", "--force", RESOURCE]);
+        pair.wait_in_sync();
+        pair
+    };
+    let mut client = pair.alpha.client();
+    // One extent of the log is hot, so that no write waits for anything but the peer.
+    client.write(0, &[1; 4096]).expect("written");
+    pair.link.silence();
+    // None overlaps: it would wait for the other to be done at the peer.
+    for block in 1..=tried {
+        client.send(&Ask::Write(block * 4096, &[2; 4096])).expect("sent");
+    }
+    // Well below the time after which the peer is given up.
+    client.set_patience(seconds(2));
+    let mut acknowledged = 0;
+    while acknowledged < tried {
+        match client.receive() {
+            Ok((_, answer)) => drop(answer.expect("no error")),
+            Err(_) => break,
+        }
+        acknowledged += 1;
+    }
+    assert!(pair.alpha.status().is_connected(), "the peer was given up before the end");
+    pair.link.heal();
+    acknowledged
+}
+
+#[test]
+fn max_buffers_bounds_the_writes_on_their_way_to_the_peer() {
+    let bounded = acknowledged_into_silence("max-buffers 32; ping-int 10; ping-timeout 100;", 200);
+    assert!((32..=34).contains(&bounded), "{bounded} pages of 32 were on their way");
+    let free = acknowledged_into_silence("ping-int 10; ping-timeout 100;", 200);
+    assert_eq!(free, 200, "the usual bound is far off");
+}
