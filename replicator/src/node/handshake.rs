@@ -211,15 +211,17 @@ impl Node {
                 self.peers[p].rx.author_diskless |= 1 << v;
             }
             let ticket = match verdict {
-                VolumeVerdict::Idle => self.take_over(p, v, theirs, their),
-                VolumeVerdict::NoSync => self.same(p, v, their),
+                VolumeVerdict::Idle => None,
+                VolumeVerdict::NoSync => self.same(p, v),
                 VolumeVerdict::Source { full } => {
                     // A target is Inconsistent from now on, whatever it was.
                     self.peers[p].volumes[v].disk = DiskState::Inconsistent;
                     self.peers[p].volumes[v].replication = ReplicationState::WfBitMapS;
-                    self.all_bits(p, v, full)
+                    let lifted = self.lift(v);
+                    self.all_bits(p, v, full).or(lifted)
                 }
                 VolumeVerdict::Target { full } => {
+                    self.peers[p].volumes[v].disk = DiskState::UpToDate;
                     if our.disk > DiskState::Inconsistent && ours.discard_my_data {
                         let text = format!(
                             "volume {}: {} blocks written here are given up",
@@ -236,12 +238,9 @@ impl Node {
             }
         }
         self.count_down(wait, true);
-        if self
-            .volumes
-            .iter()
-            .enumerate()
-            .all(|(v, volume)| volume.good() || theirs.volumes[v].disk == DiskState::UpToDate)
-        {
+        if self.volumes.iter().enumerate().all(|(v, volume)| {
+            volume.good() || self.peers[p].volumes[v].disk == DiskState::UpToDate
+        }) {
             self.hold_until = None;
         }
         self.regate = true;
@@ -249,54 +248,36 @@ impl Node {
         self.work.extend(self.ops.keys().map(|&id| super::Work::Op(id)));
     }
 
-    /// A diskless Primary lives on our disk: before it acknowledges anything we hold, stable, a new current generation with
-    /// the old one as its bitmap generation, so that its own disk is known to be behind.
-    fn take_over(
-        &mut self,
-        p: usize,
-        v: usize,
-        theirs: &Facts,
-        their: &VolumeFacts,
-    ) -> Option<bitmap::Ticket> {
-        let diskless_primary = theirs.role == Role::Primary && their.disk < DiskState::Inconsistent;
+    /// Same content: whatever kept track of a difference ends, and who was left behind is not any more.
+    fn same(&mut self, p: usize, v: usize) -> Option<bitmap::Ticket> {
         let slot = self.slot(p, v)?;
         let node = self.peers[p].node;
-        let volume = &self.volumes[v];
-        let sb = volume.meta.as_ref()?.superblock();
-        if !diskless_primary || !volume.good() || sb.slots[slot].bitmap_uuid != Generation::NONE {
-            return None;
-        }
-        let generation = self.new_generation();
-        let volume = &mut self.volumes[v];
-        volume.exposed = generation;
-        Some(volume.meta.as_mut()?.edit(|sb| sb.mint(generation, |n| n == node)))
-    }
-
-    /// Same content: whatever kept track of a difference ends.
-    fn same(&mut self, p: usize, v: usize, their: &VolumeFacts) -> Option<bitmap::Ticket> {
-        let slot = self.slot(p, v)?;
-        let node = self.peers[p].node;
-        let volume = &mut self.volumes[v];
-        let lifted = their.disk == DiskState::UpToDate && volume.state < DiskState::UpToDate;
-        let good = volume.state == DiskState::UpToDate || lifted;
-        if good {
-            // The peer lifts itself, by the same rule.
-            self.peers[p].volumes[v].disk = DiskState::UpToDate;
-            volume.state = DiskState::UpToDate;
-        }
-        let meta = volume.meta.as_mut()?;
+        self.peers[p].volumes[v].disk = DiskState::UpToDate;
+        let lifted = self.lift(v);
+        let meta = self.volumes[v].meta.as_mut()?;
         let sb = meta.superblock();
-        let wanted = lifted
-            || sb.slots[slot].bitmap_uuid != Generation::NONE
-            || (good && sb.flags.crashed_primary)
+        let noted = sb.slots[slot].bitmap_uuid != Generation::NONE
+            || sb.flags.crashed_primary
             || sb.sync_to != Generation::NONE;
-        wanted.then(|| {
+        let settled = noted.then(|| {
             meta.edit(|sb| {
                 sb.peer_in_sync(node);
-                sb.flags.was_up_to_date |= good;
-                sb.flags.crashed_primary &= !good;
+                sb.flags.crashed_primary = false;
             })
-        })
+        });
+        settled.or(lifted)
+    }
+
+    /// Outdated no more. Nothing is acknowledged on it before that is stable.
+    fn lift(&mut self, v: usize) -> Option<bitmap::Ticket> {
+        let volume = &mut self.volumes[v];
+        if volume.state == DiskState::UpToDate {
+            return None;
+        }
+        volume.state = DiskState::UpToDate;
+        volume.generation_ticket =
+            volume.meta.as_mut().map(|meta| meta.edit(|sb| sb.flags.was_up_to_date = true));
+        volume.generation_ticket
     }
 
     fn all_bits(&mut self, p: usize, v: usize, full: bool) -> Option<bitmap::Ticket> {

@@ -31,6 +31,10 @@ pub struct Cluster {
     /// What reads of a Primary have shown: writer, and the stamps between which it was seen.
     pub(super) seen: [BTreeMap<u32, (Token, u64, u64)>; 2],
     pub(super) views: [View; 2],
+    /// Its role when it last said something: what the other end of its link goes by, also when it has died meanwhile.
+    pub(super) last_role: [Role; 2],
+    /// Its disk failed when it had accepted something that the other may lack.
+    pub(super) ruined: [bool; 2],
     /// Stamps since when a node counts on its own copy, and on its peer's.
     pub(super) own_good: [Option<u64>; 2],
     pub(super) peer_good: [Option<u64>; 2],
@@ -66,6 +70,8 @@ impl Cluster {
             service: [none(), none()],
             seen: Default::default(),
             views: Default::default(),
+            last_role: Default::default(),
+            ruined: [false; 2],
             own_good: [None; 2],
             peer_good: [None; 2],
             together: None,
@@ -126,7 +132,7 @@ impl Cluster {
 
     /// Whether both nodes accepted something the other may lack, so that a split brain may be declared.
     pub fn may_be_split(&self) -> bool {
-        self.touched == [true; 2] || self.forced != [false; 2]
+        self.touched == [true; 2] || self.forced != [false; 2] || self.ruined != [false; 2]
     }
 
     /// Whether an operator's order is pending that allows newer data to be overwritten.
@@ -251,6 +257,7 @@ impl Cluster {
 
     /// A node's disk gave an error for a write or a flush: nothing is promised of that copy.
     pub fn disk_failed(&mut self, node: usize) {
+        self.ruined[node] |= self.touched[node];
         self.replicas[node].void();
         self.alone[node] = false;
         self.alone_stable[node] = false;
@@ -262,6 +269,7 @@ impl Cluster {
         self.alone[node] = false;
         self.alone_stable[node] = false;
         self.outdated[node] = false;
+        self.ruined[node] = false;
     }
 
     /// A source tells its target that it is up to date.
@@ -299,6 +307,7 @@ impl Cluster {
         let old = self.views[n];
         let peer = 1 - n;
         self.set_view(n, view);
+        self.last_role[n] = view.role;
         self.generation_changed(n, old.current, view)?;
         if view.disk == DiskState::Outdated {
             self.outdated[n] = true;
@@ -348,6 +357,7 @@ impl Cluster {
             b.join(a, &self.history);
         }
         self.touched = [false; 2];
+        self.ruined = [false; 2];
         self.alone = [false; 2];
         self.alone_stable = [false; 2];
         self.kept_running = [true; 2];

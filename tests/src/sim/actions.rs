@@ -264,8 +264,12 @@ impl World {
                     self.violate("GI-7", "the newer data is not good, and no disk ever failed");
                 }
             }
-            Message::Agreed(Agreed::Refuse(RefuseReason::Unrelated)) if !self.excused => {
-                self.violate("SB-4", "two mirrors of one device are called unrelated");
+            Message::Agreed(Agreed::Refuse(RefuseReason::Unrelated)) => {
+                self.counters.mark("handshake: unrelated data");
+                (self.split, self.unrelated) = (true, true);
+                if !self.excused {
+                    self.violate("SB-4", "two mirrors of one device are called unrelated");
+                }
             }
             Message::SyncGrant { .. } => {
                 self.model.granted(n);

@@ -115,6 +115,8 @@ pub(super) struct World {
     pub(super) initialised: bool,
     /// A split brain was declared and not resolved.
     pub(super) split: bool,
+    /// Two disks met that never held the same; the operator has one made anew.
+    pub(super) unrelated: bool,
     pub(super) refusals: u32,
     /// Events at this very moment.
     crowd: u32,
@@ -168,6 +170,7 @@ impl World {
             excused: false,
             initialised: false,
             split: false,
+            unrelated: false,
             refusals: 0,
             crowd: 0,
             since_fork: 0,
