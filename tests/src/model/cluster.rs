@@ -53,8 +53,10 @@ pub struct Cluster {
     pub(super) forced: [bool; 2],
     /// It said Outdated, and nobody has brought it up to date since.
     pub(super) outdated: [bool; 2],
-    /// What a source had promised when it called its target up to date.
-    pub(super) grant: [Option<Box<Replica>>; 2],
+    /// A source has called its target up to date, and counts it since.
+    pub(super) grant: [bool; 2],
+    /// What was promised to a target then; it may learn of it after the source has died.
+    pub(super) promised: [Option<Box<Replica>>; 2],
     pub(super) generations: [BTreeSet<u64>; 2],
 }
 
@@ -84,7 +86,8 @@ impl Cluster {
             discard: [false; 2],
             forced: [false; 2],
             outdated: [false; 2],
-            grant: [None, None],
+            grant: [false; 2],
+            promised: [None, None],
             generations: Default::default(),
         }
     }
@@ -240,7 +243,9 @@ impl Cluster {
         self.died[node] = self.history.stamp();
         self.set_view(node, View::default());
         self.seen[node].clear();
-        self.grant[node] = None;
+        self.grant[node] = false;
+        // What it was promised is gone with it; what it promised may still arrive.
+        self.promised[node] = None;
     }
 
     /// The power of a node failed (its process is dead already).
@@ -274,7 +279,8 @@ impl Cluster {
 
     /// A source tells its target that it is up to date.
     pub fn granted(&mut self, source: usize) {
-        self.grant[source] = Some(Box::new(self.replicas[source].clone()));
+        self.grant[source] = true;
+        self.promised[1 - source] = Some(Box::new(self.replicas[source].clone()));
     }
 
     fn set_view(&mut self, n: usize, view: View) {
@@ -288,7 +294,7 @@ impl Cluster {
         self.peer_good[n] = since(self.peer_good[n], view.peer_good());
         self.views[n] = view;
         if !view.connected() {
-            self.grant[n] = None;
+            self.grant[n] = false;
         }
         if !self.views[0].mirrored() || !self.views[1].mirrored() {
             self.together = None;
@@ -305,7 +311,6 @@ impl Cluster {
         facts: &mut dyn FnMut(usize) -> Option<StableFacts>,
     ) -> Check {
         let old = self.views[n];
-        let peer = 1 - n;
         self.set_view(n, view);
         self.last_role[n] = view.role;
         self.generation_changed(n, old.current, view)?;
@@ -326,15 +331,14 @@ impl Cluster {
         if view.own_good()
             && !old.own_good()
             && old.disk == DiskState::Inconsistent
-            && let Some(promised) = self.grant[peer].take()
+            && !self.forced[n]
+            && let Some(promised) = self.promised[n].take()
         {
             self.finished(n, &promised, copies, facts)?;
             self.replicas[n].assign(&promised);
             // Whatever only the source had is on both now.
             self.alone = [false; 2];
             self.alone_stable = [false; 2];
-            // Until the source knows, it counts this copy although it does not say so yet.
-            self.grant[peer] = Some(promised);
         }
         if view.role == Role::Primary && old.role != Role::Primary {
             self.promoted(n, copies)?;
@@ -364,7 +368,8 @@ impl Cluster {
         self.lost_power = [false; 2];
         self.discard = [false; 2];
         self.forced = [false; 2];
-        self.grant = [None, None];
+        self.grant = [false; 2];
+        self.promised = [None, None];
         // A running Primary's unanswered operations are on their way to both from here on.
         Ok(())
     }
