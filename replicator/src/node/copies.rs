@@ -265,6 +265,7 @@ impl Node {
     /// The link to this peer is gone: what was with it counts as missing there.
     pub(super) fn peer_lost(&mut self, p: usize) {
         let ids: Vec<_> = self.ops.keys().copied().collect();
+        let mut behind = false;
         for id in ids {
             let Some(Op::Client(op)) = self.ops.get_mut(&id) else {
                 continue;
@@ -274,6 +275,7 @@ impl Node {
             }
             let (v, range, kind) = (op.volume, op.range, op.kind);
             let written = op.written & (1 << p) != 0;
+            behind |= op.acknowledged && (op.written | op.received) & (1 << p) == 0;
             op.sent &= !(1 << p);
             op.received &= !(1 << p);
             op.written &= !(1 << p);
@@ -285,6 +287,10 @@ impl Node {
                 }
             }
             self.work.push_back(Work::Op(id));
+        }
+        if behind {
+            // GI-2: under A clients were told already of what the peer lacks.
+            self.mint();
         }
         self.peers[p].awaited.clear();
         self.peers[p].in_flight = 0;

@@ -135,13 +135,21 @@ impl Node {
         };
         match agreed {
             Agreed::Go(volumes) => self.go(p, &volumes, &ours, &theirs),
-            Agreed::IStepDown => self.step_down(p),
+            Agreed::IStepDown => {
+                self.yield_role();
+                self.restart_link(p, "this node stops being Primary");
+            }
             Agreed::YouStepDown => {
                 self.restart_link(p, "the peer stops being Primary");
             }
             Agreed::Refuse(reason) => {
                 let text = self.refusal_text(p, &reason, &ours, &theirs);
                 self.notice(Level::Error, text.clone());
+                let yields = !theirs.was_paused || theirs.node < ours.node;
+                if self.paused && theirs.role == Role::Primary && yields {
+                    // ROLE-5: also in a split brain it is not made deeper.
+                    self.yield_role();
+                }
                 self.paused = false;
                 self.hold_until = None;
                 self.stand_alone(p, text);
@@ -356,8 +364,8 @@ impl Node {
         Ok(())
     }
 
-    /// ROLE-5: the peer took over while we slept, and we acknowledged nothing since.
-    fn step_down(&mut self, p: usize) {
+    /// ROLE-5: the peer took over while we slept.
+    fn yield_role(&mut self) {
         self.notice(
             Level::Error,
             "the peer became Primary while this node was away: pending requests fail".into(),
@@ -373,7 +381,6 @@ impl Node {
                 meta.edit(|sb| sb.flags.primary_ind = false);
             }
         }
-        self.restart_link(p, "this node stops being Primary");
     }
 
     /// What happened, what both sides hold, what to type.

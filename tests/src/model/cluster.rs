@@ -31,8 +31,6 @@ pub struct Cluster {
     /// What reads of a Primary have shown: writer, and the stamps between which it was seen.
     pub(super) seen: [BTreeMap<u32, (Token, u64, u64)>; 2],
     pub(super) views: [View; 2],
-    /// Its role when it last said something: what the other end of its link goes by, also when it has died meanwhile.
-    pub(super) last_role: [Role; 2],
     /// Its disk failed when it had accepted something that the other may lack.
     pub(super) ruined: [bool; 2],
     /// Stamps since when a node counts on its own copy, and on its peer's.
@@ -72,7 +70,6 @@ impl Cluster {
             service: [none(), none()],
             seen: Default::default(),
             views: Default::default(),
-            last_role: Default::default(),
             ruined: [false; 2],
             own_good: [None; 2],
             peer_good: [None; 2],
@@ -249,15 +246,18 @@ impl Cluster {
     }
 
     /// The power of a node failed (its process is dead already).
-    pub fn power_cut(&mut self, node: usize) {
+    ///
+    /// True if the only good copy lost what nobody had flushed: two losses, of which the promise covers one.
+    pub fn power_cut(&mut self, node: usize) -> bool {
         self.replicas[node].power_cut();
         self.lost_power[node] = true;
-        if !self.views[1 - node].own_good() {
-            // The only good copy lost what nobody had flushed: two losses, of which the promise covers one.
+        let two_losses = !self.views[1 - node].own_good();
+        if two_losses {
             self.service[1 - node].clone_from(&self.replicas[node].stable);
             self.seen[1 - node].clear();
         }
         self.alone[node] = self.alone_stable[node];
+        two_losses
     }
 
     /// A node's disk gave an error for a write or a flush: nothing is promised of that copy.
@@ -312,7 +312,6 @@ impl Cluster {
     ) -> Check {
         let old = self.views[n];
         self.set_view(n, view);
-        self.last_role[n] = view.role;
         self.generation_changed(n, old.current, view)?;
         if view.disk == DiskState::Outdated {
             self.outdated[n] = true;

@@ -57,7 +57,7 @@ impl Cluster {
         let op = *self.history.op(id);
         let (n, peer) = (op.node, 1 - op.node);
         let view = &self.views[n];
-        let own = view.own_good() || self.grant[peer];
+        let own = view.own_good() || self.promised[n].is_some();
         let other = view.peer_good() || self.grant[n];
         if !view.own_good() && !view.peer_good() && op.kind != Kind::Flush {
             let story = format!("write #{id} acknowledged with no UpToDate copy: {view:?}");

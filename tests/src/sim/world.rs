@@ -499,7 +499,14 @@ impl World {
             if loss.torn > 0 {
                 self.counters.mark("power cut: tore a data write");
             }
-            self.model.power_cut(n);
+            if self.model.power_cut(n) {
+                // Reads under way cannot show it either.
+                for (&id, op) in &mut self.ops {
+                    if self.model.history.op(id).kind == crate::model::Kind::Read {
+                        op.floors = self.model.read_floors(id);
+                    }
+                }
+            }
             let rate = self.hosts[n].clock.rate_ppm();
             self.hosts[n].clock = Clock::booted(self.now, MS, rate);
         } else {
