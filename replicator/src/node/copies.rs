@@ -275,7 +275,8 @@ impl Node {
             }
             let (v, range, kind) = (op.volume, op.range, op.kind);
             let written = op.written & (1 << p) != 0;
-            behind |= op.acknowledged && (op.written | op.received) & (1 << p) == 0;
+            let has = (op.written | op.received) & (1 << p) != 0;
+            behind |= op.acknowledged && !op.cancelled && !has;
             op.sent &= !(1 << p);
             op.received &= !(1 << p);
             op.written &= !(1 << p);

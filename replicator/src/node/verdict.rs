@@ -96,6 +96,12 @@ pub fn verdict(a: &Facts, b: &Facts) -> Agreed {
     } else {
         equal_is_source(a, b)
     };
+    let forbidden = roles_forbid(a, b, &relations, a_is_source);
+    let a_is_source = match (forbidden, word_given) {
+        // A Primary that has nothing of its own is no target; a word from the other side gives that side's data up.
+        (Some(Agreed::Refuse(RefuseReason::SplitBrain)), Some(a_is_source)) => a_is_source,
+        _ => a_is_source,
+    };
 
     let source = if a_is_source { a } else { b };
     let mixture = source.volumes.iter().zip(&relations).any(|(v, r)| {

@@ -40,6 +40,8 @@ pub struct Cluster {
     pub(super) together: Option<u64>,
     /// Since the two were last together: has this node accepted anything that may not be on the other?
     pub(super) touched: [bool; 2],
+    /// Acknowledged any write since then: under A nobody knows whether the other has it.
+    pub(super) wrote: [bool; 2],
     /// Acknowledged anything alone, and still has it for certain?
     pub(super) alone: [bool; 2],
     pub(super) alone_stable: [bool; 2],
@@ -75,6 +77,7 @@ impl Cluster {
             peer_good: [None; 2],
             together: None,
             touched: [false; 2],
+            wrote: [false; 2],
             alone: [false; 2],
             alone_stable: [false; 2],
             kept_running: [true; 2],
@@ -184,6 +187,7 @@ impl Cluster {
             self.alone_stable[n] |= op.fua || (op.kind == Kind::Flush && self.alone[n]);
         }
         if op.writes() {
+            self.wrote[n] = true;
             for s in op.sectors() {
                 let s = s as usize;
                 self.service[n][s] = self.history.newer_of(self.service[n][s], id);
@@ -288,8 +292,8 @@ impl Cluster {
         let since = |was: Option<u64>, now: bool| if now { was.or(Some(stamp)) } else { None };
         self.own_good[n] = since(self.own_good[n], view.own_good());
         if self.peer_good[n].is_some() && !view.peer_good() {
-            self.touched[n] |=
-                self.history.open().any(|(_, op)| op.node == n && op.kind != Kind::Read);
+            let open = self.history.open().any(|(_, op)| op.node == n && op.kind != Kind::Read);
+            self.touched[n] |= open || (self.protocol == Protocol::A && self.wrote[n]);
         }
         self.peer_good[n] = since(self.peer_good[n], view.peer_good());
         self.views[n] = view;
@@ -360,6 +364,7 @@ impl Cluster {
             b.join(a, &self.history);
         }
         self.touched = [false; 2];
+        self.wrote = [false; 2];
         self.ruined = [false; 2];
         self.alone = [false; 2];
         self.alone_stable = [false; 2];
