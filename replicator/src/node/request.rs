@@ -230,7 +230,9 @@ impl Node {
             // A disk that came while we served without one is Outdated, or a target, until a handshake said what it is.
             return Gate::Open;
         }
-        if self.handshaking() || self.hold_until.is_some() || self.config.suspend_no_data {
+        let awaited = self.peers.iter().any(|p| p.connected() && !p.ready);
+        if awaited || self.handshaking() || self.hold_until.is_some() || self.config.suspend_no_data
+        {
             return Gate::Hold("no-data");
         }
         Gate::Fail(RequestError::Io)

@@ -318,7 +318,8 @@ impl Cluster {
         self.set_view(n, view);
         self.generation_changed(n, old.current, view)?;
         if view.disk == DiskState::Outdated {
-            self.outdated[n] = true;
+            // Said before it is stable, it may be forgotten: nobody was told yet that it is so for good.
+            self.outdated[n] |= facts(n).is_some_and(|f| !f.up_to_date());
         } else if view.disk == DiskState::Inconsistent || (view.own_good() && view.connected()) {
             self.outdated[n] = false;
         }
@@ -343,7 +344,8 @@ impl Cluster {
             self.alone = [false; 2];
             self.alone_stable = [false; 2];
         }
-        if view.role == Role::Primary && old.role != Role::Primary {
+        let declared = self.forced[n] && view.own_good() && !old.own_good();
+        if view.role == Role::Primary && (old.role != Role::Primary || declared) {
             self.promoted(n, copies)?;
         }
         self.two_primaries(linked)?;

@@ -27,6 +27,11 @@ impl StableFacts {
         self.metadata.superblock().flags.consistent
     }
 
+    /// Nobody went on without it, as far as it knows.
+    pub fn up_to_date(&self) -> bool {
+        self.metadata.superblock().flags.was_up_to_date
+    }
+
     /// It was, or may have been, Primary when it stopped.
     pub fn crashed(&self) -> bool {
         let flags = &self.metadata.superblock().flags;

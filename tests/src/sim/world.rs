@@ -8,7 +8,7 @@ use super::host::{Host, Incoming};
 use super::link::{Network, Parcel};
 use super::swarm::{Fault, Knobs};
 use super::{Clock, Rng};
-use crate::model::{Check, Cluster, OpId, View, Violation};
+use crate::model::{Check, Cluster, Kind, OpId, View, Violation};
 use bitmap::Metadata;
 use replicator::node::{Action, Event, LinkId, Node, OpenId, Role};
 use replicator::wire::Message;
@@ -445,11 +445,15 @@ impl World {
         }
         let significant = |v: &View| (v.role, v.disk, v.connection, v.replication, v.current);
         self.fork_soon |= significant(&old) != significant(&view);
-        if view.connected() && !old.connected() {
+        // A handshake answered, or an operator decided anew.
+        if (view.connected() && !old.connected()) || view.role != Role::Primary {
             self.hosts[n].zombie_since = None;
         }
         if view.role == Role::Primary && old.role != Role::Primary {
             self.counters.mark("role: promoted");
+        }
+        if view.role == Role::Primary && view.own_good() && !old.own_good() {
+            self.lower_floors();
         }
     }
 
@@ -500,12 +504,7 @@ impl World {
                 self.counters.mark("power cut: tore a data write");
             }
             if self.model.power_cut(n) {
-                // Reads under way cannot show it either.
-                for (&id, op) in &mut self.ops {
-                    if self.model.history.op(id).kind == crate::model::Kind::Read {
-                        op.floors = self.model.read_floors(id);
-                    }
-                }
+                self.lower_floors();
             }
             let rate = self.hosts[n].clock.rate_ppm();
             self.hosts[n].clock = Clock::booted(self.now, MS, rate);
@@ -513,6 +512,15 @@ impl World {
             self.disks.0[n].kill(&mut self.rng);
         }
         self.hang_up(n, power);
+    }
+
+    /// What reads under way must show is looked at again: good data was lost, or given up by an operator.
+    fn lower_floors(&mut self) {
+        for (&id, op) in &mut self.ops {
+            if self.model.history.op(id).kind == Kind::Read {
+                op.floors = self.model.read_floors(id);
+            }
+        }
     }
 
     /// A process stops being scheduled for a while.
