@@ -93,8 +93,12 @@ impl Node {
             if self.peers[p].state != ConnectionState::Handshaking {
                 continue;
             }
-            // Facts are said when they stand: nothing of the old link, no write, no metadata update is under way.
-            if self.running(p).is_some_and(|r| r.ours.is_none()) && self.quiescent() {
+            // Facts are said when they stand: nothing of the old link, no write, no metadata update is under way. And when they
+            // last: a target that gives its copy up must find all of it at the source, whatever becomes of that (DUR-3).
+            if self.running(p).is_some_and(|r| r.ours.is_none())
+                && self.quiescent()
+                && self.all_flushed()
+            {
                 let facts = Box::new(self.facts(p));
                 self.send(p, Message::Facts(facts.clone()));
                 if let Some(running) = self.running(p) {
@@ -113,6 +117,16 @@ impl Node {
             }
             self.conclude(p);
         }
+    }
+
+    /// Is everything stable that was ever written here? If not, it soon is.
+    fn all_flushed(&mut self) -> bool {
+        let flushed = |volume: &super::Volume| !volume.usable() || !volume.needs_flush();
+        if self.volumes.iter().all(flushed) {
+            return true;
+        }
+        self.flush_everywhere();
+        false
     }
 
     fn conclude(&mut self, p: usize) {

@@ -223,6 +223,9 @@ impl Node {
         if !op.is_read() && self.handshaking() {
             return Gate::Hold("handshake");
         }
+        if !op.is_read() && self.wanted_away(op.volume) {
+            return Gate::Hold("detach");
+        }
         if !op.is_read() && self.peers.iter().any(|p| p.in_flight > self.config.limits.peer_bytes) {
             return Gate::Hold("peer is slow");
         }

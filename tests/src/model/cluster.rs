@@ -40,6 +40,8 @@ pub struct Cluster {
     pub(super) together: Option<u64>,
     /// Since the two were last together: has this node accepted anything that may not be on the other?
     pub(super) touched: [bool; 2],
+    /// Was it promoted since then, with no peer in sight?
+    pub(super) took_over: [bool; 2],
     /// Acknowledged any write since then: under A nobody knows whether the other has it.
     pub(super) wrote: [bool; 2],
     /// Acknowledged anything alone, and still has it for certain?
@@ -77,6 +79,7 @@ impl Cluster {
             peer_good: [None; 2],
             together: None,
             touched: [false; 2],
+            took_over: [false; 2],
             wrote: [false; 2],
             alone: [false; 2],
             alone_stable: [false; 2],
@@ -366,6 +369,7 @@ impl Cluster {
             b.join(a, &self.history);
         }
         self.touched = [false; 2];
+        self.took_over = [false; 2];
         self.wrote = [false; 2];
         self.ruined = [false; 2];
         self.alone = [false; 2];
@@ -382,6 +386,7 @@ impl Cluster {
 
     fn promoted(&mut self, n: usize, copies: &impl Copies) -> Check {
         let peer = 1 - n;
+        self.took_over[n] |= !self.views[n].peer_good();
         self.seen[n].clear();
         self.remembers_outdated(n)?;
         if self.views[n].own_good() && !self.forced[n] {
