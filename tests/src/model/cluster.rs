@@ -18,6 +18,15 @@ pub enum Order {
     Force,
 }
 
+/// What a source had promised to its target.
+#[derive(Clone, Debug)]
+pub(super) struct Promised {
+    /// Its copy then.
+    pub(super) copy: Replica,
+    /// Its generation, which the target takes over when it is done.
+    current: u64,
+}
+
 /// Everything the checkers know.
 #[derive(Clone, Debug)]
 pub struct Cluster {
@@ -58,7 +67,7 @@ pub struct Cluster {
     /// A source has called its target up to date, and counts it since.
     pub(super) grant: [bool; 2],
     /// What was promised to a target then; it may learn of it after the source has died.
-    pub(super) promised: [Option<Box<Replica>>; 2],
+    pub(super) promised: [Option<Box<Promised>>; 2],
     pub(super) generations: [BTreeSet<u64>; 2],
 }
 
@@ -184,7 +193,11 @@ impl Cluster {
             && self.died[peer] < op.invoked;
         let depth = if op.fua { Depth::Stable } else { Depth::Cache };
         let synchronous = self.protocol == Protocol::C;
-        if !self.views[n].peer_good() {
+        if !self.views[n].own_good() {
+            // It lives on its peer's disk, which now has what its own lacks.
+            self.touched[peer] = true;
+        }
+        if !self.views[n].peer_good() && !self.grant[n] {
             // A FLUSH that makes nothing stable here that the other may lack is no difference between the two.
             self.alone[n] |= op.writes() || self.lacks(peer, op.invoked, copies);
             self.alone_stable[n] |= op.fua || (op.kind == Kind::Flush && self.alone[n]);
@@ -248,8 +261,6 @@ impl Cluster {
         self.set_view(node, View::default());
         self.seen[node].clear();
         self.grant[node] = false;
-        // What it was promised is gone with it; what it promised may still arrive.
-        self.promised[node] = None;
     }
 
     /// The power of a node failed (its process is dead already).
@@ -287,7 +298,8 @@ impl Cluster {
     /// A source tells its target that it is up to date.
     pub fn granted(&mut self, source: usize) {
         self.grant[source] = true;
-        self.promised[1 - source] = Some(Box::new(self.replicas[source].clone()));
+        let (copy, current) = (self.replicas[source].clone(), self.views[source].current);
+        self.promised[1 - source] = Some(Box::new(Promised { copy, current }));
     }
 
     fn set_view(&mut self, n: usize, view: View) {
@@ -335,14 +347,18 @@ impl Cluster {
             self.alone[n] = false;
             self.alone_stable[n] = false;
         }
+        if view.disk == DiskState::Inconsistent && old.disk == DiskState::Attaching {
+            // It died before it could use the promise.
+            self.promised[n] = None;
+        }
         if view.own_good()
-            && !old.own_good()
-            && old.disk == DiskState::Inconsistent
+            && matches!(old.disk, DiskState::Inconsistent | DiskState::Attaching)
             && !self.forced[n]
+            && self.promised[n].as_ref().is_some_and(|p| p.current == view.current)
             && let Some(promised) = self.promised[n].take()
         {
-            self.finished(n, &promised, copies, facts)?;
-            self.replicas[n].assign(&promised);
+            self.finished(n, &promised.copy, copies, facts)?;
+            self.replicas[n].assign(&promised.copy);
             // Whatever only the source had is on both now.
             self.alone = [false; 2];
             self.alone_stable = [false; 2];
