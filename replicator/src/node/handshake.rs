@@ -319,6 +319,7 @@ impl Node {
         let slot = self.slot(p, v)?;
         let volume = &mut self.volumes[v];
         volume.state = DiskState::Inconsistent;
+        volume.forced = false;
         let meta = volume.meta.as_mut()?;
         let blocks = meta.geometry().blocks();
         if full {

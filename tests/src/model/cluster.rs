@@ -42,6 +42,8 @@ pub struct Cluster {
     pub(super) views: [View; 2],
     /// Its disk failed when it had accepted something that the other may lack.
     pub(super) ruined: [bool; 2],
+    /// What it said before its present turn.
+    pub(super) before: [View; 2],
     /// Stamps since when a node counts on its own copy, and on its peer's.
     pub(super) own_good: [Option<u64>; 2],
     pub(super) peer_good: [Option<u64>; 2],
@@ -83,6 +85,7 @@ impl Cluster {
             service: [none(), none()],
             seen: Default::default(),
             views: Default::default(),
+            before: Default::default(),
             ruined: [false; 2],
             own_good: [None; 2],
             peer_good: [None; 2],
@@ -107,6 +110,11 @@ impl Cluster {
     /// What a node last said of itself.
     pub fn view(&self, node: usize) -> &View {
         &self.views[node]
+    }
+
+    /// A node is about to handle an event: what it does in this turn may have been decided before what it says after it.
+    pub fn turn(&mut self, node: usize) {
+        self.before[node] = self.views[node];
     }
 
     /// What a copy must hold.

@@ -10,7 +10,7 @@ use super::swarm::{Fault, Knobs};
 use super::{Clock, Rng};
 use crate::model::{Check, Cluster, Kind, OpId, View, Violation};
 use bitmap::Metadata;
-use replicator::node::{Action, Event, LinkId, Node, OpenId, Role};
+use replicator::node::{Action, ConnectionState, Event, LinkId, Node, OpenId, Role};
 use replicator::wire::Message;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
@@ -352,6 +352,7 @@ impl World {
         let mut out = std::mem::take(&mut self.out);
         let host = &mut self.hosts[n];
         let Some(process) = host.process.as_mut() else { return };
+        self.model.turn(n);
         let mut changed = may_change_state(&event);
         process.handle(now, event, &mut out);
         changed |= out.iter().any(tells_of_change);
@@ -446,7 +447,9 @@ impl World {
         let significant = |v: &View| (v.role, v.disk, v.connection, v.replication, v.current);
         self.fork_soon |= significant(&old) != significant(&view);
         // A handshake answered, or an operator decided anew.
-        if (view.connected() && !old.connected()) || view.role != Role::Primary {
+        let answered = old.connection == ConnectionState::Handshaking
+            && matches!(view.connection, ConnectionState::Connected | ConnectionState::StandAlone);
+        if answered || view.role != Role::Primary {
             self.hosts[n].zombie_since = None;
         }
         if view.role == Role::Primary && old.role != Role::Primary {
