@@ -143,7 +143,9 @@ impl Node {
                     Stage::Mark(with, self.mark(change.force))
                 }
                 // The operator's claim is on disk already: a new handshake judges it, after this node is Primary.
-                Stage::Mark(with, _) if with != link && change.force => {
+                Stage::Mark(with, _)
+                    if with != link && self.volumes.iter().any(|volume| volume.forced) =>
+                {
                     for p in 0..self.peers.len() {
                         self.restart_link(p, "this node's data was declared good by force");
                     }
