@@ -80,23 +80,21 @@ fn check(a: &Facts, b: &Facts) {
                 assert_eq!(va.current, vb.current, "GI-1\n{a:#?}\n{b:#?}");
             }
             VolumeVerdict::Source { .. } => {
-                assert!(
-                    va.disk == DiskState::UpToDate || va.current == vb.current,
-                    "RES-3\n{a:#?}\n{b:#?}"
-                );
+                assert!(va.disk > DiskState::Inconsistent, "RES-3\n{a:#?}\n{b:#?}");
                 let overrun = b.role == Role::Primary && vb.disk == DiskState::UpToDate;
                 assert!(!overrun, "a good Primary is no target\n{a:#?}\n{b:#?}");
             }
             VolumeVerdict::Target { .. } => {
-                assert!(
-                    vb.disk == DiskState::UpToDate || va.current == vb.current,
-                    "RES-3\n{a:#?}\n{b:#?}"
-                );
+                assert!(vb.disk > DiskState::Inconsistent, "RES-3\n{a:#?}\n{b:#?}");
             }
             VolumeVerdict::Idle => {
-                let nothing = va.disk < DiskState::Inconsistent
-                    || vb.disk < DiskState::Inconsistent
-                    || va.disk.max(vb.disk) < DiskState::UpToDate;
+                let (worse, better) = (va.disk.min(vb.disk), va.disk.max(vb.disk));
+                let replaced = [va, vb].iter().any(|v| !v.current.is_real());
+                let nothing = worse < DiskState::Inconsistent
+                    || better == DiskState::Inconsistent
+                    || (worse == DiskState::Inconsistent
+                        && better == DiskState::Outdated
+                        && replaced);
                 assert!(nothing, "idle with data on both sides\n{a:#?}\n{b:#?}");
             }
         },

@@ -67,7 +67,7 @@ impl Node {
             self.peers[p].leaving.extend(command);
             let wait = self.waits.open(Then::Leave(link));
             for v in 0..self.volumes.len() {
-                if let Some(ticket) = self.outdate(v) {
+                if let Some(ticket) = self.outdate(p, v) {
                     self.waits.add(wait);
                     self.wait_ticket(v, ticket, wait);
                 }
@@ -86,12 +86,13 @@ impl Node {
         self.left(p);
     }
 
-    /// ROLE-2: Outdated is on disk, so that it survives a restart.
-    fn outdate(&mut self, v: usize) -> Option<bitmap::Ticket> {
-        let volume = &mut self.volumes[v];
-        if !volume.good() {
+    /// ROLE-2: Outdated is on disk, so that it survives a restart. Not if the peer has no good disk to go on with: ours is then
+    /// the last.
+    fn outdate(&mut self, p: usize, v: usize) -> Option<bitmap::Ticket> {
+        if !self.volumes[v].good() || !self.peers[p].good(v) {
             return None;
         }
+        let volume = &mut self.volumes[v];
         volume.state = DiskState::Outdated;
         Some(volume.meta.as_mut()?.edit(|sb| sb.flags.was_up_to_date = false))
     }
@@ -123,7 +124,7 @@ impl Node {
     pub(super) fn bye(&mut self, p: usize, outdate: bool) {
         if outdate && self.role == Role::Secondary {
             for v in 0..self.volumes.len() {
-                self.outdate(v);
+                self.outdate(p, v);
             }
         }
         if matches!(self.peers[p].handshake, Handshake::None) {

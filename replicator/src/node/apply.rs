@@ -8,7 +8,7 @@ use super::{Node, Op, Purpose, Work};
 use crate::wire::{Content, Message, PeerWrite};
 use alloc::collections::{BTreeSet, VecDeque};
 use alloc::vec::Vec;
-use bitmap::{ByteRange, Generation};
+use bitmap::{ByteRange, Generation, Ticket};
 
 /// Most messages of one peer that wait for their turn; a peer that keeps to its own limits stays far below.
 const QUEUE: usize = 1 << 16;
@@ -222,6 +222,10 @@ impl Node {
                             self.waits.add(wait);
                             self.flush_local(v, wait);
                         }
+                        if let Some(ticket) = self.live_on(p, v) {
+                            self.waits.add(wait);
+                            self.wait_ticket(v, ticket, wait);
+                        }
                     }
                     self.count_down(wait, true);
                 }
@@ -310,6 +314,11 @@ impl Node {
         if !self.volumes[v].usable() {
             return self.end_peer_op(id, false);
         }
+        if matches!(op.kind, Kind::Write { log: true, .. })
+            && let Some(ticket) = self.live_on(p, v)
+        {
+            return self.after_durable(v, ticket, Then::Recheck(id));
+        }
         self.peer_op(id).running = true;
         match op.kind {
             Kind::Write { content, fua, log, .. } => {
@@ -351,6 +360,24 @@ impl Node {
         } else {
             self.peer_read_failed(id);
         }
+    }
+
+    /// GI-2: an author without a disk lives on ours. Before we tell it of anything done here we hold, stable, a new current
+    /// generation with the old one as its bitmap generation, so that its own disk is known to be behind. What is not stable yet.
+    fn live_on(&mut self, p: usize, v: usize) -> Option<Ticket> {
+        let slot = self.slot(p, v)?;
+        if self.peers[p].rx.author_diskless & (1 << v) == 0 {
+            return None;
+        }
+        let sb = self.volumes[v].meta.as_ref()?.superblock();
+        if self.volumes[v].good() && sb.slots[slot].bitmap_uuid == Generation::NONE {
+            let (node, generation) = (self.peers[p].node, self.new_generation());
+            let volume = &mut self.volumes[v];
+            volume.exposed = generation;
+            let mint = |sb: &mut bitmap::Superblock| sb.mint(generation, |n| n == node);
+            volume.generation_ticket = volume.meta.as_mut().map(|meta| meta.edit(mint));
+        }
+        self.volumes[v].generation_ticket.filter(|&ticket| !self.volumes[v].durable(ticket))
     }
 
     /// We cannot serve it.

@@ -38,20 +38,18 @@ impl Node {
             return self.finish_read(id, &op);
         }
         let v = op.volume;
-        // A SyncTarget, ours or a peer's, gets the write and is never counted.
+        // A SyncTarget, ours or a peer's, gets the write and is never counted. Our own disk is awaited also then: it may be
+        // UpToDate by the time of the next FLUSH, whose flush covers only what was completed before (DUR-1).
         let counted: u32 =
             (0..self.peers.len()).filter(|&p| self.peers[p].counted(v)).map(|p| 1 << p).sum();
-        let local_counts = self.volumes[v].good();
         let done = self.peers_done(&op);
-        let pending = (local_counts && op.local == Part::Waiting) || op.sent & counted & !done != 0;
-        let taken = (local_counts && op.local == Part::Done) || op.sent & counted & done != 0;
+        let pending = op.local == Part::Waiting || op.sent & counted & !done != 0;
+        let taken =
+            (self.volumes[v].good() && op.local == Part::Done) || op.sent & counted & done != 0;
         if !op.acknowledged && !pending {
             if !taken {
-                // No good copy took it: wait for one, or fail. Nothing of it may still be with the local disk.
-                if op.local != Part::Waiting {
-                    self.park(id);
-                }
-                return;
+                // No good copy took it: wait for one, or fail.
+                return self.park(id);
             }
             self.acknowledge(id);
         }
@@ -267,6 +265,7 @@ impl Node {
     /// The link to this peer is gone: what was with it counts as missing there.
     pub(super) fn peer_lost(&mut self, p: usize) {
         let ids: Vec<_> = self.ops.keys().copied().collect();
+        let mut behind = false;
         for id in ids {
             let Some(Op::Client(op)) = self.ops.get_mut(&id) else {
                 continue;
@@ -276,6 +275,8 @@ impl Node {
             }
             let (v, range, kind) = (op.volume, op.range, op.kind);
             let written = op.written & (1 << p) != 0;
+            let has = (op.written | op.received) & (1 << p) != 0;
+            behind |= op.acknowledged && !op.cancelled && !has;
             op.sent &= !(1 << p);
             op.received &= !(1 << p);
             op.written &= !(1 << p);
@@ -287,6 +288,10 @@ impl Node {
                 }
             }
             self.work.push_back(Work::Op(id));
+        }
+        if behind {
+            // GI-2: under A clients were told already of what the peer lacks.
+            self.mint();
         }
         self.peers[p].awaited.clear();
         self.peers[p].in_flight = 0;

@@ -93,8 +93,12 @@ impl Node {
             if self.peers[p].state != ConnectionState::Handshaking {
                 continue;
             }
-            // Facts are said when they stand: nothing of the old link, no write, no metadata update is under way.
-            if self.running(p).is_some_and(|r| r.ours.is_none()) && self.quiescent() {
+            // Facts are said when they stand: nothing of the old link, no write, no metadata update is under way. And when they
+            // last: a target that gives its copy up must find all of it at the source, whatever becomes of that (DUR-3).
+            if self.running(p).is_some_and(|r| r.ours.is_none())
+                && self.quiescent()
+                && self.all_flushed()
+            {
                 let facts = Box::new(self.facts(p));
                 self.send(p, Message::Facts(facts.clone()));
                 if let Some(running) = self.running(p) {
@@ -113,6 +117,16 @@ impl Node {
             }
             self.conclude(p);
         }
+    }
+
+    /// Is everything stable that was ever written here? If not, it soon is.
+    fn all_flushed(&mut self) -> bool {
+        let flushed = |volume: &super::Volume| !volume.usable() || !volume.needs_flush();
+        if self.volumes.iter().all(flushed) {
+            return true;
+        }
+        self.flush_everywhere();
+        false
     }
 
     fn conclude(&mut self, p: usize) {
@@ -135,13 +149,21 @@ impl Node {
         };
         match agreed {
             Agreed::Go(volumes) => self.go(p, &volumes, &ours, &theirs),
-            Agreed::IStepDown => self.step_down(p),
+            Agreed::IStepDown => {
+                self.yield_role();
+                self.restart_link(p, "this node stops being Primary");
+            }
             Agreed::YouStepDown => {
                 self.restart_link(p, "the peer stops being Primary");
             }
             Agreed::Refuse(reason) => {
                 let text = self.refusal_text(p, &reason, &ours, &theirs);
                 self.notice(Level::Error, text.clone());
+                let yields = !theirs.was_paused || theirs.node < ours.node;
+                if self.paused && theirs.role == Role::Primary && yields {
+                    // ROLE-5: also in a split brain it is not made deeper.
+                    self.yield_role();
+                }
                 self.paused = false;
                 self.hold_until = None;
                 self.stand_alone(p, text);
@@ -211,15 +233,17 @@ impl Node {
                 self.peers[p].rx.author_diskless |= 1 << v;
             }
             let ticket = match verdict {
-                VolumeVerdict::Idle => self.take_over(p, v, theirs, their),
-                VolumeVerdict::NoSync => self.same(p, v, their),
+                VolumeVerdict::Idle => None,
+                VolumeVerdict::NoSync => self.same(p, v),
                 VolumeVerdict::Source { full } => {
                     // A target is Inconsistent from now on, whatever it was.
                     self.peers[p].volumes[v].disk = DiskState::Inconsistent;
                     self.peers[p].volumes[v].replication = ReplicationState::WfBitMapS;
-                    self.all_bits(p, v, full)
+                    let lifted = self.lift(v);
+                    self.all_bits(p, v, full).or(lifted)
                 }
                 VolumeVerdict::Target { full } => {
+                    self.peers[p].volumes[v].disk = DiskState::UpToDate;
                     if our.disk > DiskState::Inconsistent && ours.discard_my_data {
                         let text = format!(
                             "volume {}: {} blocks written here are given up",
@@ -236,12 +260,9 @@ impl Node {
             }
         }
         self.count_down(wait, true);
-        if self
-            .volumes
-            .iter()
-            .enumerate()
-            .all(|(v, volume)| volume.good() || theirs.volumes[v].disk == DiskState::UpToDate)
-        {
+        if self.volumes.iter().enumerate().all(|(v, volume)| {
+            volume.good() || self.peers[p].volumes[v].disk == DiskState::UpToDate
+        }) {
             self.hold_until = None;
         }
         self.regate = true;
@@ -249,54 +270,36 @@ impl Node {
         self.work.extend(self.ops.keys().map(|&id| super::Work::Op(id)));
     }
 
-    /// A diskless Primary lives on our disk: before it acknowledges anything we hold, stable, a new current generation with
-    /// the old one as its bitmap generation, so that its own disk is known to be behind.
-    fn take_over(
-        &mut self,
-        p: usize,
-        v: usize,
-        theirs: &Facts,
-        their: &VolumeFacts,
-    ) -> Option<bitmap::Ticket> {
-        let diskless_primary = theirs.role == Role::Primary && their.disk < DiskState::Inconsistent;
+    /// Same content: whatever kept track of a difference ends, and who was left behind is not any more.
+    fn same(&mut self, p: usize, v: usize) -> Option<bitmap::Ticket> {
         let slot = self.slot(p, v)?;
         let node = self.peers[p].node;
-        let volume = &self.volumes[v];
-        let sb = volume.meta.as_ref()?.superblock();
-        if !diskless_primary || !volume.good() || sb.slots[slot].bitmap_uuid != Generation::NONE {
-            return None;
-        }
-        let generation = self.new_generation();
-        let volume = &mut self.volumes[v];
-        volume.exposed = generation;
-        Some(volume.meta.as_mut()?.edit(|sb| sb.mint(generation, |n| n == node)))
-    }
-
-    /// Same content: whatever kept track of a difference ends.
-    fn same(&mut self, p: usize, v: usize, their: &VolumeFacts) -> Option<bitmap::Ticket> {
-        let slot = self.slot(p, v)?;
-        let node = self.peers[p].node;
-        let volume = &mut self.volumes[v];
-        let lifted = their.disk == DiskState::UpToDate && volume.state < DiskState::UpToDate;
-        let good = volume.state == DiskState::UpToDate || lifted;
-        if good {
-            // The peer lifts itself, by the same rule.
-            self.peers[p].volumes[v].disk = DiskState::UpToDate;
-            volume.state = DiskState::UpToDate;
-        }
-        let meta = volume.meta.as_mut()?;
+        self.peers[p].volumes[v].disk = DiskState::UpToDate;
+        let lifted = self.lift(v);
+        let meta = self.volumes[v].meta.as_mut()?;
         let sb = meta.superblock();
-        let wanted = lifted
-            || sb.slots[slot].bitmap_uuid != Generation::NONE
-            || (good && sb.flags.crashed_primary)
+        let noted = sb.slots[slot].bitmap_uuid != Generation::NONE
+            || sb.flags.crashed_primary
             || sb.sync_to != Generation::NONE;
-        wanted.then(|| {
+        let settled = noted.then(|| {
             meta.edit(|sb| {
                 sb.peer_in_sync(node);
-                sb.flags.was_up_to_date |= good;
-                sb.flags.crashed_primary &= !good;
+                sb.flags.crashed_primary = false;
             })
-        })
+        });
+        settled.or(lifted)
+    }
+
+    /// Outdated no more. Nothing is acknowledged on it before that is stable.
+    fn lift(&mut self, v: usize) -> Option<bitmap::Ticket> {
+        let volume = &mut self.volumes[v];
+        if volume.state == DiskState::UpToDate {
+            return None;
+        }
+        volume.state = DiskState::UpToDate;
+        volume.generation_ticket =
+            volume.meta.as_mut().map(|meta| meta.edit(|sb| sb.flags.was_up_to_date = true));
+        volume.generation_ticket
     }
 
     fn all_bits(&mut self, p: usize, v: usize, full: bool) -> Option<bitmap::Ticket> {
@@ -316,6 +319,7 @@ impl Node {
         let slot = self.slot(p, v)?;
         let volume = &mut self.volumes[v];
         volume.state = DiskState::Inconsistent;
+        volume.forced = false;
         let meta = volume.meta.as_mut()?;
         let blocks = meta.geometry().blocks();
         if full {
@@ -375,8 +379,8 @@ impl Node {
         Ok(())
     }
 
-    /// ROLE-5: the peer took over while we slept, and we acknowledged nothing since.
-    fn step_down(&mut self, p: usize) {
+    /// ROLE-5: the peer took over while we slept.
+    fn yield_role(&mut self) {
         self.notice(
             Level::Error,
             "the peer became Primary while this node was away: pending requests fail".into(),
@@ -392,7 +396,6 @@ impl Node {
                 meta.edit(|sb| sb.flags.primary_ind = false);
             }
         }
-        self.restart_link(p, "this node stops being Primary");
     }
 
     /// What happened, what both sides hold, what to type.

@@ -217,6 +217,7 @@ impl Node {
             self.role_step();
             self.handshake_step();
             self.down_step();
+            self.detach_in_order();
             self.pump_targets();
             if core::mem::take(&mut self.regate) {
                 self.work.extend(self.parked.iter().map(|&id| Work::Op(id)));

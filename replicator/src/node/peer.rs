@@ -143,6 +143,11 @@ impl Peer {
         self.unflushed.front().map_or(finished, |&(first, ..)| first - 1)
     }
 
+    /// Everything that ended there is known to be stable there.
+    pub(super) fn all_stable(&self) -> bool {
+        self.unflushed.is_empty()
+    }
+
     /// Holds un-flushed writes that no flush under way covers.
     pub(super) fn wants_flush(&self) -> bool {
         self.connected()

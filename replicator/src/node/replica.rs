@@ -1,12 +1,13 @@
 //! Our own disks: attach, detach, failure. A disk is let go only when every operation on it has come back.
 
+use super::request::Stage;
 use super::types::{
     Action, Backing, CommandId, DiskDone, DiskError, DiskOp, DiskState, Level, Refusal,
     RefusalKind, Role, VolumeNumber,
 };
 use super::volume::Attaching;
 use super::waits::Then;
-use super::{Node, Purpose};
+use super::{Node, Op, Purpose};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
@@ -180,17 +181,55 @@ impl Node {
                 self.refuse(command, RefusalKind::Busy, text);
             }
             _ => {
-                let served = self.peers.iter().any(|p| p.good(v));
-                if self.role == Role::Primary && !served && self.volumes[v].usable() {
-                    let text = format!(
-                        "volume {number}: this node is Primary and no peer has UpToDate data: `polluxadm secondary` or wait for the resync, then `polluxadm detach`"
-                    );
-                    return self.refuse(command, RefusalKind::NoUpToDateData, text);
-                }
                 self.volumes[v].detaching.push(command);
-                self.let_go(v, DiskState::Detaching, "the disk was detached");
+                self.regate = true;
             }
         }
+    }
+
+    /// Operators want this disk away: writes and flushes are held until it is.
+    pub(super) fn wanted_away(&self, v: usize) -> bool {
+        self.volumes[v].usable() && !self.volumes[v].detaching.is_empty()
+    }
+
+    /// A Primary gives its disk up in order: what clients were told is stable at the peer first (under A it may not even have
+    /// been there), for from then on that is the only copy.
+    pub(super) fn detach_in_order(&mut self) {
+        for v in 0..self.volumes.len() {
+            if !self.wanted_away(v) {
+                continue;
+            }
+            if self.role == Role::Primary {
+                if self.handshaking() {
+                    continue;
+                }
+                if !self.peers.iter().any(|p| p.good(v)) {
+                    self.refuse_detach(v);
+                    continue;
+                }
+                let under_way = |op: &Op| match op {
+                    Op::Client(op) => op.volume == v && op.stage == Stage::Running && !op.is_read(),
+                    Op::Peer(_) => false,
+                };
+                let drained = !self.ops.values().any(under_way);
+                if !drained || self.peers.iter().any(|p| p.connected() && !p.all_stable()) {
+                    self.flush_everywhere();
+                    continue;
+                }
+            }
+            self.let_go(v, DiskState::Detaching, "the disk was detached");
+        }
+    }
+
+    fn refuse_detach(&mut self, v: usize) {
+        let number = self.volumes[v].number;
+        for command in core::mem::take(&mut self.volumes[v].detaching) {
+            let text = format!(
+                "volume {number}: this node is Primary and no peer has UpToDate data: `polluxadm secondary` or wait for the resync, then `polluxadm detach`"
+            );
+            self.refuse(command, RefusalKind::NoUpToDateData, text);
+        }
+        self.regate = true;
     }
 
     /// A write, a flush or a metadata operation failed: the disk is dead for good (IO-4); the peer goes on.

@@ -223,6 +223,9 @@ impl Node {
         if !op.is_read() && self.handshaking() {
             return Gate::Hold("handshake");
         }
+        if !op.is_read() && self.wanted_away(op.volume) {
+            return Gate::Hold("detach");
+        }
         if !op.is_read() && self.peers.iter().any(|p| p.in_flight > self.config.limits.peer_bytes) {
             return Gate::Hold("peer is slow");
         }
@@ -230,7 +233,9 @@ impl Node {
             // A disk that came while we served without one is Outdated, or a target, until a handshake said what it is.
             return Gate::Open;
         }
-        if self.handshaking() || self.hold_until.is_some() || self.config.suspend_no_data {
+        let awaited = self.peers.iter().any(|p| p.connected() && !p.ready);
+        if awaited || self.handshaking() || self.hold_until.is_some() || self.config.suspend_no_data
+        {
             return Gate::Hold("no-data");
         }
         Gate::Fail(RequestError::Io)

@@ -88,7 +88,8 @@ impl Target {
 
     /// When blocks that could not be read are tried again.
     pub(super) fn retry_at(&self) -> Option<Time> {
-        self.retry_at
+        let waits = self.idle() && self.todo.count() == 0 && !self.finishing;
+        self.retry_at.filter(|_| waits)
     }
 
     fn idle(&self) -> bool {

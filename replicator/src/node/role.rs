@@ -143,7 +143,9 @@ impl Node {
                     Stage::Mark(with, self.mark(change.force))
                 }
                 // The operator's claim is on disk already: a new handshake judges it, after this node is Primary.
-                Stage::Mark(with, _) if with != link && change.force => {
+                Stage::Mark(with, _)
+                    if with != link && self.volumes.iter().any(|volume| volume.forced) =>
+                {
                     for p in 0..self.peers.len() {
                         self.restart_link(p, "this node's data was declared good by force");
                     }
@@ -158,11 +160,16 @@ impl Node {
                     if !self.all_durable(tickets) {
                         return;
                     }
-                    // ROLE-2: the disk may have gone while the mark was written.
-                    if let Err((kind, text)) = self.may_promote(change.force) {
-                        return self.refuse_change(change.command, kind, text);
+                    // ROLE-2: good data may have gone while the mark was written.
+                    let served = |(v, volume): (usize, &super::Volume)| {
+                        volume.good()
+                            || (volume.forced && volume.usable())
+                            || self.peers.iter().any(|p| p.good(v))
+                    };
+                    if self.volumes.iter().enumerate().all(served) {
+                        return self.now_primary(change.command, change.force);
                     }
-                    return self.now_primary(change.command, change.force);
+                    Stage::Check
                 }
                 Stage::Quiesce => {
                     if !self.quiesce() {

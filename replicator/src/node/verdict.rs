@@ -96,13 +96,19 @@ pub fn verdict(a: &Facts, b: &Facts) -> Agreed {
     } else {
         equal_is_source(a, b)
     };
+    let forbidden = roles_forbid(a, b, &relations, a_is_source);
+    let a_is_source = match (forbidden, word_given) {
+        // A Primary that has nothing of its own is no target; a word from the other side gives that side's data up.
+        (Some(Agreed::Refuse(RefuseReason::SplitBrain)), Some(a_is_source)) => a_is_source,
+        _ => a_is_source,
+    };
 
     let source = if a_is_source { a } else { b };
-    let not_good = source.volumes.iter().zip(&relations).any(|(v, r)| {
-        v.disk < DiskState::UpToDate && !matches!(r, Relation::Idle | Relation::Same)
+    let mixture = source.volumes.iter().zip(&relations).any(|(v, r)| {
+        v.disk <= DiskState::Inconsistent && !matches!(r, Relation::Idle | Relation::Same)
     });
-    if not_good {
-        // RES-3: a mixture of times, or what is known to be old, is no source; `primary --force` declares it good first.
+    if mixture {
+        // RES-3: a mixture of times is no source; `primary --force` declares it good first.
         return Agreed::Refuse(RefuseReason::Stale);
     }
     if let Some(agreed) = roles_forbid(a, b, &relations, a_is_source) {
@@ -160,8 +166,7 @@ fn has_disk(v: &VolumeFacts) -> bool {
 }
 
 fn relate(a: &VolumeFacts, b: &VolumeFacts) -> Relation {
-    if !has_disk(a) || !has_disk(b) || a.disk.max(b.disk) < DiskState::UpToDate {
-        // No disk to compare, or no good data on either side: nothing is copied.
+    if !has_disk(a) || !has_disk(b) {
         return Relation::Idle;
     }
     match (a.disk > DiskState::Inconsistent, b.disk > DiskState::Inconsistent) {
@@ -173,10 +178,17 @@ fn relate(a: &VolumeFacts, b: &VolumeFacts) -> Relation {
 }
 
 /// `bad` can only be a target (RES-3). By bitmap if `good` has kept track of it.
+///
+/// An Outdated disk is `good` here, and in `compare`: it was left behind by this very peer, which would hold a generation of
+/// its own if it had acknowledged anything since (GI-2). Whoever is ahead of all there is, is up to date.
 fn inconsistent_peer(good: &VolumeFacts, bad: &VolumeFacts) -> Relation {
     let tracked = |g: Generation| g.is_real() && (g == bad.current || g == bad.sync_to);
     if tracked(good.current) || tracked(good.bitmap) {
         Relation::Ahead { full: false }
+    } else if !bad.current.is_real() && good.disk < DiskState::UpToDate {
+        // The disk that left `good` behind is gone, and a new one in its place: what is newer may be lost. Nobody may say
+        // that `good` is up to date but an operator (`primary --force`).
+        Relation::Idle
     } else if !bad.current.is_real() || good.history.contains(&bad.current) {
         Relation::Ahead { full: true }
     } else if bad.bitmap == good.current || bad.history.contains(&good.current) {

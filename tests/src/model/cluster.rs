@@ -18,6 +18,15 @@ pub enum Order {
     Force,
 }
 
+/// What a source had promised to its target.
+#[derive(Clone, Debug)]
+pub(super) struct Promised {
+    /// Its copy then.
+    pub(super) copy: Replica,
+    /// Its generation, which the target takes over when it is done.
+    current: u64,
+}
+
 /// Everything the checkers know.
 #[derive(Clone, Debug)]
 pub struct Cluster {
@@ -31,6 +40,10 @@ pub struct Cluster {
     /// What reads of a Primary have shown: writer, and the stamps between which it was seen.
     pub(super) seen: [BTreeMap<u32, (Token, u64, u64)>; 2],
     pub(super) views: [View; 2],
+    /// Its disk failed when it had accepted something that the other may lack.
+    pub(super) ruined: [bool; 2],
+    /// What it said before its present turn.
+    pub(super) before: [View; 2],
     /// Stamps since when a node counts on its own copy, and on its peer's.
     pub(super) own_good: [Option<u64>; 2],
     pub(super) peer_good: [Option<u64>; 2],
@@ -38,6 +51,10 @@ pub struct Cluster {
     pub(super) together: Option<u64>,
     /// Since the two were last together: has this node accepted anything that may not be on the other?
     pub(super) touched: [bool; 2],
+    /// Was it promoted since then, with no peer in sight?
+    pub(super) took_over: [bool; 2],
+    /// Acknowledged any write since then: under A nobody knows whether the other has it.
+    pub(super) wrote: [bool; 2],
     /// Acknowledged anything alone, and still has it for certain?
     pub(super) alone: [bool; 2],
     pub(super) alone_stable: [bool; 2],
@@ -49,8 +66,10 @@ pub struct Cluster {
     pub(super) forced: [bool; 2],
     /// It said Outdated, and nobody has brought it up to date since.
     pub(super) outdated: [bool; 2],
-    /// What a source had promised when it called its target up to date.
-    pub(super) grant: [Option<Box<Replica>>; 2],
+    /// A source has called its target up to date, and counts it since.
+    pub(super) grant: [bool; 2],
+    /// What was promised to a target then; it may learn of it after the source has died.
+    pub(super) promised: [Option<Box<Promised>>; 2],
     pub(super) generations: [BTreeSet<u64>; 2],
 }
 
@@ -66,10 +85,14 @@ impl Cluster {
             service: [none(), none()],
             seen: Default::default(),
             views: Default::default(),
+            before: Default::default(),
+            ruined: [false; 2],
             own_good: [None; 2],
             peer_good: [None; 2],
             together: None,
             touched: [false; 2],
+            took_over: [false; 2],
+            wrote: [false; 2],
             alone: [false; 2],
             alone_stable: [false; 2],
             kept_running: [true; 2],
@@ -78,7 +101,8 @@ impl Cluster {
             discard: [false; 2],
             forced: [false; 2],
             outdated: [false; 2],
-            grant: [None, None],
+            grant: [false; 2],
+            promised: [None, None],
             generations: Default::default(),
         }
     }
@@ -86,6 +110,11 @@ impl Cluster {
     /// What a node last said of itself.
     pub fn view(&self, node: usize) -> &View {
         &self.views[node]
+    }
+
+    /// A node is about to handle an event: what it does in this turn may have been decided before what it says after it.
+    pub fn turn(&mut self, node: usize) {
+        self.before[node] = self.views[node];
     }
 
     /// What a copy must hold.
@@ -126,7 +155,7 @@ impl Cluster {
 
     /// Whether both nodes accepted something the other may lack, so that a split brain may be declared.
     pub fn may_be_split(&self) -> bool {
-        self.touched == [true; 2] || self.forced != [false; 2]
+        self.touched == [true; 2] || self.forced != [false; 2] || self.ruined != [false; 2]
     }
 
     /// Whether an operator's order is pending that allows newer data to be overwritten.
@@ -172,12 +201,17 @@ impl Cluster {
             && self.died[peer] < op.invoked;
         let depth = if op.fua { Depth::Stable } else { Depth::Cache };
         let synchronous = self.protocol == Protocol::C;
-        if !self.views[n].peer_good() {
+        if !self.views[n].own_good() {
+            // It lives on its peer's disk, which now has what its own lacks.
+            self.touched[peer] = true;
+        }
+        if !self.views[n].peer_good() && !self.grant[n] {
             // A FLUSH that makes nothing stable here that the other may lack is no difference between the two.
             self.alone[n] |= op.writes() || self.lacks(peer, op.invoked, copies);
             self.alone_stable[n] |= op.fua || (op.kind == Kind::Flush && self.alone[n]);
         }
         if op.writes() {
+            self.wrote[n] = true;
             for s in op.sectors() {
                 let s = s as usize;
                 self.service[n][s] = self.history.newer_of(self.service[n][s], id);
@@ -234,23 +268,27 @@ impl Cluster {
         self.died[node] = self.history.stamp();
         self.set_view(node, View::default());
         self.seen[node].clear();
-        self.grant[node] = None;
+        self.grant[node] = false;
     }
 
     /// The power of a node failed (its process is dead already).
-    pub fn power_cut(&mut self, node: usize) {
+    ///
+    /// True if the only good copy lost what nobody had flushed: two losses, of which the promise covers one.
+    pub fn power_cut(&mut self, node: usize) -> bool {
         self.replicas[node].power_cut();
         self.lost_power[node] = true;
-        if !self.views[1 - node].own_good() {
-            // The only good copy lost what nobody had flushed: two losses, of which the promise covers one.
+        let two_losses = !self.views[1 - node].own_good();
+        if two_losses {
             self.service[1 - node].clone_from(&self.replicas[node].stable);
             self.seen[1 - node].clear();
         }
         self.alone[node] = self.alone_stable[node];
+        two_losses
     }
 
     /// A node's disk gave an error for a write or a flush: nothing is promised of that copy.
     pub fn disk_failed(&mut self, node: usize) {
+        self.ruined[node] |= self.touched[node];
         self.replicas[node].void();
         self.alone[node] = false;
         self.alone_stable[node] = false;
@@ -262,11 +300,14 @@ impl Cluster {
         self.alone[node] = false;
         self.alone_stable[node] = false;
         self.outdated[node] = false;
+        self.ruined[node] = false;
     }
 
     /// A source tells its target that it is up to date.
     pub fn granted(&mut self, source: usize) {
-        self.grant[source] = Some(Box::new(self.replicas[source].clone()));
+        self.grant[source] = true;
+        let (copy, current) = (self.replicas[source].clone(), self.views[source].current);
+        self.promised[1 - source] = Some(Box::new(Promised { copy, current }));
     }
 
     fn set_view(&mut self, n: usize, view: View) {
@@ -274,13 +315,13 @@ impl Cluster {
         let since = |was: Option<u64>, now: bool| if now { was.or(Some(stamp)) } else { None };
         self.own_good[n] = since(self.own_good[n], view.own_good());
         if self.peer_good[n].is_some() && !view.peer_good() {
-            self.touched[n] |=
-                self.history.open().any(|(_, op)| op.node == n && op.kind != Kind::Read);
+            let open = self.history.open().any(|(_, op)| op.node == n && op.kind != Kind::Read);
+            self.touched[n] |= open || (self.protocol == Protocol::A && self.wrote[n]);
         }
         self.peer_good[n] = since(self.peer_good[n], view.peer_good());
         self.views[n] = view;
         if !view.connected() {
-            self.grant[n] = None;
+            self.grant[n] = false;
         }
         if !self.views[0].mirrored() || !self.views[1].mirrored() {
             self.together = None;
@@ -297,11 +338,11 @@ impl Cluster {
         facts: &mut dyn FnMut(usize) -> Option<StableFacts>,
     ) -> Check {
         let old = self.views[n];
-        let peer = 1 - n;
         self.set_view(n, view);
         self.generation_changed(n, old.current, view)?;
         if view.disk == DiskState::Outdated {
-            self.outdated[n] = true;
+            // Said before it is stable, it may be forgotten: nobody was told yet that it is so for good.
+            self.outdated[n] |= facts(n).is_some_and(|f| !f.up_to_date());
         } else if view.disk == DiskState::Inconsistent || (view.own_good() && view.connected()) {
             self.outdated[n] = false;
         }
@@ -314,20 +355,24 @@ impl Cluster {
             self.alone[n] = false;
             self.alone_stable[n] = false;
         }
+        if view.disk == DiskState::Inconsistent && old.disk == DiskState::Attaching {
+            // It died before it could use the promise.
+            self.promised[n] = None;
+        }
         if view.own_good()
-            && !old.own_good()
-            && old.disk == DiskState::Inconsistent
-            && let Some(promised) = self.grant[peer].take()
+            && matches!(old.disk, DiskState::Inconsistent | DiskState::Attaching)
+            && !self.forced[n]
+            && self.promised[n].as_ref().is_some_and(|p| p.current == view.current)
+            && let Some(promised) = self.promised[n].take()
         {
-            self.finished(n, &promised, copies, facts)?;
-            self.replicas[n].assign(&promised);
+            self.finished(n, &promised.copy, copies, facts)?;
+            self.replicas[n].assign(&promised.copy);
             // Whatever only the source had is on both now.
             self.alone = [false; 2];
             self.alone_stable = [false; 2];
-            // Until the source knows, it counts this copy although it does not say so yet.
-            self.grant[peer] = Some(promised);
         }
-        if view.role == Role::Primary && old.role != Role::Primary {
+        let declared = self.forced[n] && view.own_good() && !old.own_good();
+        if view.role == Role::Primary && (old.role != Role::Primary || declared) {
             self.promoted(n, copies)?;
         }
         self.two_primaries(linked)?;
@@ -348,19 +393,24 @@ impl Cluster {
             b.join(a, &self.history);
         }
         self.touched = [false; 2];
+        self.took_over = [false; 2];
+        self.wrote = [false; 2];
+        self.ruined = [false; 2];
         self.alone = [false; 2];
         self.alone_stable = [false; 2];
         self.kept_running = [true; 2];
         self.lost_power = [false; 2];
         self.discard = [false; 2];
         self.forced = [false; 2];
-        self.grant = [None, None];
+        self.grant = [false; 2];
+        self.promised = [None, None];
         // A running Primary's unanswered operations are on their way to both from here on.
         Ok(())
     }
 
     fn promoted(&mut self, n: usize, copies: &impl Copies) -> Check {
         let peer = 1 - n;
+        self.took_over[n] |= !self.views[n].peer_good();
         self.seen[n].clear();
         self.remembers_outdated(n)?;
         if self.views[n].own_good() && !self.forced[n] {

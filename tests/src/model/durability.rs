@@ -54,7 +54,9 @@ impl Cluster {
         }
         // Under A, a Secondary that took over lacks the last moments of the lost Primary, and goes on without them; under
         // B too, if it lost what it had received.
-        let takes_over = self.views[source].role == Role::Primary || self.touched[source];
+        let takes_over = self.views[source].role == Role::Primary
+            || self.touched[source]
+            || self.took_over[source];
         let lossless = match self.protocol {
             Protocol::A => false,
             Protocol::B => self.kept_running[source],

@@ -2,7 +2,7 @@
 
 use super::{Check, Cluster, Copies, Kind, OpId, View, Violation, differing_blocks};
 use bitmap::{ByteRange, Metadata, NodeId};
-use replicator::node::Role;
+use replicator::node::{DiskState, Role};
 use std::sync::Arc;
 
 /// A node's metadata as an attach would find it after a power cut now.
@@ -25,6 +25,11 @@ impl StableFacts {
     /// Its data is one state, not a mixture.
     pub fn consistent(&self) -> bool {
         self.metadata.superblock().flags.consistent
+    }
+
+    /// Nobody went on without it, as far as it knows.
+    pub fn up_to_date(&self) -> bool {
+        self.metadata.superblock().flags.was_up_to_date
     }
 
     /// It was, or may have been, Primary when it stopped.
@@ -56,9 +61,11 @@ impl Cluster {
     ) -> Check {
         let op = *self.history.op(id);
         let (n, peer) = (op.node, 1 - op.node);
-        let view = &self.views[n];
-        let own = view.own_good() || self.grant[peer].is_some();
-        let other = view.peer_good() || self.grant[n].is_some();
+        // A disk that is given up in order had its part in what is answered in the same turn.
+        let in_order = self.views[n].disk == DiskState::Detaching;
+        let view = if in_order { &self.before[n] } else { &self.views[n] };
+        let own = view.own_good() || self.promised[n].is_some();
+        let other = view.peer_good() || self.grant[n];
         if !view.own_good() && !view.peer_good() && op.kind != Kind::Flush {
             let story = format!("write #{id} acknowledged with no UpToDate copy: {view:?}");
             return Err(Violation::new("DUR-3", story));

@@ -251,10 +251,18 @@ impl World {
                     self.watch_coverage(n, start, len, "its peer");
                 }
             }
+            Message::Facts(facts) => {
+                if let Some(c) =
+                    self.network.find(n, link).and_then(|c| self.network.connections.get_mut(&c))
+                {
+                    c.roles[n] = facts.role;
+                }
+            }
             Message::Agreed(Agreed::Refuse(RefuseReason::SplitBrain)) => {
                 self.counters.mark("split brain: declared");
                 self.split = true;
-                let check = self.model.split_brain_declared();
+                let Some(c) = self.network.find(n, link) else { return };
+                let check = self.model.split_brain_declared(self.network.connections[&c].roles);
                 self.check(check);
             }
             Message::Agreed(Agreed::Refuse(RefuseReason::Stale)) => {
@@ -264,8 +272,12 @@ impl World {
                     self.violate("GI-7", "the newer data is not good, and no disk ever failed");
                 }
             }
-            Message::Agreed(Agreed::Refuse(RefuseReason::Unrelated)) if !self.excused => {
-                self.violate("SB-4", "two mirrors of one device are called unrelated");
+            Message::Agreed(Agreed::Refuse(RefuseReason::Unrelated)) => {
+                self.counters.mark("handshake: unrelated data");
+                (self.split, self.unrelated) = (true, true);
+                if !self.excused {
+                    self.violate("SB-4", "two mirrors of one device are called unrelated");
+                }
             }
             Message::SyncGrant { .. } => {
                 self.model.granted(n);

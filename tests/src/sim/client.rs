@@ -204,7 +204,6 @@ impl World {
             return self
                 .violate("IO-1", format!("node {n} answers {id:?}, which was sent to the other"));
         }
-        self.stamp_blocks(op.start, op.len, op.kind);
         if let Some(since) = self.hosts[n].zombie_since
             && result.is_ok()
         {
@@ -235,6 +234,7 @@ impl World {
         let Self { model, disks, facts, .. } = self;
         let check = model.answered(op_id, result.is_ok(), disks, &mut |n| facts.read(disks, n));
         self.check(check);
+        self.stamp_blocks(op.start, op.len, op.kind);
         self.fork_soon |= (op.kind == Kind::Flush || op.fua) && self.rng.one_in(8);
         self.hosts[n].accepted -= 1;
         if let Some(next) = self.hosts[n].waiting.pop_front() {

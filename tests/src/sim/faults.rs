@@ -142,6 +142,8 @@ impl World {
         let uuid = self.rng.next();
         self.disks.0[n] = fresh_disk(&self.knobs, n, number, uuid);
         self.model.disk_replaced(n);
+        // What the source clears for the old disk says nothing of the new one.
+        self.commits.clear();
         self.counters.mark("disk: replaced");
         self.after(100 * MS, What::Start { node: n });
     }

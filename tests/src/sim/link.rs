@@ -3,7 +3,7 @@
 //! batching, stalls of one direction, a cut with any prefix delivered, and an end that learns of it late or never.
 
 use super::Rng;
-use replicator::node::LinkId;
+use replicator::node::{LinkId, Role};
 use replicator::wire::Message;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -34,6 +34,8 @@ pub(super) struct End {
 #[derive(Clone, Debug)]
 pub(super) struct Connection {
     pub(super) ends: [End; 2],
+    /// The role each end told in its facts.
+    pub(super) roles: [Role; 2],
     /// What is under way *to* each node, with the earliest time of arrival.
     pub(super) to: [VecDeque<(u64, Parcel)>; 2],
     /// Nothing that is sent from now on arrives.
@@ -106,6 +108,7 @@ impl Network {
         let end = |link| End { link, up: false, gone: false };
         let connection = Connection {
             ends: [end(a), end(b)],
+            roles: [Role::Unknown; 2],
             to: Default::default(),
             cut: false,
             stalled: [0; 2],

@@ -187,6 +187,11 @@ impl World {
             return;
         }
         self.counters.mark("split brain: the operator chose a victim");
+        if std::mem::take(&mut self.unrelated) {
+            // `create-md --force`, then `up`.
+            self.split = false;
+            return self.replace_disk(victim);
+        }
         self.hosts[victim].victim = true;
         self.command(victim, Command::Connect { discard_my_data: true });
         if self.model.view(1 - victim).connection == ConnectionState::StandAlone {

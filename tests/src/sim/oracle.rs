@@ -57,7 +57,10 @@ impl World {
         self.fork_soon = false;
         let odd = |n: usize| {
             let host = &self.hosts[n];
-            self.disks.0[n].dead || host.disk_hangs || host.detached || host.disconnected
+            // A disk that was let go comes back only by somebody's command.
+            let let_go = host.running() && self.model.view(n).disk < DiskState::Inconsistent;
+            let let_go = let_go && self.model.view(n).disk != DiskState::Attaching;
+            let_go || self.disks.0[n].dead || host.disk_hangs || host.detached || host.disconnected
         };
         let leaving = |n: usize| {
             self.model.view(n).connection == ConnectionState::StandAlone

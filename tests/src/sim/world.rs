@@ -8,9 +8,9 @@ use super::host::{Host, Incoming};
 use super::link::{Network, Parcel};
 use super::swarm::{Fault, Knobs};
 use super::{Clock, Rng};
-use crate::model::{Check, Cluster, OpId, View, Violation};
+use crate::model::{Check, Cluster, Kind, OpId, View, Violation};
 use bitmap::Metadata;
-use replicator::node::{Action, Event, LinkId, Node, OpenId, Role};
+use replicator::node::{Action, ConnectionState, Event, LinkId, Node, OpenId, Role};
 use replicator::wire::Message;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
@@ -115,6 +115,8 @@ pub(super) struct World {
     pub(super) initialised: bool,
     /// A split brain was declared and not resolved.
     pub(super) split: bool,
+    /// Two disks met that never held the same; the operator has one made anew.
+    pub(super) unrelated: bool,
     pub(super) refusals: u32,
     /// Events at this very moment.
     crowd: u32,
@@ -168,6 +170,7 @@ impl World {
             excused: false,
             initialised: false,
             split: false,
+            unrelated: false,
             refusals: 0,
             crowd: 0,
             since_fork: 0,
@@ -349,6 +352,7 @@ impl World {
         let mut out = std::mem::take(&mut self.out);
         let host = &mut self.hosts[n];
         let Some(process) = host.process.as_mut() else { return };
+        self.model.turn(n);
         let mut changed = may_change_state(&event);
         process.handle(now, event, &mut out);
         changed |= out.iter().any(tells_of_change);
@@ -442,11 +446,17 @@ impl World {
         }
         let significant = |v: &View| (v.role, v.disk, v.connection, v.replication, v.current);
         self.fork_soon |= significant(&old) != significant(&view);
-        if view.connected() && !old.connected() {
+        // A handshake answered, or an operator decided anew.
+        let answered = old.connection == ConnectionState::Handshaking
+            && matches!(view.connection, ConnectionState::Connected | ConnectionState::StandAlone);
+        if answered || view.role != Role::Primary {
             self.hosts[n].zombie_since = None;
         }
         if view.role == Role::Primary && old.role != Role::Primary {
             self.counters.mark("role: promoted");
+        }
+        if view.role == Role::Primary && view.own_good() && !old.own_good() {
+            self.lower_floors();
         }
     }
 
@@ -496,13 +506,24 @@ impl World {
             if loss.torn > 0 {
                 self.counters.mark("power cut: tore a data write");
             }
-            self.model.power_cut(n);
+            if self.model.power_cut(n) {
+                self.lower_floors();
+            }
             let rate = self.hosts[n].clock.rate_ppm();
             self.hosts[n].clock = Clock::booted(self.now, MS, rate);
         } else {
             self.disks.0[n].kill(&mut self.rng);
         }
         self.hang_up(n, power);
+    }
+
+    /// What reads under way must show is looked at again: good data was lost, or given up by an operator.
+    fn lower_floors(&mut self) {
+        for (&id, op) in &mut self.ops {
+            if self.model.history.op(id).kind == Kind::Read {
+                op.floors = self.model.read_floors(id);
+            }
+        }
     }
 
     /// A process stops being scheduled for a while.
