@@ -128,7 +128,7 @@ fn the_verdict_is_total_and_mirrored() {
 }
 
 #[test]
-fn two_volumes_go_one_way_or_not_at_all() {
+fn two_volumes_go_both_ways_only_where_one_side_stood_still() {
     let good: Vec<_> =
         volumes().into_iter().filter(|v| v.disk > DiskState::Outdated && v.bits == 0).collect();
     for a0 in &good {
@@ -146,12 +146,47 @@ fn two_volumes_go_one_way_or_not_at_all() {
                             verdicts.iter().any(|v| matches!(v, VolumeVerdict::Source { .. }));
                         let target =
                             verdicts.iter().any(|v| matches!(v, VolumeVerdict::Target { .. }));
-                        assert!(!(source && target), "volumes disagree\n{a:#?}\n{b:#?}");
+                        let forked = a.volumes.iter().zip(&b.volumes).any(|(x, y)| {
+                            let knows = |x: &VolumeFacts, y: &VolumeFacts| {
+                                x.bitmap == y.current || x.history.contains(&y.current)
+                            };
+                            x.current != y.current
+                                && x.bitmap.is_real()
+                                && x.bitmap == y.bitmap
+                                && !knows(x, y)
+                                && !knows(y, x)
+                        });
+                        assert!(!(source && target && forked), "SB-1\n{a:#?}\n{b:#?}");
                     }
                 }
             }
         }
     }
+}
+
+#[test]
+fn a_primary_whose_second_disk_was_away_gets_that_back_and_no_split_brain() {
+    let volume = |number, disk, current, bitmap, bits| VolumeFacts {
+        number,
+        disk,
+        size: 1 << 20,
+        current,
+        bitmap,
+        sync_to: NONE,
+        history: vec![],
+        bits,
+    };
+    // On volume 0 the Primary went on for a moment, on volume 1 the peer's disk was the only one.
+    let mut primary = facts(0, volume(0, DiskState::UpToDate, X, G, 3), 2, Protocol::C);
+    primary.volumes.push(volume(1, DiskState::Outdated, G, NONE, 0));
+    let mut peer = facts(1, volume(0, DiskState::UpToDate, G, NONE, 0), 0, Protocol::C);
+    peer.volumes.push(volume(1, DiskState::UpToDate, X, G, 5));
+    let both = vec![VolumeVerdict::Source { full: false }, VolumeVerdict::Target { full: false }];
+    assert_eq!(verdict(&primary, &peer), Agreed::Go(both));
+    // Where both went on with both volumes, it is one.
+    primary.volumes[1] = volume(1, DiskState::UpToDate, Y, G, 0);
+    peer.volumes[0] = volume(0, DiskState::UpToDate, Y, G, 0);
+    assert_eq!(verdict(&primary, &peer), Agreed::Refuse(RefuseReason::SplitBrain));
 }
 
 #[test]

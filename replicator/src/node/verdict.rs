@@ -12,11 +12,14 @@ use bitmap::Generation;
 enum Relation {
     Idle,
     Same,
+    /// Has everything the other has. `forked`: both made a generation of their own, but only one wrote under it.
     Ahead {
         full: bool,
+        forked: bool,
     },
     Behind {
         full: bool,
+        forked: bool,
     },
     Split {
         full: bool,
@@ -31,12 +34,17 @@ enum Relation {
 impl Relation {
     fn mirror(self) -> Self {
         match self {
-            Self::Ahead { full } => Self::Behind { full },
-            Self::Behind { full } => Self::Ahead { full },
+            Self::Ahead { full, forked } => Self::Behind { full, forked },
+            Self::Behind { full, forked } => Self::Ahead { full, forked },
             Self::OthersRuined => Self::OursRuined,
             Self::OursRuined => Self::OthersRuined,
             Self::Idle | Self::Same | Self::Split { .. } | Self::Unrelated => self,
         }
+    }
+
+    /// Does it end in a copy whatever the bits say?
+    fn copies(self) -> bool {
+        !matches!(self, Self::Idle | Self::Same)
     }
 }
 
@@ -68,9 +76,16 @@ pub fn verdict(a: &Facts, b: &Facts) -> Agreed {
     if relations.contains(&Relation::Unrelated) {
         return Agreed::Refuse(RefuseReason::Unrelated);
     }
-    let ahead = relations.iter().any(|r| matches!(r, Relation::Ahead { .. }));
-    let behind = relations.iter().any(|r| matches!(r, Relation::Behind { .. }));
-    let split = relations.iter().any(|r| matches!(r, Relation::Split { .. })) || (ahead && behind);
+    let any = |wanted: fn(&Relation) -> bool| relations.iter().any(wanted);
+    let ahead = any(|r| matches!(r, Relation::Ahead { .. }));
+    let behind = any(|r| matches!(r, Relation::Behind { .. }));
+    // Each side has volumes on which it is ahead. That is no split brain where the other made no generation of its own: it had
+    // no disk there, and a Primary makes one for every volume that it has a disk for.
+    let crossed = ahead && behind;
+    let forked = any(|r| {
+        matches!(r, Relation::Ahead { forked: true, .. } | Relation::Behind { forked: true, .. })
+    });
+    let split = any(|r| matches!(r, Relation::Split { .. })) || (crossed && forked);
 
     let ruined = |which| relations.contains(&which);
     let (ours, others) = (ruined(Relation::OursRuined), ruined(Relation::OthersRuined));
@@ -79,55 +94,82 @@ pub fn verdict(a: &Facts, b: &Facts) -> Agreed {
         (true, false) => Some(false),
         (true, true) | (false, false) => None,
     };
-    let a_is_source = if split || (ours && others) {
+    let natural = if split || (ours && others) {
         // SB-2: only an operator's word, given on exactly one side, resolves it.
         match word_given {
-            Some(a_is_source) => a_is_source,
+            Some(a_is_source) => Ways::One(a_is_source),
             None => return Agreed::Refuse(RefuseReason::SplitBrain),
         }
     } else if ours || others {
         // GI-5: the older data replaces the newer only by the word of the side that has the newer.
         match word_given {
-            Some(a_is_source) if a_is_source == others => a_is_source,
+            Some(a_is_source) if a_is_source == others => Ways::One(a_is_source),
             Some(_) | None => return Agreed::Refuse(RefuseReason::Stale),
         }
+    } else if crossed {
+        Ways::Crossed(equal_is_source(a, b))
     } else if ahead || behind {
-        ahead
+        Ways::One(ahead)
     } else {
-        equal_is_source(a, b)
+        Ways::One(equal_is_source(a, b))
     };
-    let forbidden = roles_forbid(a, b, &relations, a_is_source);
-    let a_is_source = match (forbidden, word_given) {
+    let ways = match (roles_forbid(a, b, &relations, natural), word_given) {
         // A Primary that has nothing of its own is no target; a word from the other side gives that side's data up.
-        (Some(Agreed::Refuse(RefuseReason::SplitBrain)), Some(a_is_source)) => a_is_source,
-        _ => a_is_source,
+        (Some(Agreed::Refuse(RefuseReason::SplitBrain)), Some(a_is_source)) => {
+            Ways::One(a_is_source)
+        }
+        _ => natural,
     };
 
-    let source = if a_is_source { a } else { b };
-    let mixture = source.volumes.iter().zip(&relations).any(|(v, r)| {
-        v.disk <= DiskState::Inconsistent && !matches!(r, Relation::Idle | Relation::Same)
+    let mixture = relations.iter().enumerate().any(|(i, &r)| {
+        let source = if ways.a_is_source(r) { a } else { b };
+        source.volumes[i].disk <= DiskState::Inconsistent && r.copies()
     });
     if mixture {
         // RES-3: a mixture of times is no source; `primary --force` declares it good first.
         return Agreed::Refuse(RefuseReason::Stale);
     }
-    if let Some(agreed) = roles_forbid(a, b, &relations, a_is_source) {
+    if let Some(agreed) = roles_forbid(a, b, &relations, ways) {
         return agreed;
     }
 
-    let volumes = relations.iter().enumerate().map(|(i, relation)| {
+    let volumes = relations.iter().enumerate().map(|(i, &relation)| {
         let bits = a.volumes[i].bits > 0 || b.volumes[i].bits > 0;
-        let full = match *relation {
+        let full = match relation {
             Relation::Idle => return VolumeVerdict::Idle,
             // COV-6: equal generations are no proof of equal content while anyone holds a bit.
             Relation::Same if !bits => return VolumeVerdict::NoSync,
             Relation::Same | Relation::Unrelated => false,
-            Relation::Ahead { full } | Relation::Behind { full } | Relation::Split { full } => full,
+            Relation::Ahead { full, .. } | Relation::Behind { full, .. } => full,
+            Relation::Split { full } => full,
             Relation::OursRuined | Relation::OthersRuined => true,
         };
-        if a_is_source { VolumeVerdict::Source { full } } else { VolumeVerdict::Target { full } }
+        if ways.a_is_source(relation) {
+            VolumeVerdict::Source { full }
+        } else {
+            VolumeVerdict::Target { full }
+        }
     });
     Agreed::Go(volumes.collect())
+}
+
+/// Who is the source.
+#[derive(Clone, Copy)]
+enum Ways {
+    /// `a`, or else `b`, of every volume.
+    One(bool),
+    /// Of each volume whoever is ahead there; `a`, or else `b`, where they are equal.
+    Crossed(bool),
+}
+
+impl Ways {
+    fn a_is_source(self, relation: Relation) -> bool {
+        match (self, relation) {
+            (Self::Crossed(_), Relation::Ahead { .. }) => true,
+            (Self::Crossed(_), Relation::Behind { .. }) => false,
+            (Self::Crossed(a_is_source) | Self::One(a_is_source), _) => a_is_source,
+        }
+    }
 }
 
 /// What must be the same in both configurations. The text is the same from both sides.
@@ -184,13 +226,13 @@ fn relate(a: &VolumeFacts, b: &VolumeFacts) -> Relation {
 fn inconsistent_peer(good: &VolumeFacts, bad: &VolumeFacts) -> Relation {
     let tracked = |g: Generation| g.is_real() && (g == bad.current || g == bad.sync_to);
     if tracked(good.current) || tracked(good.bitmap) {
-        Relation::Ahead { full: false }
+        Relation::Ahead { full: false, forked: false }
     } else if !bad.current.is_real() && good.disk < DiskState::UpToDate {
         // The disk that left `good` behind is gone, and a new one in its place: what is newer may be lost. Nobody may say
         // that `good` is up to date but an operator (`primary --force`).
         Relation::Idle
     } else if !bad.current.is_real() || good.history.contains(&bad.current) {
-        Relation::Ahead { full: true }
+        Relation::Ahead { full: true, forked: false }
     } else if bad.bitmap == good.current || bad.history.contains(&good.current) {
         // GI-5: it went on after `good` was left behind, and its disk failed then. What it holds is newer, though no longer
         // whole: only an operator gives that up.
@@ -208,26 +250,28 @@ fn compare(a: &VolumeFacts, b: &VolumeFacts) -> Relation {
     }
     let tracks = |x: &VolumeFacts, y: &VolumeFacts| x.bitmap.is_real() && x.bitmap == y.current;
     match (tracks(a, b), tracks(b, a)) {
-        (true, false) => return Relation::Ahead { full: false },
-        (false, true) => return Relation::Behind { full: false },
+        (true, false) => return Relation::Ahead { full: false, forked: false },
+        (false, true) => return Relation::Behind { full: false, forked: false },
         (true, true) => return Relation::Split { full: true },
         (false, false) => {}
     }
     let knows =
         |x: &VolumeFacts, y: &VolumeFacts| y.current.is_real() && x.history.contains(&y.current);
     match (knows(a, b), knows(b, a)) {
-        (true, false) => Relation::Ahead { full: true },
-        (false, true) => Relation::Behind { full: true },
+        (true, false) => Relation::Ahead { full: true, forked: false },
+        (false, true) => Relation::Behind { full: true, forked: false },
         (true, true) => Relation::Split { full: true },
         (false, false) if a.bitmap.is_real() && a.bitmap == b.bitmap => {
             // Both went on from the same generation. A side without a bit has nothing the other lacks: it only was ready
             // to go on (SB-4).
             match (a.bits > 0, b.bits > 0) {
                 (true, true) => Relation::Split { full: false },
-                (true, false) => Relation::Ahead { full: false },
-                (false, true) => Relation::Behind { full: false },
-                (false, false) if a.current > b.current => Relation::Ahead { full: false },
-                (false, false) => Relation::Behind { full: false },
+                (true, false) => Relation::Ahead { full: false, forked: true },
+                (false, true) => Relation::Behind { full: false, forked: true },
+                (false, false) if a.current > b.current => {
+                    Relation::Ahead { full: false, forked: true }
+                }
+                (false, false) => Relation::Behind { full: false, forked: true },
             }
         }
         (false, false) if related(a, b) => Relation::Split { full: true },
@@ -272,21 +316,28 @@ fn equal_is_source(a: &Facts, b: &Facts) -> bool {
 }
 
 /// Two Primaries, and a Primary with good data that would be a target.
-fn roles_forbid(a: &Facts, b: &Facts, relations: &[Relation], a_is_source: bool) -> Option<Agreed> {
-    let (source, target) = if a_is_source { (a, b) } else { (b, a) };
+fn roles_forbid(a: &Facts, b: &Facts, relations: &[Relation], ways: Ways) -> Option<Agreed> {
     let step_down = |who: &Facts| {
         if core::ptr::eq(who, a) { Agreed::IStepDown } else { Agreed::YouStepDown }
     };
-    let copies = target.volumes.iter().zip(relations).any(|(v, r)| {
-        v.disk == DiskState::UpToDate && !matches!(r, Relation::Idle | Relation::Same)
-    });
-    if target.role == Role::Primary && (copies || source.role == Role::Primary) {
+    let overrun = |who: &Facts| {
+        let is_a = core::ptr::eq(who, a);
+        who.role == Role::Primary
+            && who.volumes.iter().zip(relations).any(|(v, &r)| {
+                v.disk == DiskState::UpToDate && r.copies() && ways.a_is_source(r) != is_a
+            })
+    };
+    let (a_overrun, b_overrun) = (overrun(a), overrun(b));
+    let copies = a_overrun || b_overrun;
+    if copies || (a.role == Role::Primary && b.role == Role::Primary) {
+        let a_yields = a_overrun || (!b_overrun && !ways.a_is_source(Relation::Same));
+        let (first, second) = if a_yields { (a, b) } else { (b, a) };
         // ROLE-5: a Primary that slept and acknowledged nothing alone yields to the one that took over.
-        if target.was_paused {
-            return Some(step_down(target));
+        if first.was_paused {
+            return Some(step_down(first));
         }
-        if source.role == Role::Primary && source.was_paused && !copies {
-            return Some(step_down(source));
+        if second.role == Role::Primary && second.was_paused && !copies {
+            return Some(step_down(second));
         }
         let reason = if copies { RefuseReason::SplitBrain } else { RefuseReason::TwoPrimaries };
         return Some(Agreed::Refuse(reason));
