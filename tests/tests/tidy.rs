@@ -262,10 +262,12 @@ fn files() -> Vec<File> {
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).unwrap() {
             let path = entry.unwrap().path();
+            // In a second working tree `.git` is a file.
+            if path.ends_with(".git") || path == root.join("target") {
+                continue;
+            }
             if path.is_dir() {
-                if !path.ends_with(".git") && path != root.join("target") {
-                    folders.push(path);
-                }
+                folders.push(path);
             } else if let Ok(text) = std::fs::read_to_string(&path) {
                 let path = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
                 files.push(File { path, text });

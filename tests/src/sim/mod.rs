@@ -14,6 +14,7 @@ mod faults;
 mod heal;
 mod host;
 mod link;
+mod lives;
 mod operator;
 mod oracle;
 mod rng;
