@@ -275,7 +275,7 @@ impl Node {
             }
             let (v, range, kind) = (op.volume, op.range, op.kind);
             let written = op.written & (1 << p) != 0;
-            let has = (op.written | op.received) & (1 << p) != 0;
+            let has = op.is_flush() || (op.written | op.received) & (1 << p) != 0;
             behind |= op.acknowledged && !op.cancelled && !has;
             op.sent &= !(1 << p);
             op.received &= !(1 << p);
@@ -325,11 +325,13 @@ impl Node {
         let ids: Vec<_> = self.ops.keys().copied().collect();
         for id in ids {
             if let Some(Op::Client(op)) = self.ops.get_mut(&id)
-                && !op.acknowledged
+                && (!op.acknowledged || op.stage == Stage::Parked)
             {
                 // What runs is awaited; what does not run yet never will.
                 op.cancelled = true;
-                self.settle_op(id, Err(error));
+                if !op.acknowledged {
+                    self.settle_op(id, Err(error));
+                }
                 self.work.push_back(Work::Op(id));
             }
         }

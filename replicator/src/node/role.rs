@@ -269,6 +269,8 @@ impl Node {
         }
         self.notice(Level::Info, "role Primary".into());
         for p in 0..self.peers.len() {
+            // A word about the data before this is not about what is written from now on.
+            self.peers[p].discard_my_data = false;
             self.send(p, Message::RoleIs(Role::Primary));
             if forced {
                 self.restart_link(p, "this node's data was declared good by force");

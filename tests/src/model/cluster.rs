@@ -117,6 +117,13 @@ impl Cluster {
         self.before[node] = self.views[node];
     }
 
+    /// What a node was when it decided what it does now. A disk that is given up in order had its part in what is answered in
+    /// the same turn.
+    pub(super) fn acting(&self, node: usize) -> &View {
+        let in_order = self.views[node].disk == DiskState::Detaching;
+        if in_order { &self.before[node] } else { &self.views[node] }
+    }
+
     /// What a copy must hold.
     pub fn replica(&self, node: usize) -> &Replica {
         &self.replicas[node]
@@ -201,11 +208,12 @@ impl Cluster {
             && self.died[peer] < op.invoked;
         let depth = if op.fua { Depth::Stable } else { Depth::Cache };
         let synchronous = self.protocol == Protocol::C;
-        if !self.views[n].own_good() {
+        let view = *self.acting(n);
+        if !view.own_good() {
             // It lives on its peer's disk, which now has what its own lacks.
             self.touched[peer] = true;
         }
-        if !self.views[n].peer_good() && !self.grant[n] {
+        if !view.peer_good() && !self.grant[n] {
             // A FLUSH that makes nothing stable here that the other may lack is no difference between the two.
             self.alone[n] |= op.writes() || self.lacks(peer, op.invoked, copies);
             self.alone_stable[n] |= op.fua || (op.kind == Kind::Flush && self.alone[n]);

@@ -2,7 +2,7 @@
 
 use super::{Check, Cluster, Copies, Kind, OpId, View, Violation, differing_blocks};
 use bitmap::{ByteRange, Metadata, NodeId};
-use replicator::node::{DiskState, Role};
+use replicator::node::Role;
 use std::sync::Arc;
 
 /// A node's metadata as an attach would find it after a power cut now.
@@ -61,9 +61,7 @@ impl Cluster {
     ) -> Check {
         let op = *self.history.op(id);
         let (n, peer) = (op.node, 1 - op.node);
-        // A disk that is given up in order had its part in what is answered in the same turn.
-        let in_order = self.views[n].disk == DiskState::Detaching;
-        let view = if in_order { &self.before[n] } else { &self.views[n] };
+        let view = self.acting(n);
         let own = view.own_good() || self.promised[n].is_some();
         let other = view.peer_good() || self.grant[n];
         if !view.own_good() && !view.peer_good() && op.kind != Kind::Flush {

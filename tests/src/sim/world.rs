@@ -497,10 +497,10 @@ fn state(view: &View, host: &Host, disk: &Disk) -> String {
 
 /// The beginning of a long text.
 pub(super) fn brief(text: &str) -> String {
-    if text.len() < 300 {
+    if text.len() < 700 {
         text.into()
     } else {
-        format!("{}...", &text[..text.floor_char_boundary(300)])
+        format!("{}...", &text[..text.floor_char_boundary(700)])
     }
 }
 
