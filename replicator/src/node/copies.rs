@@ -282,8 +282,8 @@ impl Node {
             op.written &= !(1 << p);
             if let Kind::Write { .. } = kind {
                 self.missed_by(p, v, range);
-                if !self.volumes[v].usable() && !written {
-                    // Neither copy has it for sure: it goes again to whoever answers next, acknowledged or not.
+                if !self.volumes[v].good() && !written {
+                    // No good copy has it for sure: it goes again to whoever answers next, acknowledged or not.
                     self.park(id);
                 }
             }

@@ -265,6 +265,10 @@ impl World {
                 let check = self.model.split_brain_declared(self.network.connections[&c].roles);
                 self.check(check);
             }
+            Message::Agreed(Agreed::Refuse(RefuseReason::TwoPrimaries)) => {
+                self.counters.mark("handshake: two Primaries");
+                self.two_primaries = true;
+            }
             Message::Agreed(Agreed::Refuse(RefuseReason::Stale)) => {
                 self.counters.mark("handshake: only older data is good");
                 self.split = true;

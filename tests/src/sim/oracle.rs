@@ -97,6 +97,7 @@ impl World {
     fn fork(&self, rng: Rng, trace: u8) -> Self {
         let mut fork = self.clone();
         fork.forked = true;
+        fork.two_primaries = false;
         fork.calm = true;
         fork.hushed = true;
         fork.rng = rng;
@@ -225,7 +226,8 @@ impl World {
         }
         let alone = before.iter().any(|v| v.connection == ConnectionState::StandAlone);
         let expected = (0..2).any(|n| up[n] && before[n].own_good());
-        if self.model.may_be_split() || self.model.ordered() || self.split || self.excused {
+        let refused = self.split || self.two_primaries;
+        if self.model.may_be_split() || self.model.ordered() || refused || self.excused {
             return self.counters.mark("fork: stayed apart, and may");
         }
         if alone && up == [true; 2] || !expected {

@@ -115,6 +115,8 @@ pub(super) struct World {
     pub(super) initialised: bool,
     /// A split brain was declared and not resolved.
     pub(super) split: bool,
+    /// Two Primaries met: an operator must choose.
+    pub(super) two_primaries: bool,
     /// Two disks met that never held the same; the operator has one made anew.
     pub(super) unrelated: bool,
     pub(super) refusals: u32,
@@ -170,6 +172,7 @@ impl World {
             excused: false,
             initialised: false,
             split: false,
+            two_primaries: false,
             unrelated: false,
             refusals: 0,
             crowd: 0,
