@@ -274,6 +274,7 @@ impl Node {
                 continue;
             }
             let (v, range, kind) = (op.volume, op.range, op.kind);
+            let waits_here = op.local == Part::Waiting;
             let written = op.written & (1 << p) != 0;
             let has = op.is_flush() || (op.written | op.received) & (1 << p) != 0;
             behind |= op.acknowledged && !op.cancelled && !has;
@@ -282,7 +283,7 @@ impl Node {
             op.written &= !(1 << p);
             if let Kind::Write { .. } = kind {
                 self.missed_by(p, v, range);
-                if !self.volumes[v].good() && !written {
+                if !self.volumes[v].good() && !written && !waits_here {
                     // No good copy has it for sure: it goes again to whoever answers next, acknowledged or not.
                     self.park(id);
                 }

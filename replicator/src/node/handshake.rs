@@ -290,16 +290,12 @@ impl Node {
         settled.or(lifted)
     }
 
-    /// Outdated no more. Nothing is acknowledged on it before that is stable.
+    /// Outdated no more, as soon as that is stable.
     fn lift(&mut self, v: usize) -> Option<bitmap::Ticket> {
         let volume = &mut self.volumes[v];
-        if volume.state == DiskState::UpToDate {
-            return None;
-        }
-        volume.state = DiskState::UpToDate;
-        volume.generation_ticket =
-            volume.meta.as_mut().map(|meta| meta.edit(|sb| sb.flags.was_up_to_date = true));
-        volume.generation_ticket
+        volume.lifting = volume.state == DiskState::Outdated;
+        let meta = volume.meta.as_mut().filter(|_| volume.lifting)?;
+        Some(meta.edit(|sb| sb.flags.was_up_to_date = true))
     }
 
     fn all_bits(&mut self, p: usize, v: usize, full: bool) -> Option<bitmap::Ticket> {
@@ -339,6 +335,12 @@ impl Node {
 
     /// What the verdict demands of us is stable: now it is told, and copying may begin.
     pub(super) fn handshake_stable(&mut self, p: usize, link: LinkId, ok: bool) {
+        for volume in &mut self.volumes {
+            if core::mem::take(&mut volume.lifting) && ok && volume.usable() {
+                volume.state = DiskState::UpToDate;
+                self.regate = true;
+            }
+        }
         // Even if the link is gone: what was received over it is applied now (a lost disk drops it).
         self.peers[p].rx.hold = false;
         if !ok || self.peers[p].link != Some(link) {

@@ -220,7 +220,8 @@ impl Node {
         if self.paused {
             return Gate::Hold("paused");
         }
-        if !op.is_read() && self.handshaking() {
+        let awaited = self.peers.iter().any(|p| p.connected() && !p.ready);
+        if !op.is_read() && (awaited || self.handshaking()) {
             return Gate::Hold("handshake");
         }
         if !op.is_read() && self.wanted_away(op.volume) {
@@ -233,8 +234,11 @@ impl Node {
             // A disk that came while we served without one is Outdated, or a target, until a handshake said what it is.
             return Gate::Open;
         }
-        let awaited = self.peers.iter().any(|p| p.connected() && !p.ready);
-        if awaited || self.handshaking() || self.hold_until.is_some() || self.config.suspend_no_data
+        if awaited
+            || volume.lifting
+            || self.handshaking()
+            || self.hold_until.is_some()
+            || self.config.suspend_no_data
         {
             return Gate::Hold("no-data");
         }

@@ -296,10 +296,6 @@ fn equal_is_source(a: &Facts, b: &Facts) -> bool {
     if (a.role == Role::Primary) != (b.role == Role::Primary) {
         return a.role == Role::Primary;
     }
-    let current = |f: &Facts| f.volumes.iter().all(|v| v.disk != DiskState::Outdated);
-    if current(a) != current(b) {
-        return current(a);
-    }
     if a.crashed_primary != b.crashed_primary {
         let (crashed, other) = if a.crashed_primary { (a, b) } else { (b, a) };
         // A survivor that saw the crashed Primary's former life has every write it acknowledged under B and C; the
@@ -307,6 +303,10 @@ fn equal_is_source(a: &Facts, b: &Facts) -> bool {
         let survived = other.peer_incarnation != 0 && other.peer_incarnation != crashed.incarnation;
         let other_is_source = survived && a.protocol != Protocol::A;
         return other_is_source != core::ptr::eq(crashed, a);
+    }
+    let current = |f: &Facts| f.volumes.iter().all(|v| v.disk != DiskState::Outdated);
+    if current(a) != current(b) {
+        return current(a);
     }
     let bits = |f: &Facts| f.volumes.iter().any(|v| v.bits > 0);
     if bits(a) != bits(b) {

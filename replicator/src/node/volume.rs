@@ -21,6 +21,8 @@ pub(super) struct Volume {
     pub(super) farewell: Option<Metadata>,
     /// State at the end of Attaching.
     pub(super) target_state: DiskState,
+    /// A verdict found that this Outdated disk has all there is; UpToDate as soon as that is stable.
+    pub(super) lifting: bool,
     /// A forced promotion declares this disk good.
     pub(super) forced: bool,
     /// Operators who wait for the end of a detach.
@@ -84,6 +86,7 @@ impl Volume {
             meta: None,
             farewell: None,
             target_state: DiskState::Diskless,
+            lifting: false,
             forced: false,
             detaching: Vec::new(),
             opening: None,
