@@ -220,7 +220,9 @@ impl Cluster {
         }
         if op.writes() {
             self.wrote[n] = true;
-            for s in op.sectors() {
+            // The only good copy may have died with it since it said so.
+            let gone = !view.own_good() && self.died[peer] >= op.invoked;
+            for s in op.sectors().filter(|_| !gone) {
                 let s = s as usize;
                 self.service[n][s] = self.history.newer_of(self.service[n][s], id);
             }
@@ -362,6 +364,9 @@ impl Cluster {
             self.replicas[n].void();
             self.alone[n] = false;
             self.alone_stable[n] = false;
+        }
+        if view.disk < DiskState::Inconsistent && old.disk >= DiskState::Inconsistent {
+            self.ruined[n] |= self.touched[n];
         }
         if view.disk == DiskState::Inconsistent && old.disk == DiskState::Attaching {
             // It died before it could use the promise.

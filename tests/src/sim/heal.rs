@@ -31,6 +31,7 @@ impl World {
             self.say("---- faults stop ----");
         }
         self.calm = true;
+        self.refusals = 0;
         self.mend();
         for n in 0..2 {
             self.hosts[n].dies = None;
