@@ -6,8 +6,8 @@ use super::link::Parcel;
 use super::world::{MS, What, World, brief};
 use crate::model::Violation;
 use bitmap::ByteRange;
-use replicator::node::{Action, BufferId, DiskDone, DiskError, DiskOp, Event, IoId, LinkId};
-use replicator::node::{LinkDown, LinkEvent, Role};
+use replicator::node::{Action, BufferId, DiskDone, DiskError, DiskOp, DiskState, Event, IoId};
+use replicator::node::{LinkDown, LinkEvent, LinkId, Role};
 use replicator::wire::{Agreed, Content, Message, RefuseReason};
 use std::sync::Arc;
 
@@ -256,6 +256,9 @@ impl World {
                     self.network.find(n, link).and_then(|c| self.network.connections.get_mut(&c))
                 {
                     c.roles[n] = facts.role;
+                    let told = facts.volumes.first();
+                    let usable = told.filter(|v| v.disk >= DiskState::Inconsistent);
+                    c.told[n] = usable.map(|v| v.current);
                 }
             }
             Message::Agreed(Agreed::Refuse(RefuseReason::SplitBrain)) => {

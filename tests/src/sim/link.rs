@@ -3,6 +3,7 @@
 //! batching, stalls of one direction, a cut with any prefix delivered, and an end that learns of it late or never.
 
 use super::Rng;
+use bitmap::Generation;
 use replicator::node::{LinkId, Role};
 use replicator::wire::Message;
 use std::collections::{BTreeMap, VecDeque};
@@ -36,6 +37,8 @@ pub(super) struct Connection {
     pub(super) ends: [End; 2],
     /// The role each end told in its facts.
     pub(super) roles: [Role; 2],
+    /// The generation of a usable disk that each end told in its facts.
+    pub(super) told: [Option<Generation>; 2],
     /// What is under way *to* each node, with the earliest time of arrival.
     pub(super) to: [VecDeque<(u64, Parcel)>; 2],
     /// Nothing that is sent from now on arrives.
@@ -109,6 +112,7 @@ impl Network {
         let connection = Connection {
             ends: [end(a), end(b)],
             roles: [Role::Unknown; 2],
+            told: [None; 2],
             to: Default::default(),
             cut: false,
             stalled: [0; 2],

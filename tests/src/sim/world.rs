@@ -10,7 +10,7 @@ use super::swarm::{Fault, Knobs};
 use super::{Clock, Rng};
 use crate::model::{Check, Cluster, OpId, View, Violation};
 use bitmap::Metadata;
-use replicator::node::{Action, ConnectionState, Event, LinkId, OpenId, Role};
+use replicator::node::{Action, ConnectionState, DiskState, Event, LinkId, OpenId, Role};
 use replicator::wire::Message;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
@@ -353,6 +353,8 @@ impl World {
         let host = &mut self.hosts[n];
         let Some(process) = host.process.as_mut() else { return };
         self.model.turn(n);
+        let handshaking = self.model.view(n).connection == ConnectionState::Handshaking;
+        let facts = if handshaking { View::of(&process.status()) } else { None };
         let mut changed = may_change_state(&event);
         process.handle(now, event, &mut out);
         changed |= out.iter().any(tells_of_change);
@@ -363,6 +365,9 @@ impl World {
         }
         if changed {
             self.observe(n);
+        }
+        if let Some(facts) = facts.filter(|_| self.model.view(n).connected()) {
+            self.facts_stand(n, &facts);
         }
         if out.len() > 1
             && let Some(power) = self.hosts[n].dies
@@ -379,6 +384,16 @@ impl World {
         out.clear();
         self.out = out;
         self.schedule_tick(n);
+    }
+
+    /// GI-6: the verdict is carried out, and the generation is still the one that was told. `now`: just before that turn.
+    fn facts_stand(&mut self, n: usize, now: &View) {
+        let link = self.network.connections.values().rev().find(|c| !c.ends[n].gone);
+        let Some(told) = link.and_then(|c| c.told[n]) else { return };
+        if now.disk >= DiskState::Inconsistent && now.current != told.0 {
+            let story = format!("node {n} told generation {told} and acts on the verdict with {now:?}");
+            self.violate("GI-6", story);
+        }
     }
 
     /// The process dies between two actions of a batch. Actions to different sinks commute, so any merge of
