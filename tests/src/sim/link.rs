@@ -3,9 +3,8 @@
 //! batching, stalls of one direction, a cut with any prefix delivered, and an end that learns of it late or never.
 
 use super::Rng;
-use bitmap::Generation;
 use replicator::node::{LinkId, Role};
-use replicator::wire::Message;
+use replicator::wire::{Agreed, Message, VolumeFacts};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -37,8 +36,10 @@ pub(super) struct Connection {
     pub(super) ends: [End; 2],
     /// The role each end told in its facts.
     pub(super) roles: [Role; 2],
-    /// The generation of a usable disk that each end told in its facts.
-    pub(super) told: [Option<Generation>; 2],
+    /// What each end told of its disk.
+    pub(super) told: [Option<VolumeFacts>; 2],
+    /// The verdict each end came to.
+    pub(super) agreed: [Option<Agreed>; 2],
     /// What is under way *to* each node, with the earliest time of arrival.
     pub(super) to: [VecDeque<(u64, Parcel)>; 2],
     /// Nothing that is sent from now on arrives.
@@ -112,7 +113,8 @@ impl Network {
         let connection = Connection {
             ends: [end(a), end(b)],
             roles: [Role::Unknown; 2],
-            told: [None; 2],
+            told: [None, None],
+            agreed: [None, None],
             to: Default::default(),
             cut: false,
             stalled: [0; 2],

@@ -263,7 +263,7 @@ impl World {
             What::Stale { node, life, link, parcel } => {
                 if self.hosts[node].life == life {
                     self.counters.mark("link: event of an earlier link delivered");
-                    self.deliver(node, link, *parcel);
+                    self.stale(node, link, *parcel);
                 }
             }
             What::Meet => self.meet(),
@@ -389,9 +389,10 @@ impl World {
     /// GI-6: the verdict is carried out, and the generation is still the one that was told. `now`: just before that turn.
     fn facts_stand(&mut self, n: usize, now: &View) {
         let link = self.network.connections.values().rev().find(|c| !c.ends[n].gone);
-        let Some(told) = link.and_then(|c| c.told[n]) else { return };
-        if now.disk >= DiskState::Inconsistent && now.current != told.0 {
-            let story = format!("node {n} told generation {told} and acts on the verdict with {now:?}");
+        let Some(told) = link.and_then(|c| c.told[n].as_ref()) else { return };
+        let usable = told.disk.min(now.disk) >= DiskState::Inconsistent;
+        if usable && now.current != told.current.0 {
+            let story = format!("node {n} told {told:?} and acts on the verdict with {now:?}");
             self.violate("GI-6", story);
         }
     }
