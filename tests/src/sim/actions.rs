@@ -294,7 +294,10 @@ impl World {
                     self.watch_coverage(n, start, len, "its peer");
                 }
             }
+            Message::Bye { .. } => self.model.leaves(n),
             Message::Facts(facts) => {
+                let check = self.model.facts_stable(n, &self.disks);
+                self.check(check);
                 if let Some(c) =
                     self.network.find(n, link).and_then(|c| self.network.connections.get_mut(&c))
                 {

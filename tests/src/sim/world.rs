@@ -455,6 +455,10 @@ impl World {
         let Self { model, disks, facts, .. } = self;
         let check = model.observe(n, view, linked, disks, &mut |n| facts.read(disks, n));
         self.check(check);
+        if !self.excused {
+            let check = self.model.left_behind(n, &old, &self.disks);
+            self.check(check);
+        }
         let shown = |v: &View| View { requests: 0, out_of_sync: v.out_of_sync.min(1), ..*v };
         if self.trace > 1 || (self.trace > 0 && shown(&old) != shown(&view)) {
             let flags = self.model.flags(n);
