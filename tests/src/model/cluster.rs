@@ -350,6 +350,9 @@ impl Cluster {
         let old = self.views[n];
         self.set_view(n, view);
         self.generation_changed(n, old.current, view)?;
+        if old.disk == DiskState::Attaching && view.own_good() && !view.connected() {
+            self.came_back_good(n)?;
+        }
         if view.disk == DiskState::Outdated {
             // Said before it is stable, it may be forgotten: nobody was told yet that it is so for good.
             self.outdated[n] |= facts(n).is_some_and(|f| !f.up_to_date());

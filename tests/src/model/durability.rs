@@ -1,7 +1,7 @@
 //! DUR and ORD: what was promised to be there is there, and nothing is there without what came before it.
 
 use super::{Check, Cluster, Copies, Kind, OpId, Outcome, Violation};
-use replicator::node::{Protocol, Role};
+use replicator::node::{DiskState, Protocol, Role};
 
 impl Cluster {
     /// DUR-1, DUR-4: this acknowledged write is on the medium of this node.
@@ -41,6 +41,20 @@ impl Cluster {
                     (true, false) => "DUR-2",
                 };
                 return Err(Violation::new(invariant, format!("node {node} serves, but {why}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// DUR-3: a node tells facts, by which the peer may give its copy up: a power cut would take nothing any more.
+    pub fn facts_stable(&self, node: usize, copies: &impl Copies) -> Check {
+        if self.views[node].disk < DiskState::Outdated {
+            return Ok(());
+        }
+        for (s, &floor) in (0..).zip(&self.replicas[node].memory) {
+            if let Err(why) = self.history.judge(s, copies.stable(node, s), floor) {
+                let story = format!("node {node} tells facts, but on its medium {why}");
+                return Err(Violation::new("DUR-3", story));
             }
         }
         Ok(())

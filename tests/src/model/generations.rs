@@ -2,7 +2,7 @@
 
 use super::{Check, Cluster, Copies, Kind, OpId, View, Violation, differing_blocks};
 use bitmap::{ByteRange, Metadata, NodeId};
-use replicator::node::Role;
+use replicator::node::{Protocol, Role};
 use std::sync::Arc;
 
 /// A node's metadata as an attach would find it after a power cut now.
@@ -82,6 +82,30 @@ impl Cluster {
                 a.current()
             );
             return Err(Violation::new("GI-2", story));
+        }
+        Ok(())
+    }
+
+    /// GI-2: under A a Primary that loses a peer which lacks acknowledged writes goes on in a new generation. `old`: what it
+    /// said before.
+    pub fn left_behind(&self, n: usize, old: &View, copies: &impl Copies) -> Check {
+        let (view, peer) = (&self.views[n], 1 - n);
+        let lost = old.peer_good() && !view.connected();
+        let serves = old.role == Role::Primary && old.own_good() && view.own_good();
+        let judged = self.protocol == Protocol::A && !self.lost_power[peer];
+        if !lost || !serves || !judged || view.current != old.current {
+            return Ok(());
+        }
+        for (s, &floor) in (0..).zip(&self.service[n]) {
+            if copies.in_flight(peer, s) {
+                continue;
+            }
+            if let Err(why) = self.history.judge(s, copies.visible(peer, s), floor) {
+                let story = format!(
+                    "node {n} lost its peer, goes on in the same generation, and over there {why}"
+                );
+                return Err(Violation::new("GI-2", story));
+            }
         }
         Ok(())
     }

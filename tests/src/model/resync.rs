@@ -34,6 +34,13 @@ impl Cluster {
         let promised = if own { &promised.stable } else { &promised.cache };
         for s in 0..copies.sectors() {
             if copies.in_flight(target, s) {
+                // DUR-1: this copy counts from now on, and no FLUSH would wait for what was acknowledged before.
+                let floor = self.service[target][s as usize];
+                if own && let Err(why) = self.history.judge(s, copies.visible(target, s), floor) {
+                    let story =
+                        format!("node {target} says UpToDate, with a write under way, and {why}");
+                    return Err(Violation::new("DUR-1", story));
+                }
                 continue;
             }
             if let Err(why) = self.history.judge(s, copies.stable(target, s), promised[s as usize])

@@ -1,7 +1,7 @@
 //! ROLE: who may serve, and when it may stop.
 
 use super::{Check, Cluster, Violation};
-use replicator::node::Role;
+use replicator::node::{DiskState, Role};
 
 impl Cluster {
     /// ROLE-1: two nodes that know each other are not both Primary.
@@ -18,6 +18,20 @@ impl Cluster {
         if self.views[node].role != Role::Primary {
             let story = format!("node {node} acknowledged and is {:?}", self.views[node].role);
             return Err(Violation::new("ROLE-5", story));
+        }
+        Ok(())
+    }
+
+    /// A node takes its leave of the peer: if it called itself Outdated, the peer goes on counting on that.
+    pub fn leaves(&mut self, node: usize) {
+        self.outdated[node] |= self.views[node].disk == DiskState::Outdated;
+    }
+
+    /// ROLE-2: Outdated survives a restart. A node attached a disk and calls it UpToDate.
+    pub(super) fn came_back_good(&self, node: usize) -> Check {
+        if self.outdated[node] && !self.forced[node] {
+            let story = format!("node {node} was Outdated, and is UpToDate after a restart");
+            return Err(Violation::new("ROLE-2", story));
         }
         Ok(())
     }

@@ -4,11 +4,11 @@ use super::disk::{DiskCommand, Finished, Payload};
 use super::host::{Io, IoKind};
 use super::link::Parcel;
 use super::world::{MS, What, World, brief};
-use crate::model::Violation;
+use crate::model::{Token, Violation};
 use bitmap::ByteRange;
-use replicator::node::{Action, BufferId, DiskDone, DiskError, DiskOp, Event, IoId, LinkId};
-use replicator::node::{LinkDown, LinkEvent, Role};
-use replicator::wire::{Agreed, Content, Message, RefuseReason};
+use replicator::node::{Action, BufferId, DiskDone, DiskError, DiskOp, Event, IoId};
+use replicator::node::{LinkDown, LinkEvent, LinkId, Role, mirror};
+use replicator::wire::{Agreed, Content, Message, RefuseReason, VolumeVerdict};
 use std::sync::Arc;
 
 fn sectors(range: ByteRange) -> (u32, u32) {
@@ -130,10 +130,11 @@ impl World {
 
     /// COV-1 and RES-1 at the moment a write leaves for the disk.
     fn watch_write(&mut self, n: usize, start: u32, len: u32, buffer: Option<u64>) {
-        if buffer.is_some_and(|b| self.hosts[n].resync_buffers.contains(&b)) {
+        if let Some(b) = buffer.filter(|b| self.hosts[n].resync_buffers.contains(b)) {
             let Self { model, disks, facts, .. } = self;
             let check = model.resync_write(n, &mut |n| facts.read(disks, n));
-            return self.check(check);
+            self.check(check);
+            return self.watch_older(n, start, b);
         }
         let view = *self.model.view(n);
         let by_client = match buffer {
@@ -142,6 +143,20 @@ impl World {
         };
         if by_client && view.role == Role::Primary {
             self.watch_coverage(n, start, len, "its disk");
+        }
+    }
+
+    /// COV-5: resync data replaces nothing that was written since the resync began.
+    fn watch_older(&mut self, n: usize, start: u32, buffer: u64) {
+        let content = self.buffer(n, BufferId(buffer));
+        for (s, &token) in (start..).zip(content.iter()) {
+            let Some((there, _)) = self.disks.0[n].visible(s).writer() else { continue };
+            if self.model.history.op(there).invoked > self.resync_since
+                && let Err(why) = self.model.history.judge(s, Token(token), there)
+            {
+                let story = format!("node {n} copies older data over newer: {why}");
+                return self.violate("COV-5", story);
+            }
         }
     }
 
@@ -242,8 +257,36 @@ impl World {
         }
     }
 
+    /// GI-4: the two ends of a link come to mirrored verdicts.
+    fn watch_verdict(&mut self, n: usize, link: LinkId, agreed: &Agreed) {
+        let Some(id) = self.network.find(n, link) else { return };
+        let Some(c) = self.network.connections.get_mut(&id) else { return };
+        c.agreed[n] = Some(agreed.clone());
+        if let Some(theirs) = &c.agreed[1 - n]
+            && *theirs != mirror(agreed)
+        {
+            let story = format!("node {n} says {agreed:?}, the other end of the link {theirs:?}");
+            return self.violate("GI-4", story);
+        }
+        // RES-4: a target that missed the end goes on by bitmap: the source knows what it was synchronised to.
+        if let (Agreed::Go(volumes), [Some(a), Some(b)]) = (agreed, &c.told)
+            && volumes.contains(&VolumeVerdict::Target { full: true })
+        {
+            let (target, source) = if n == 0 { (a, b) } else { (b, a) };
+            let goal = target.sync_to;
+            if goal.is_real() && source.bitmap == goal {
+                let story =
+                    format!("node {n} is to be copied as a whole: {target:?} by {source:?}");
+                self.violate("RES-4", story);
+            }
+        }
+    }
+
     /// What a node says tells what it has done: the checks that hang on a message.
     fn watch_send(&mut self, n: usize, link: LinkId, message: &Message) {
+        if let Message::Agreed(agreed) = message {
+            self.watch_verdict(n, link, agreed);
+        }
         match message {
             Message::Write(write) => {
                 let (start, len) = sectors(write.range);
@@ -251,11 +294,15 @@ impl World {
                     self.watch_coverage(n, start, len, "its peer");
                 }
             }
+            Message::Bye { .. } => self.model.leaves(n),
             Message::Facts(facts) => {
+                let check = self.model.facts_stable(n, &self.disks);
+                self.check(check);
                 if let Some(c) =
                     self.network.find(n, link).and_then(|c| self.network.connections.get_mut(&c))
                 {
                     c.roles[n] = facts.role;
+                    c.told[n] = facts.volumes.first().cloned();
                 }
             }
             Message::Agreed(Agreed::Refuse(RefuseReason::SplitBrain)) => {
@@ -394,6 +441,23 @@ impl World {
                 }
                 self.feed(to, Event::Peer(link, *message), None);
             }
+        }
+    }
+
+    /// NET-1: what comes of an earlier link is as if only time had passed.
+    pub(super) fn stale(&mut self, to: usize, link: LinkId, parcel: Parcel) {
+        let (now, host) = (self.now, &self.hosts[to]);
+        let twin = host.process.clone().filter(|_| !host.paused).map(|mut twin| {
+            twin.handle(host.clock.read(now), Event::Tick, &mut Vec::new());
+            format!("{:?}", twin.status())
+        });
+        self.deliver(to, link, parcel);
+        let status = self.hosts[to].process.as_ref().map(|p| format!("{:?}", p.status()));
+        if let (Some(twin), Some(status)) = (twin, status)
+            && twin != status
+        {
+            let story = format!("a message of {link:?} made of node {to} {status}, not {twin}");
+            self.violate("NET-1", story);
         }
     }
 

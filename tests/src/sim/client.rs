@@ -258,9 +258,10 @@ impl World {
     fn watch_error(&mut self, n: usize, id: u32) {
         self.counters.mark("client: saw an error");
         let view = self.model.view(n);
-        if view.role == Role::Primary && !self.excused && view.own_good() && view.mirrored() {
+        let within_reach = view.peer_good() && self.model.view(1 - n).own_good();
+        if view.role == Role::Primary && !self.excused && (view.own_good() || within_reach) {
             let op = self.model.history.op(id);
-            let story = format!("node {n} failed #{id} {op:?}, and both copies are good");
+            let story = format!("node {n} failed #{id} {op:?}, and a good copy is within reach");
             self.violate("IO-2", story);
         }
     }

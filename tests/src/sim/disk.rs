@@ -432,18 +432,21 @@ impl Disk {
         self.decayed.is_some()
     }
 
-    /// A metadata sector decays: other bytes, or unreadable.
-    pub(super) fn rot_meta(&mut self, offset: u64, rng: &mut Rng) {
+    /// A metadata sector decays: other bytes, those of its twin (a write that strayed), or unreadable.
+    pub(super) fn rot_meta(&mut self, offset: u64, twin: u64, rng: &mut Rng) {
         self.meta_version += 1;
         self.decayed = Some(offset);
         if rng.percent(50) {
-            self.bad_meta.push(offset);
-        } else if let Some(sector) = self.meta.sector(offset) {
-            let mut bytes = sector.to_vec();
-            let i = rng.below(512) as usize;
-            bytes[i] ^= 1 << rng.below(8);
-            self.meta.put(offset, &bytes);
+            return self.bad_meta.push(offset);
         }
+        let (i, bit) = (rng.below(512) as usize, rng.below(8));
+        let strayed = i < 256;
+        let Some(sector) = self.meta.sector(if strayed { twin } else { offset }) else { return };
+        let mut bytes = sector.to_vec();
+        if !strayed {
+            bytes[i] ^= 1 << bit;
+        }
+        self.meta.put(offset, &bytes);
     }
 
     /// The process that used it is dead: what was under way arrives whole, in part or not; the cache stays.

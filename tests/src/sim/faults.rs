@@ -160,8 +160,8 @@ impl World {
         if disk.fragile() || !disk.mirrored_meta(copies) {
             return;
         }
-        let at = copies[self.rng.below(2) as usize];
-        self.disks.0[n].rot_meta(at, &mut self.rng);
+        let which = self.rng.below(2) as usize;
+        self.disks.0[n].rot_meta(copies[which], copies[1 - which], &mut self.rng);
         self.counters.mark("disk: a superblock copy decayed");
     }
 }

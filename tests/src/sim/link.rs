@@ -4,7 +4,7 @@
 
 use super::Rng;
 use replicator::node::{LinkId, Role};
-use replicator::wire::Message;
+use replicator::wire::{Agreed, Message, VolumeFacts};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -36,6 +36,10 @@ pub(super) struct Connection {
     pub(super) ends: [End; 2],
     /// The role each end told in its facts.
     pub(super) roles: [Role; 2],
+    /// What each end told of its disk.
+    pub(super) told: [Option<VolumeFacts>; 2],
+    /// The verdict each end came to.
+    pub(super) agreed: [Option<Agreed>; 2],
     /// What is under way *to* each node, with the earliest time of arrival.
     pub(super) to: [VecDeque<(u64, Parcel)>; 2],
     /// Nothing that is sent from now on arrives.
@@ -109,6 +113,8 @@ impl Network {
         let connection = Connection {
             ends: [end(a), end(b)],
             roles: [Role::Unknown; 2],
+            told: [None, None],
+            agreed: [None, None],
             to: Default::default(),
             cut: false,
             stalled: [0; 2],

@@ -44,7 +44,14 @@ impl World {
         }
         self.hosts[n].forget_process();
         if power {
+            let before = self.superblock(n);
             let loss = self.disks.0[n].power_cut(&mut self.rng);
+            let after = self.superblock(n).map(|number| number + 1);
+            if before.is_some() && after < before {
+                // MD-1: what was written in full had been relied upon. (A repair counts one more.)
+                let story = format!("a power cut took superblock {before:?} from node {n}");
+                self.violate("MD-1", story);
+            }
             if loss.writes > 0 {
                 self.counters.mark("power cut: lost completed unflushed writes");
             }
@@ -63,6 +70,11 @@ impl World {
             self.disks.0[n].kill(&mut self.rng);
         }
         self.hang_up(n, power);
+    }
+
+    /// The number of the superblock that an attach would find now.
+    fn superblock(&mut self, n: usize) -> Option<u64> {
+        Some(self.facts.read(&self.disks, n)?.metadata.superblock().sequence)
     }
 
     /// What reads under way must show is looked at again: good data was lost, or given up by an operator.

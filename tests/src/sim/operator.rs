@@ -68,6 +68,11 @@ impl World {
                 }
                 self.after(500 * MS, What::Retry { node: n });
             }
+            Command::Attach(..) if self.disks.0[n].fragile() => {
+                // MD-3: what decayed was noticed, and is whole again before anybody relies on it.
+                let story = format!("node {n} is attached, and a superblock copy is still decayed");
+                self.violate("MD-3", story);
+            }
             Command::Primary { force } => {
                 if ok {
                     self.refusals = 0;

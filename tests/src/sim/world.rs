@@ -10,7 +10,7 @@ use super::swarm::{Fault, Knobs};
 use super::{Clock, Rng};
 use crate::model::{Check, Cluster, OpId, View, Violation};
 use bitmap::Metadata;
-use replicator::node::{Action, ConnectionState, Event, LinkId, OpenId, Role};
+use replicator::node::{Action, ConnectionState, DiskState, Event, LinkId, OpenId, Role};
 use replicator::wire::Message;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
@@ -266,7 +266,7 @@ impl World {
             What::Stale { node, life, link, parcel } => {
                 if self.hosts[node].life == life {
                     self.counters.mark("link: event of an earlier link delivered");
-                    self.deliver(node, link, *parcel);
+                    self.stale(node, link, *parcel);
                 }
             }
             What::Meet => self.meet(),
@@ -356,6 +356,8 @@ impl World {
         let host = &mut self.hosts[n];
         let Some(process) = host.process.as_mut() else { return };
         self.model.turn(n);
+        let handshaking = self.model.view(n).connection == ConnectionState::Handshaking;
+        let facts = if handshaking { View::of(&process.status()) } else { None };
         let mut changed = may_change_state(&event);
         process.handle(now, event, &mut out);
         changed |= out.iter().any(tells_of_change);
@@ -366,6 +368,9 @@ impl World {
         }
         if changed {
             self.observe(n);
+        }
+        if let Some(facts) = facts.filter(|_| self.model.view(n).connected()) {
+            self.facts_stand(n, &facts);
         }
         if out.len() > 1
             && let Some(power) = self.hosts[n].dies
@@ -382,6 +387,17 @@ impl World {
         out.clear();
         self.out = out;
         self.schedule_tick(n);
+    }
+
+    /// GI-6: the verdict is carried out, and the generation is still the one that was told. `now`: just before that turn.
+    fn facts_stand(&mut self, n: usize, now: &View) {
+        let link = self.network.connections.values().rev().find(|c| !c.ends[n].gone);
+        let Some(told) = link.and_then(|c| c.told[n].as_ref()) else { return };
+        let usable = told.disk.min(now.disk) >= DiskState::Inconsistent;
+        if usable && now.current != told.current.0 {
+            let story = format!("node {n} told {told:?} and acts on the verdict with {now:?}");
+            self.violate("GI-6", story);
+        }
     }
 
     /// The process dies between two actions of a batch. Actions to different sinks commute, so any merge of
@@ -442,6 +458,10 @@ impl World {
         let Self { model, disks, facts, .. } = self;
         let check = model.observe(n, view, linked, disks, &mut |n| facts.read(disks, n));
         self.check(check);
+        if !self.excused {
+            let check = self.model.left_behind(n, &old, &self.disks);
+            self.check(check);
+        }
         let shown = |v: &View| View { requests: 0, out_of_sync: v.out_of_sync.min(1), ..*v };
         if self.trace > 1 || (self.trace > 0 && shown(&old) != shown(&view)) {
             let flags = self.model.flags(n);
