@@ -296,13 +296,17 @@ fn equal_is_source(a: &Facts, b: &Facts) -> bool {
     if (a.role == Role::Primary) != (b.role == Role::Primary) {
         return a.role == Role::Primary;
     }
+    // It saw the former life of the other, which may have lost what was not flushed.
+    let survived =
+        |x: &Facts, y: &Facts| x.peer_incarnation != 0 && x.peer_incarnation != y.incarnation;
     if a.crashed_primary != b.crashed_primary {
         let (crashed, other) = if a.crashed_primary { (a, b) } else { (b, a) };
-        // A survivor that saw the crashed Primary's former life has every write it acknowledged under B and C; the
-        // crashed one may have lost some that were not flushed. Under A it is the other way round.
-        let survived = other.peer_incarnation != 0 && other.peer_incarnation != crashed.incarnation;
-        let other_is_source = survived && a.protocol != Protocol::A;
+        // DUR-3: a survivor has every write that the crashed Primary acknowledged under B and C; under A it may lack some.
+        let other_is_source = survived(other, crashed) && a.protocol != Protocol::A;
         return other_is_source != core::ptr::eq(crashed, a);
+    }
+    if survived(a, b) != survived(b, a) {
+        return survived(a, b);
     }
     let current = |f: &Facts| f.volumes.iter().all(|v| v.disk != DiskState::Outdated);
     if current(a) != current(b) {
