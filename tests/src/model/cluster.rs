@@ -219,6 +219,7 @@ impl Cluster {
             self.alone_stable[n] |= op.fua || (op.kind == Kind::Flush && self.alone[n]);
         }
         if op.writes() {
+            self.here_or_lost(n, id, copies)?;
             self.wrote[n] = true;
             for s in op.sectors() {
                 let s = s as usize;
