@@ -28,6 +28,16 @@ struct Mutant {
     budget_seconds: u64,
 }
 
+impl Mutant {
+    /// By number (M3 is 03-..) or by part of its name.
+    fn is_called(&self, name: &str) -> bool {
+        match name.strip_prefix('M').and_then(|number| number.parse::<u32>().ok()) {
+            Some(number) => self.name.starts_with(&format!("{number:02}-")),
+            None => self.name.contains(name),
+        }
+    }
+}
+
 fn main() -> ExitCode {
     match run() {
         Ok(true) => ExitCode::SUCCESS,
@@ -58,7 +68,7 @@ fn run() -> Result<bool> {
         }
     }
     if !names.is_empty() {
-        mutants.retain(|m| names.iter().any(|n| m.name.contains(n.as_str())));
+        mutants.retain(|m| names.iter().any(|n| m.is_called(n)));
     }
     // A mutant whose text is gone tests nothing: say so before the long part.
     let rotten: Vec<String> =

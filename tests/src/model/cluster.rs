@@ -219,6 +219,7 @@ impl Cluster {
             self.alone_stable[n] |= op.fua || (op.kind == Kind::Flush && self.alone[n]);
         }
         if op.writes() {
+            self.here_or_lost(n, id, copies)?;
             self.wrote[n] = true;
             // The only good copy may have died with it since it said so.
             let gone = !view.own_good() && self.died[peer] >= op.invoked;

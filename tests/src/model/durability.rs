@@ -22,6 +22,21 @@ impl Cluster {
         Ok(())
     }
 
+    /// DUR-1: an acknowledged write is not still on its way to our own disk: this may be a target that counts by the time of
+    /// the next FLUSH, and a FLUSH covers only what was completed before.
+    pub(super) fn here_or_lost(&self, node: usize, id: OpId, copies: &impl Copies) -> Check {
+        if self.views[node].disk < DiskState::Inconsistent {
+            return Ok(());
+        }
+        for s in self.history.op(id).sectors().filter(|&s| copies.in_flight(node, s)) {
+            if let Err(why) = self.history.judge(s, copies.visible(node, s), id) {
+                let story = format!("acknowledged, and still on its way to node {node}: {why}");
+                return Err(Violation::new("DUR-1", story));
+            }
+        }
+        Ok(())
+    }
+
     /// DUR-2, DUR-3, DUR-4: a copy that is to be served holds all that was promised of it.
     pub fn holds_promises(&self, node: usize, copies: &impl Copies) -> Check {
         let replica = &self.replicas[node];
