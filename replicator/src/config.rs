@@ -85,6 +85,8 @@ pub struct Limits {
     pub piece_bytes: u64,
     /// Activity-log extents one request may take at once; a larger one is split.
     pub extents_per_request: u32,
+    /// Runs of a bitmap sent before the peer's sign of life is awaited.
+    pub bitmap_runs: usize,
     /// Blocks written by a resync before both sides flush and clear their bits.
     pub resync_commit_blocks: u64,
 }
@@ -98,6 +100,7 @@ impl Default for Limits {
             resync_bytes: 16 << 20,
             piece_bytes: 32 << 20,
             extents_per_request: 32,
+            bitmap_runs: 32_768,
             resync_commit_blocks: 16_384,
         }
     }

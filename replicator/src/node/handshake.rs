@@ -251,7 +251,7 @@ impl Node {
                         );
                         self.notice(Level::Warning, text);
                     }
-                    self.become_target(p, v, their.current, full)
+                    self.become_target(p, v, their, full)
                 }
             };
             if let Some(ticket) = ticket {
@@ -309,7 +309,7 @@ impl Node {
         &mut self,
         p: usize,
         v: usize,
-        source: Generation,
+        their: &VolumeFacts,
         full: bool,
     ) -> Option<bitmap::Ticket> {
         let slot = self.slot(p, v)?;
@@ -324,7 +324,10 @@ impl Node {
         let ticket = meta.edit(|sb| {
             sb.flags.consistent = false;
             sb.flags.was_up_to_date = false;
-            sb.sync_to = source;
+            // RES-4: what the source goes by, if an earlier resync ended before it could tell us so.
+            if sb.sync_to == Generation::NONE || sb.sync_to != their.bitmap {
+                sb.sync_to = their.current;
+            }
         });
         let peer = &mut self.peers[p];
         peer.rx.hold = true;

@@ -15,7 +15,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use bitmap::{ByteRange, NodeId};
+use bitmap::{ByteRange, DirtyBitmap, NodeId};
 
 /// A peer.
 #[derive(Clone, Debug)]
@@ -72,6 +72,8 @@ pub(super) struct PeerVolume {
     /// As source: told the target that it may become UpToDate. Its acknowledgements count from then on.
     pub(super) granted: bool,
     pub(super) source: Source,
+    /// What is left of our bits to be sent, and from where on.
+    pub(super) bits_left: Option<(DirtyBitmap, u64)>,
     pub(super) target: Option<Target>,
     pub(super) progress: super::Resync,
     pub(super) began: Time,
@@ -344,6 +346,7 @@ impl Node {
             volume.granted = false;
             volume.source = Source::default();
             volume.target = None;
+            volume.bits_left = None;
         }
         self.peer_lost(p);
         if !self.volumes.iter().all(super::Volume::good) {
@@ -471,7 +474,7 @@ impl Node {
             Message::Invalidate => self.invalidated_by_peer(p),
             Message::Bye { outdate } => self.bye(p, outdate),
             Message::Ping => self.send(p, Message::Pong),
-            Message::Pong => {}
+            Message::Pong => self.send_more_bits(p),
             // These act on data, so their order among each other counts.
             Message::Write(_)
             | Message::Flush { .. }

@@ -102,19 +102,35 @@ impl Node {
     pub(super) fn send_bits(&mut self, p: usize, v: usize) {
         let Some(slot) = self.slot(p, v) else { return };
         let meta = self.volumes[v].meta.as_ref().expect("a slot is in the metadata");
-        let volume = self.volumes[v].number;
-        let mut messages = Vec::new();
-        let mut runs = Vec::new();
-        for run in meta.bits(slot).runs() {
-            if runs.len() == RUNS {
-                let runs = core::mem::take(&mut runs);
-                messages.push(Message::Bits { volume, runs, last: false });
+        self.peers[p].volumes[v].bits_left = Some((meta.bits(slot).clone(), 0));
+        self.send_more_bits(p);
+    }
+
+    /// LIM: a part of a bitmap goes out, and the next when the peer has answered: the link's queue has a bound.
+    pub(super) fn send_more_bits(&mut self, p: usize) {
+        let mut room = self.config.limits.bitmap_runs;
+        for v in 0..self.volumes.len() {
+            let volume = self.volumes[v].number;
+            while room > 0
+                && let Some((bits, from)) = &mut self.peers[p].volumes[v].bits_left
+            {
+                let mut runs = Vec::new();
+                while runs.len() < RUNS.min(room)
+                    && let Some(run) = bits.next_run(*from, u64::MAX)
+                {
+                    *from = run.end;
+                    runs.push((run.start, run.end - run.start));
+                }
+                room -= runs.len().max(1);
+                let last = bits.next_run(*from, 1).is_none();
+                if last {
+                    self.peers[p].volumes[v].bits_left = None;
+                }
+                self.send(p, Message::Bits { volume, runs, last });
             }
-            runs.push((run.start, run.end - run.start));
         }
-        messages.push(Message::Bits { volume, runs, last: true });
-        for message in messages {
-            self.send(p, message);
+        if self.peers[p].volumes.iter().any(|v| v.bits_left.is_some()) {
+            self.send(p, Message::Ping);
         }
     }
 

@@ -32,7 +32,7 @@ pub fn same_content(copies: &impl Copies, invariant: &'static str) -> Check {
 }
 
 impl Cluster {
-    /// COV-1: before a Primary's write leaves for a disk or a peer, its medium says that these blocks may differ.
+    /// COV-1, and with it IO-3: before a Primary's write leaves for a disk or a peer, its medium says that these blocks may differ.
     pub fn write_covered(
         &self,
         node: usize,

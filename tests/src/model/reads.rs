@@ -10,7 +10,7 @@ impl Cluster {
         self.service[op.node][op.start as usize..(op.start + op.len) as usize].to_vec()
     }
 
-    /// A read was answered with these sectors; call before `answered`.
+    /// A read was answered with these sectors; call before `answered`. A target that reads what it has not got yet (RES-5) shows here.
     pub fn read_returned(&mut self, id: OpId, floors: &[OpId], tokens: &[Token]) -> Check {
         let op = *self.history.op(id);
         if tokens.len() != op.len as usize {

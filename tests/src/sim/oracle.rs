@@ -207,7 +207,7 @@ impl World {
         }
     }
 
-    /// COV-2, GI-7, RES-3, RES-4, SB-1, SB-4: both come back and shake hands over a perfect link.
+    /// COV-2 (and COV-4 and MD-2, whose breach it is that leaves a difference unknown), GI-7, RES-3, RES-4, SB-1, SB-4: both come back and shake hands over a perfect link.
     fn come_together(&mut self, before: [crate::model::View; 2], up: [bool; 2]) {
         let settled =
             self.run_to(self.now + 90_000 * MS, |w| w.settled() || (0..2).any(|n| w.split_told(n)));
