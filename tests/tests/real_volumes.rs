@@ -199,6 +199,16 @@ fn foreign_clients_find_each_volume_by_its_name() {
 
 #[test]
 fn a_secondary_gives_up_one_volume_and_takes_it_back_while_both_are_written() {
+    one_volume_goes_and_comes_back(1);
+}
+
+#[test]
+fn a_primary_gives_up_one_volume_and_takes_it_back_while_both_are_written() {
+    one_volume_goes_and_comes_back(0);
+}
+
+/// `host`: 0 the Primary, 1 the Secondary.
+fn one_volume_goes_and_comes_back(host: usize) {
     let mut pair = two_volumes();
     for host in pair.hosts() {
         host.must(&["create-md", RESOURCE]);
@@ -209,13 +219,14 @@ fn a_secondary_gives_up_one_volume_and_takes_it_back_while_both_are_written() {
     wait_both_in_sync(&pair.alpha);
     let load = loads(&pair.alpha, Default::default(), 3);
     wait_for_more(&load, 100);
-    pair.beta.must(&["detach", "r0/1"]);
-    let states = |volume: &str| pair.beta.must(&["dstate", volume]);
-    wait_for("volume 0 with two good copies, volume 1 with the Primary's", seconds(20), || {
+    pair.hosts()[host].must(&["detach", "r0/1"]);
+
+    wait_for("volume 0 with two good copies, volume 1 with the other's", seconds(20), || {
+        let mut states = |volume: &str| pair.hosts()[host].must(&["dstate", volume]);
         states("r0/0") == "UpToDate/UpToDate\n" && states("r0/1") == "Diskless/UpToDate\n"
     });
     wait_for_more(&load, 100);
-    pair.beta.must(&["attach", "r0/1"]);
+    pair.hosts()[host].must(&["attach", "r0/1"]);
     wait_for_more(&load, 100);
     let mut ledgers = stopped(load);
     wait_both_in_sync(&pair.alpha);
