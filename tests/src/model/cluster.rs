@@ -275,6 +275,8 @@ impl Cluster {
             self.history.end(id, Outcome::Lost);
         }
         self.replicas[node].killed();
+        // What a verdict was lifting may be on the medium as such.
+        self.outdated[node] &= !self.views[node].connected();
         self.kept_running[node] = false;
         self.died[node] = self.history.stamp();
         self.set_view(node, View::default());
