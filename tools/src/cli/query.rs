@@ -59,7 +59,15 @@ fn width() -> Option<usize> {
 pub(super) async fn role(it: &Subject) -> Result<(), Failure> {
     let peer = it.peer()?;
     let role = status::role(&it.status().await?, peer);
-    print(&role.expect("the peer is one of the configuration's"));
+    // The daemon may have been started with another configuration.
+    let name = peer.unwrap_or_default();
+    let unknown = || {
+        let text = format!(
+            "the running resource has no peer {name}, its configuration was changed since: `polluxadm down`, then `polluxadm up`"
+        );
+        Failure::failed(text)
+    };
+    print(&role.ok_or_else(unknown)?);
     Ok(())
 }
 
