@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::oneshot;
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::spawn_local;
 
 const SIZE: u64 = 16 << 20;
 const BLOCK: u64 = 4096;
@@ -91,9 +91,9 @@ fn setup(disk: Option<PathBuf>, requests: usize) -> Setup {
 }
 
 fn run(test: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let test = async { tokio::time::timeout(PATIENCE, test).await.expect("in time") };
-    LocalSet::new().block_on(&runtime.expect("a runtime"), test);
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().build_local(LocalOptions::default()).expect("a runtime");
+    runtime.block_on(async { tokio::time::timeout(PATIENCE, test).await.expect("in time") });
 }
 
 fn ask(open: &Open<Told>, ask: Ask) -> oneshot::Receiver<Answer> {

@@ -15,8 +15,9 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::spawn_local;
 
 /// How long an orderly end may take; then the process ends as it is, which loses nothing either.
 const ORDERLY_END: Duration = Duration::from_secs(30);
@@ -54,9 +55,11 @@ pub enum ServeError {
 /// If it cannot be started.
 pub fn serve(resource: &Resource, run_dir: &RunDir, up: bool) -> Result<(), ServeError> {
     let lock = RunLock::take(run_dir.path(), &resource.name)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    // The owner spins before it sleeps: meanwhile the kernel is asked often what clients have sent.
+    let mut runtime = Builder::new_current_thread();
+    let runtime = runtime.enable_all().event_interval(4).build_local(LocalOptions::default());
     let runtime = runtime.map_err(|error| ServeError::System { action: "start", error })?;
-    LocalSet::new().block_on(&runtime, run(resource, run_dir, up, &lock))
+    runtime.block_on(run(resource, run_dir, up, &lock))
 }
 
 async fn run(

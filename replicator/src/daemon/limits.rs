@@ -27,3 +27,11 @@ pub const DISK_FREE: Duration = Duration::from_secs(2);
 
 /// Unused payload memory that is kept for the next requests, in bytes.
 pub const IDLE_MEMORY: usize = 64 << 20;
+
+/// How long the owner looks for more before it sleeps: what a small write takes on its way through
+/// both nodes when nobody is awake. Shorter, it would rarely see the answer.
+pub const SPIN: Duration = Duration::from_micros(100);
+
+/// Spins in a row without use after which they become no rarer: then one in 64 sleeps is preceded
+/// by one.
+pub const SPIN_FAILURES: u32 = 6;

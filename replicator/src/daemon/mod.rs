@@ -22,6 +22,7 @@ pub mod limits;
 mod orders;
 mod owner;
 mod snapshot;
+mod spin;
 
 pub use front::{Ask, Handle, Open, Waiter};
 pub use orders::{OrderError, Remote, VolumeFiles};

@@ -12,6 +12,7 @@ use super::ids::IdMap;
 use super::limits;
 use super::orders::{Answer, Order};
 use super::snapshot::{Snapshot, VolumeCounters};
+use super::spin::Spin;
 use crate::config::Config;
 use crate::link::{Arrival, Links};
 use crate::node::{
@@ -75,6 +76,7 @@ pub(super) struct Owner<W: Waiter> {
     incoming: Vec<Incoming<W>>,
     ordered: Vec<Order>,
     actions: Vec<Action>,
+    spin: Spin,
     over: bool,
 }
 
@@ -108,12 +110,13 @@ impl<W: Waiter> Owner<W> {
             incoming: Vec::new(),
             ordered: Vec::new(),
             actions: Vec::new(),
+            spin: Spin::default(),
             over: false,
         }
     }
 
     /// One turn of the loop. Ready when the owner has ended; pending when there is nothing to do, or
-    /// (then it has woken itself) when others on this thread shall have their turn.
+    /// (then it has woken itself) when others on this thread shall have their turn, or it spins.
     pub(super) fn turn(&mut self, inbox: &RefCell<Inbox<W>>, cx: &mut Context<'_>) -> Poll<()> {
         self.gather(inbox, cx);
         // ROLE-5: the clock is read after all that is ready was taken. If this process is stopped
@@ -126,11 +129,14 @@ impl<W: Waiter> Owner<W> {
             && self.ordered.is_empty();
         if !idle || due {
             self.handle_all(now, due);
-            cx.waker().wake_by_ref();
+            self.spin.worked();
         }
         if self.over {
             self.end();
             return Poll::Ready(());
+        }
+        if !idle || due || self.spin.looks_again(now) {
+            cx.waker().wake_by_ref();
         }
         self.arm(now, cx);
         Poll::Pending

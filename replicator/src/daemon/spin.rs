@@ -1,0 +1,118 @@
+//! How long the owner looks again before it sleeps. Waking a thread costs more than all the rest of
+//! a small write, on both nodes; who is still awake when the answer comes pays nothing.
+//!
+//! Not here: what is looked at (`owner.rs`), and how often the runtime asks the kernel meanwhile.
+
+use super::limits;
+use crate::node::Time;
+
+/// Asked once in every turn of the loop.
+#[derive(Debug, Default)]
+pub(super) struct Spin {
+    state: State,
+    /// Spins in a row that found nothing.
+    failures: u32,
+    /// Sleeps that come without a spin before.
+    skip: u32,
+}
+
+#[derive(Debug, Default)]
+enum State {
+    /// There was work in the last turn.
+    #[default]
+    Working,
+    Spinning {
+        until: Time,
+    },
+    Sleeping,
+}
+
+impl Spin {
+    /// This turn had work.
+    pub(super) fn worked(&mut self) {
+        if matches!(self.state, State::Spinning { .. }) {
+            self.failures = 0;
+        }
+        self.state = State::Working;
+    }
+
+    /// This turn had none: whether to look again at once. Whoever waits for this core gets it first.
+    pub(super) fn looks_again(&mut self, now: Time) -> bool {
+        match self.state {
+            State::Working if self.skip > 0 => {
+                self.skip -= 1;
+                self.state = State::Sleeping;
+            }
+            State::Working => {
+                let until = Time(now.0 + limits::SPIN.as_nanos() as u64);
+                self.state = State::Spinning { until };
+            }
+            State::Spinning { until } if now < until => std::thread::yield_now(),
+            State::Spinning { .. } => {
+                // What comes too late for one spin comes too late for most that follow.
+                self.failures = (self.failures + 1).min(limits::SPIN_FAILURES);
+                self.skip = (1 << self.failures) - 1;
+                self.state = State::Sleeping;
+            }
+            State::Sleeping => {}
+        }
+        matches!(self.state, State::Spinning { .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Turns without work until it sleeps, a microsecond each, from `now`.
+    fn idle_turns(spin: &mut Spin, mut now: Time) -> u64 {
+        let mut turns = 0;
+        while spin.looks_again(now) {
+            now.0 += 1000;
+            turns += 1;
+            assert!(turns < 10_000, "it never sleeps");
+        }
+        turns
+    }
+
+    #[test]
+    fn sleeps_when_nothing_comes_and_then_spins_more_and_more_rarely() {
+        let mut spin = Spin::default();
+        let full = limits::SPIN.as_micros() as u64;
+        let mut spun = 0;
+        for wake in 0..1000 {
+            spin.worked();
+            spun += u64::from(idle_turns(&mut spin, Time(wake * 1_000_000)) >= full);
+            assert!(!spin.looks_again(Time(wake * 1_000_000)), "it spins out of its sleep");
+        }
+        assert!(
+            (6..=24).contains(&spun),
+            "{spun} of 1000 wake-ups without use were followed by a spin"
+        );
+    }
+
+    #[test]
+    fn goes_on_as_long_as_spins_find_work() {
+        let mut spin = Spin::default();
+        for turn in 0..1000 {
+            spin.worked();
+            assert!(spin.looks_again(Time(turn * 50_000)), "turn {turn}");
+        }
+    }
+
+    #[test]
+    fn one_spin_that_finds_work_makes_up_for_all_that_did_not() {
+        let mut spin = Spin::default();
+        for wake in 0..100 {
+            spin.worked();
+            idle_turns(&mut spin, Time(wake * 1_000_000));
+        }
+        let tries = (0..=1 << limits::SPIN_FAILURES).take_while(|_| {
+            spin.worked();
+            !spin.looks_again(Time(0))
+        });
+        assert!(tries.count() < 1 << limits::SPIN_FAILURES, "it is never tried again");
+        spin.worked();
+        assert!(spin.looks_again(Time(0)));
+    }
+}
