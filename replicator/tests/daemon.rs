@@ -14,6 +14,7 @@ use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
+use tokio::runtime::LocalOptions;
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 
