@@ -97,9 +97,12 @@ impl Node {
         if self.paused {
             return;
         }
-        let flush = self.client(id).is_flush();
+        let (v, flush) = (self.client(id).volume, self.client(id).is_flush());
         if (0..self.peers.len()).any(|p| self.lacks(p, flush)) {
             self.mint();
+        }
+        if !flush {
+            self.volumes[v].mark();
         }
         if let Some((v, ticket)) = self.generation_not_durable() {
             self.after_durable(v, ticket, Then::Recheck(id));
