@@ -65,6 +65,7 @@ fn metadata() -> Metadata {
         placement: Placement::External,
         device_size: 1 << 30,
         data_size: Some(BITS * 4096),
+        size: None,
         node_id: NodeId(0),
         device_uuid: 1,
         slots: vec![NodeId(1)],

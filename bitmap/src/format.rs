@@ -5,7 +5,7 @@ use crate::commit::{Bytes, MetaWrite, join};
 use crate::generation::{Generation, HISTORY};
 use crate::geometry::{Geometry, NodeId};
 use crate::journal::Journal;
-use crate::layout::{Layout, LayoutError, Placement, check_geometry};
+use crate::layout::{AREA_ALIGN, Layout, LayoutError, Placement, check_geometry};
 use crate::metadata::{Metadata, fresh_slots, ring_of};
 use crate::superblock::{DeviceFlags, SUPERBLOCK_SIZE, Slot, SlotFlags, SlotKind, Superblock};
 use alloc::vec;
@@ -20,6 +20,8 @@ pub struct FormatParams {
     pub device_size: u64,
     /// Bytes of the data device, if it is another one.
     pub data_size: Option<u64>,
+    /// Bytes the volume shall have at most; `None`: as many as there are for data.
+    pub size: Option<u64>,
     /// Our node.
     pub node_id: NodeId,
     /// A random number, never used before.
@@ -68,8 +70,10 @@ impl Metadata {
             params.al_sectors,
             params.block_size,
         )?;
+        // Not the layout: what is there for data can be used later without moving anything.
+        let size = params.size.map_or(u64::MAX, |size| size / AREA_ALIGN * AREA_ALIGN);
         let geometry = Geometry {
-            size: layout.data_size(),
+            size: size.min(layout.data_size()),
             block_size: params.block_size,
             extent_size: params.extent_size,
             logical_block_size: params.logical_block_size,

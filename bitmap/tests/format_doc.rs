@@ -96,6 +96,7 @@ fn fresh() -> (Metadata, Vec<MetaWrite>) {
         placement: Placement::External,
         device_size: 1 << 20,
         data_size: Some(1 << 30),
+        size: None,
         node_id: NodeId(5),
         device_uuid: 0x0102_0304_0506_0708,
         slots: vec![NodeId(7)],

@@ -7,7 +7,7 @@ use bitmap::{
     AREA_ALIGN, Activation, ByteRange, Bytes, FormatParams, LayoutError, MetaWrite, Metadata,
     NodeId, OpenStep, Opening, Placement, SECTOR,
 };
-use common::{Sector, check_stages, params, sectors};
+use common::{Sector, check_stages, formatted, params, sectors};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -90,6 +90,35 @@ proptest! {
             .filter(|(at, _)| !areas.iter().any(|area| area.contains(&ByteRange::new(*at, 512))))
             .count() as u64;
         prop_assert_eq!(outside * SECTOR as u64, log);
+    }
+}
+
+#[test]
+fn a_size_is_honoured_up_to_what_there_is() {
+    for placement in [Placement::Internal, Placement::External] {
+        let all = params(placement, 1 << 20, 4, 1);
+        let (_, whole) = formatted(all.clone());
+        let room = whole.geometry().size;
+        for (wanted, size) in [
+            (4096, 4096),
+            (room - 4096, room - 4096),
+            // Whole blocks, and the last one is not begun.
+            (room - 1, room - 4096),
+            (room, room),
+            (room + 4096, room),
+            (u64::MAX, room),
+        ] {
+            let (disk, made) = formatted(FormatParams { size: Some(wanted), ..all.clone() });
+            assert_eq!((made.geometry().size, made.superblock().data_size), (size, room));
+            // Metadata stays where it is: at the end, if it is internal.
+            assert_eq!(made.layout(), whole.layout(), "{wanted}");
+            let opened = disk.open().expect("it was made").metadata;
+            assert_eq!(opened.geometry(), made.geometry(), "{wanted}");
+            assert_eq!(opened.bits(0).count(), size / 4096, "{wanted}");
+        }
+        for none in [0, 4095] {
+            assert!(Metadata::format(FormatParams { size: Some(none), ..all.clone() }).is_err());
+        }
     }
 }
 

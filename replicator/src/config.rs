@@ -34,6 +34,8 @@ pub struct VolumeConfig {
     pub number: VolumeNumber,
     /// Where its metadata lies.
     pub placement: Placement,
+    /// Bytes it shall have: a disk whose metadata has less is not attached. 0: whatever that has.
+    pub size: u64,
 }
 
 /// Every time the node waits for something, in milliseconds.

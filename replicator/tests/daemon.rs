@@ -42,6 +42,7 @@ fn disk(path: &Path) -> u64 {
         placement: Placement::Internal,
         device_size: backing.size(),
         data_size: None,
+        size: None,
         node_id: NodeId(0),
         device_uuid: 7,
         slots: vec![],
@@ -63,7 +64,7 @@ fn disk(path: &Path) -> u64 {
 }
 
 fn setup(disk: Option<PathBuf>, requests: usize) -> Setup {
-    let volumes = vec![VolumeConfig { number: 0, placement: Placement::Internal }];
+    let volumes = vec![VolumeConfig { number: 0, placement: Placement::Internal, size: 0 }];
     Setup {
         config: Config {
             node: NodeId(0),

@@ -276,16 +276,29 @@ fn external_metadata_leaves_the_whole_disk_to_the_data() {
 
 #[test]
 fn size_uses_less_of_a_disk_than_there_is() {
+    size_is_honoured(false);
+}
+
+#[test]
+fn size_uses_less_of_a_disk_with_metadata_elsewhere() {
+    size_is_honoured(true);
+}
+
+fn size_is_honoured(external_meta: bool) {
     const USED: u64 = 10 << 20;
-    let plan = Plan { external_meta: true, disk: "size 10M;", ..Plan::default() };
+    let plan = Plan { external_meta, disk: "size 10M;", ..Plan::default() };
     let there = plan.size;
     let mut pair = Pair::new(plan);
+    let mut room = 0;
     for host in pair.hosts() {
         let made = host.must(&["create-md", RESOURCE]);
         assert!(made.ends_with(&format!("metadata made; {USED} bytes for data\n")), "{made}");
         let dump = host.must(&["dump-md", RESOURCE]);
-        assert!(dump.contains(&format!("data-size        {USED} of {USED}")), "{dump}");
+        let data_size = format!("data-size        {USED} of ");
+        let (_, rest) = dump.split_once(&data_size).unwrap_or_else(|| panic!("{dump}"));
+        room = rest.lines().next().and_then(|rest| rest.parse().ok()).expect("a number");
     }
+    assert_eq!(room == there, external_meta, "{room} of {there} bytes could be data");
     pair.start();
     pair.alpha.must(&["primary", "--force", RESOURCE]);
     pair.wait_in_sync();
@@ -297,23 +310,44 @@ fn size_uses_less_of_a_disk_than_there_is() {
     assert!(matches!(beyond, Err(Lost::Errno(_))), "{beyond:?}");
     drop(nbd);
     for host in [&pair.alpha, &pair.beta] {
-        let end = backing::data(&host.backing, there).last().map(|(at, length)| at + length);
+        // Internal metadata lies behind `room`, which is all there is for external.
+        let data = backing::data(&host.backing, there);
+        let end = data.iter().filter(|(at, _)| *at < room).map(|(at, len)| at + len).max();
         assert_eq!(end, Some(USED), "nothing is written behind what is used");
     }
-    // Written otherwise afterwards: the metadata counts, and the operator is told.
+    // Written otherwise afterwards, and less: the metadata counts, and the operator is told.
     pair.alpha.down();
-    let text = std::fs::read_to_string(&pair.alpha.config).expect("the configuration");
-    std::fs::write(&pair.alpha.config, text.replace("size 10M;", "size 8M;")).expect("written");
+    rewrite(&pair.alpha, "size 10M;", "size 8M;");
     pair.alpha.start();
     let status = pair.alpha.wait_status("the disk", seconds(20), |status| status.is_in_sync());
     assert_eq!(status.size, USED);
     assert!(status.advice.contains("`size` says 8388608 bytes"), "{}", status.advice);
+    // More than the metadata has is a promise that would not be kept.
+    pair.alpha.down();
+    for (size, next) in [
+        ("12M", "`polluxadm create-md` makes it anew (a full resync follows)".to_owned()),
+        ("1G", format!("write `size {}s;`, then `polluxadm down` and `polluxadm up`", USED / 512)),
+    ] {
+        let bytes = if size == "1G" { 1 << 30 } else { 12 << 20 };
+        rewrite(&pair.alpha, "size 8M;", &format!("size {size};"));
+        let up = pair.alpha.adm(&["up", RESOURCE]);
+        let refused = format!(
+            "volume 0: `size` says {bytes} bytes, the metadata has {USED} of the {room} there are \
+             for data: {next}\n"
+        );
+        assert!(up.code == Some(10) && up.said.ends_with(&refused), "{up:?}");
+        pair.alpha.must(&["down", RESOURCE]);
+        rewrite(&pair.alpha, &format!("size {size};"), "size 8M;");
+    }
+    pair.alpha.start();
+    pair.alpha.wait_status("the disk", seconds(20), |status| status.is_in_sync());
     pair.alpha.must(&["primary", RESOURCE]);
     pair.end(Some(&mut ledger));
-    // More than there is: all of it.
-    let mut pair = Pair::new(Plan { external_meta: true, disk: "size 10G;", ..Plan::default() });
-    pair.start();
-    assert_eq!(pair.alpha.status().size, there);
-    pair.alpha.down();
-    pair.beta.down();
+}
+
+/// Writes the configuration of a host otherwise.
+fn rewrite(host: &Host, from: &str, to: &str) {
+    let text = std::fs::read_to_string(&host.config).expect("the configuration");
+    assert!(text.contains(from), "{text}");
+    std::fs::write(&host.config, text.replace(from, to)).expect("written");
 }

@@ -62,6 +62,7 @@ pub struct Blank {
     path: PathBuf,
     params: FormatParams,
     layout: Layout,
+    size: u64,
 }
 
 /// Opens the disk of a volume to give it metadata.
@@ -78,12 +79,14 @@ pub fn open_blank(resource: &Resource, volume: &Volume) -> Result<Blank, MetaErr
     let (data_size, device_size) = match placement {
         Placement::Internal => (None, backing.size()),
         // An external file is made as large as it must be; a device is as large as it is.
-        Placement::External => (Some(data_size(volume, backing.size())), u64::MAX >> 1),
+        Placement::External => (Some(backing.size()), u64::MAX >> 1),
     };
+    let size = volume.options.number("size");
     let params = FormatParams {
         placement,
         device_size,
         data_size,
+        size: (size > 0).then_some(size),
         node_id: NodeId(resource.me.node_id),
         device_uuid: getrandom::u64().map_err(MetaError::Random)?,
         slots,
@@ -96,7 +99,8 @@ pub fn open_blank(resource: &Resource, volume: &Volume) -> Result<Blank, MetaErr
     let formatted = Metadata::format(params.clone());
     let (metadata, _) =
         formatted.map_err(|error| MetaError::Layout { path: path.clone(), error })?;
-    Ok(Blank { backing, path, params, layout: *metadata.layout() })
+    let size = metadata.geometry().size;
+    Ok(Blank { backing, path, params, layout: *metadata.layout(), size })
 }
 
 impl Blank {
@@ -106,8 +110,8 @@ impl Blank {
     }
 
     /// Bytes that clients will see.
-    pub fn data_size(&self) -> u64 {
-        self.layout.data_size()
+    pub fn size(&self) -> u64 {
+        self.size
     }
 
     /// What is there now, in words; `None`: zeros only.
@@ -136,7 +140,7 @@ impl Blank {
             if let Done::Read(bytes) = self.perform(&read)?
                 && bytes.as_ref().iter().any(|&byte| byte != 0)
             {
-                let kept = self.data_size();
+                let kept = self.layout.data_size();
                 return Ok(Some(format!(
                     "data behind byte {kept}, where the metadata goes (a file system?)"
                 )));
@@ -170,14 +174,6 @@ impl Blank {
     fn perform(&mut self, op: &Op) -> Result<Done, MetaError> {
         let done = self.backing.perform(op);
         done.map_err(|error| MetaError::Disk { path: self.path.clone(), error })
-    }
-}
-
-/// Bytes of a disk of `there` bytes that are used: all, or as many as `size` says.
-fn data_size(volume: &Volume, there: u64) -> u64 {
-    match volume.options.number("size") {
-        0 => there,
-        size => size.min(there),
     }
 }
 

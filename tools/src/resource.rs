@@ -56,6 +56,7 @@ pub fn setup(resource: &Resource) -> Setup {
     let volumes = me.volumes.iter().map(|volume| VolumeConfig {
         number: volume.number,
         placement: placement(&volume.meta_disk),
+        size: volume.options.number("size"),
     });
     let net = &resource.net;
     let seconds = |name| 1000 * net.number(name);

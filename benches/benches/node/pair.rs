@@ -179,7 +179,7 @@ impl Side {
         let (me, peer) = (NodeId(number), NodeId(1 - number));
         let config = Config {
             node: me,
-            volumes: vec![VolumeConfig { number: 0, placement: Placement::External }],
+            volumes: vec![VolumeConfig { number: 0, placement: Placement::External, size: 0 }],
             peers: vec![peer],
             protocol: Protocol::C,
             flush_peer: true,
@@ -192,6 +192,7 @@ impl Side {
             placement: Placement::External,
             device_size: META_SIZE,
             data_size: Some(DATA_SIZE),
+            size: None,
             node_id: me,
             device_uuid: 1 + u64::from(number),
             slots: vec![peer],

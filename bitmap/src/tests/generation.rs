@@ -18,6 +18,7 @@ fn fresh() -> Superblock {
         placement: Placement::External,
         device_size: 1 << 20,
         data_size: Some(1 << 20),
+        size: None,
         node_id: NodeId(0),
         device_uuid: 1,
         slots: vec![NodeId(1), NodeId(2)],

@@ -145,6 +145,7 @@ pub(crate) fn params(
         placement,
         device_size,
         data_size: (placement == Placement::External).then_some(EXTERNAL_DATA),
+        size: None,
         node_id: NodeId(0),
         device_uuid: 0x1122_3344_5566_7788,
         slots: (1..=peers).map(NodeId).collect(),

@@ -77,11 +77,22 @@ impl Node {
                 peer.0
             ));
         }
-        (backing.data_size < sb.geometry.size).then(|| {
-            format!(
-                "the disk has {} bytes, the metadata says {}: a smaller disk is not attached",
-                backing.data_size, sb.geometry.size
-            )
+        let (size, room) = (sb.geometry.size, sb.data_size);
+        if backing.data_size < size {
+            return Some(format!(
+                "the disk has {} bytes, the metadata says {size}: a smaller disk is not attached",
+                backing.data_size
+            ));
+        }
+        let wanted = self.config.volumes[v].size;
+        // Volumes are made of whole blocks.
+        (wanted / 4096 * 4096 > size).then(|| {
+            let next = if wanted <= room {
+                "`polluxadm create-md` makes it anew (a full resync follows)".into()
+            } else {
+                format!("write `size {}s;`, then `polluxadm down` and `polluxadm up`", size / 512)
+            };
+            format!("`size` says {wanted} bytes, the metadata has {size} of the {room} there are for data: {next}")
         })
     }
 

@@ -206,7 +206,7 @@ impl Knobs {
         let id = |n: usize| NodeId(n as u8);
         Config {
             node: id(node),
-            volumes: vec![VolumeConfig { number: 0, placement: Placement::Internal }],
+            volumes: vec![VolumeConfig { number: 0, placement: Placement::Internal, size: 0 }],
             peers: vec![id(1 - node)],
             protocol: self.protocol,
             flush_peer: self.flush_peer,
@@ -223,6 +223,7 @@ impl Knobs {
             placement: Placement::Internal,
             device_size: self.device_size,
             data_size: None,
+            size: None,
             node_id: NodeId(node as u8),
             device_uuid,
             slots: vec![NodeId(1 - node as u8)],

@@ -13,7 +13,7 @@ pub(crate) fn create(it: &Subject, force: bool) -> Result<(), Failure> {
 fn create_one(it: &Subject, volume: &Volume, force: bool) -> Result<(), Failure> {
     let mut blank = meta::open_blank(&it.resource, volume)?;
     let path = blank.path().display().to_string();
-    let size = blank.data_size();
+    let size = blank.size();
     if let Some(what) = blank.found()?
         && !force
     {

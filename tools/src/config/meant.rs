@@ -292,18 +292,7 @@ fn volume(
         false => None,
     };
     let meta_disk = meta_disk.map_or(MetaDisk::Internal, MetaDisk::External);
-    let mut options = Settings::new("disk", &[&draft.options, wide]);
-    if options.number("size") > 0 && meta_disk == MetaDisk::Internal {
-        options.forget("size");
-        let warning = draft.place.warning(format!(
-            "`size` of volume {number} is not yet honoured with `meta-disk internal`: all of the \
-             disk is used; write `meta-disk /PATH;`"
-        ));
-        // All hosts may inherit it.
-        if disk.is_some() && !reading.warnings.contains(&warning) {
-            reading.warnings.push(warning);
-        }
-    }
+    let options = Settings::new("disk", &[&draft.options, wide]);
     Ok(Volume { number, minor: *minor, device: device.clone(), disk, meta_disk, options })
 }
 

@@ -30,11 +30,6 @@ impl Settings {
         Self { section, said }
     }
 
-    /// Takes back what was said.
-    pub(super) fn forget(&mut self, name: &str) {
-        self.said.remove(name);
-    }
-
     fn value(&self, name: &str) -> Option<Value> {
         let row = find(self.section, name).expect("only names of the table are asked for");
         assert!(row.is_honoured(), "`{name}` is used, and not marked as honoured");

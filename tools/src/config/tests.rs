@@ -150,15 +150,14 @@ fn values_are_read_in_their_units() {
     for (word, bytes) in [("8", 4096), ("8s", 4096), ("8m", 8 << 20)] {
         assert_eq!(read("disk", "size", word), options::Value::Number(bytes), "{word}");
     }
-    let external = |option: &str| {
-        let text = around(&format!("disk {{ {option} }}")).replace("internal", "/b");
-        let (configuration, warnings) = load(text).unwrap();
+    let disk = |option: &str| {
+        let (configuration, warnings) = load(around(&format!("disk {{ {option} }}"))).unwrap();
         assert_eq!(warnings, "", "{option}");
         configuration.resources[0].me.volumes[0].options.clone()
     };
-    assert_eq!(external("size 8m;").number("size"), 8 << 20);
-    assert!(!external("flush-peer no;").flag("flush-peer"));
-    assert!(external("flush-peer;").flag("flush-peer"));
+    assert_eq!(disk("size 8m;").number("size"), 8 << 20);
+    assert!(!disk("flush-peer no;").flag("flush-peer"));
+    assert!(disk("flush-peer;").flag("flush-peer"));
     let net = |option: &str| {
         load(around(&format!("net {{ {option} }}"))).unwrap().0.resources.remove(0).net
     };
@@ -581,12 +580,6 @@ fn every_warning_names_its_line_and_the_option() {
         ("disk { disk-flushes no; }", always("disk-flushes yes")),
         ("disk { on-io-error pass_on; }", always("on-io-error detach")),
         ("disk { on-io-error call-local-io-error; }", always("on-io-error detach")),
-        (
-            "disk { size 1G; }",
-            "F:1: warning: `size` of volume 0 is not yet honoured with `meta-disk internal`: all of \
-             the disk is used; write `meta-disk /PATH;`"
-                .to_owned(),
-        ),
         ("proxy { anything; }", "F:1: warning: `proxy` is not supported; it is ignored".to_owned()),
         ("skip net { nonsense; }", String::new()),
         ("connection-mesh { hosts oslo bergen; }", String::new()),
