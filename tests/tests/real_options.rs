@@ -1,8 +1,8 @@
-//! Options that bound something do so, in both directions.
+//! Options that bound something do so, in both directions, and what cannot act is told.
 
 use tests::real::host::RESOURCE;
 use tests::real::nbd::Ask;
-use tests::real::{Pair, Plan, seconds};
+use tests::real::{Pair, Plan, seconds, wait_for};
 
 /// Writes of one page that are acknowledged under protocol A while the peer does not answer; of `tried`, fewer than the server takes of
 /// one client at a time.
@@ -40,6 +40,33 @@ fn acknowledged_into_silence(net: &'static str, tried: u64) -> u64 {
     assert!(pair.alpha.status().is_connected(), "the peer was given up before the end");
     pair.link.heal();
     acknowledged
+}
+
+#[test]
+fn al_extents_other_than_the_metadatas_is_told() {
+    let mut pair = Pair::new(Plan { disk: "al-extents 67;", ..Plan::default() });
+    pair.alpha.must(&["create-md", RESOURCE]);
+    let text = std::fs::read_to_string(&pair.alpha.config).expect("the configuration");
+    std::fs::write(&pair.alpha.config, text.replace("al-extents 67;", "")).expect("written");
+    let warning = "r0/0: warning: `al-extents` says 1237, the metadata 67, which counts: \
+                   `polluxadm create-md` would make it anew (a full resync follows)\n";
+    for words in [&["up", RESOURCE][..], &["attach", RESOURCE]] {
+        let said = pair.alpha.adm(words).said;
+        assert!(said.ends_with(warning), "{words:?}: {said}");
+        assert!(pair.alpha.status().advice.contains("the metadata 67"));
+        pair.alpha.must(&["detach", RESOURCE]);
+    }
+    pair.alpha.must(&["down", RESOURCE]);
+    // Also by a daemon that no operator started.
+    pair.alpha.start();
+    wait_for("the warning in the log", seconds(20), || {
+        pair.alpha.said().contains("volume 0: `al-extents` says 1237, the metadata 67")
+    });
+    pair.alpha.down();
+    std::fs::write(&pair.alpha.config, text).expect("written");
+    let said = pair.alpha.adm(&["up", RESOURCE]).said;
+    assert!(!said.contains("al-extents"), "{said}");
+    pair.alpha.must(&["down", RESOURCE]);
 }
 
 #[test]

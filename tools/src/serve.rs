@@ -136,6 +136,13 @@ async fn bring_up(resource: &Resource, remote: &Remote, errors: &Mutex<AttachErr
             errors.lock().unwrap_or_else(PoisonError::into_inner).insert(volume, text);
         }
     }
+    if let Ok(snapshot) = remote.snapshot().await {
+        for device in show::status(resource, &snapshot, &AttachErrors::new()).devices {
+            if let Some(reason) = device.reason {
+                tracing::warn!("volume {}: {reason}", device.volume);
+            }
+        }
+    }
     if !resource.peers.is_empty()
         && let Err(error) = remote.command(Command::Connect { discard_my_data: false }).await
     {

@@ -67,21 +67,25 @@ fn device(volume: &Volume, snapshot: &Snapshot, errors: &AttachErrors) -> Option
             .map(|path| path.display().to_string()),
         reason: match is_diskless {
             true => errors.get(&volume.number).cloned(),
-            false => too_large(volume, from.size),
+            false => metadata_counts(volume, from),
         },
         ..Device::default()
     })
 }
 
-/// The metadata was made before `size` was written as it is now.
-fn too_large(volume: &Volume, found: u64) -> Option<String> {
-    let size = volume.options.number("size");
-    (size > 0 && found > size).then(|| {
-        format!(
-            "`size` says {size} bytes, the metadata {found}, which counts: `polluxadm create-md` \
-             would make it anew (a full resync follows)"
-        )
-    })
+/// Where the configuration says something else than the metadata that was made before.
+fn metadata_counts(volume: &Volume, found: &node::VolumeStatus) -> Option<String> {
+    let (size, al_extents) = (volume.options.number("size"), volume.options.number("al-extents"));
+    let differs = if size > 0 && found.size > size {
+        format!("`size` says {size} bytes, the metadata {}", found.size)
+    } else if found.al_extents > 0 && u64::from(found.al_extents) != al_extents {
+        format!("`al-extents` says {al_extents}, the metadata {}", found.al_extents)
+    } else {
+        return None;
+    };
+    Some(format!(
+        "{differs}, which counts: `polluxadm create-md` would make it anew (a full resync follows)"
+    ))
 }
 
 fn connection(

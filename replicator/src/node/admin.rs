@@ -265,6 +265,7 @@ impl Node {
             history: sb
                 .map(|sb| sb.history.iter().copied().filter(|g| g.is_real()).collect())
                 .unwrap_or_default(),
+            al_extents: sb.map_or(0, |sb| sb.al_slots),
             active_extents: volume.active_extents(),
             al_writes: volume.al_writes,
             crashed_primary: sb.is_some_and(|sb| sb.flags.crashed_primary),

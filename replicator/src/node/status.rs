@@ -39,6 +39,8 @@ pub struct VolumeStatus {
     pub current: Generation,
     /// Newest first.
     pub history: Vec<Generation>,
+    /// Extents the activity log has room for; 0 without a disk.
+    pub al_extents: u32,
     /// Extents in the activity log now.
     pub active_extents: u32,
     /// Activity-log transactions written.

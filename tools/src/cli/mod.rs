@@ -76,14 +76,6 @@ impl Place {
     async fn tell(&self, target: &Target, command: &str, with: Value) -> Result<(), Failure> {
         self.each(target, async |it| Ok(it.client.command(command, with.clone()).await?)).await
     }
-
-    async fn tell_volumes(&self, target: &Target, command: &str) -> Result<(), Failure> {
-        let tell = async |it: &Subject| {
-            let with = json!({ "volume": it.volume()? });
-            Ok(it.client.command(command, with).await?)
-        };
-        self.each(target, tell).await
-    }
 }
 
 /// Controls resources that are mirrored between two nodes.
@@ -274,8 +266,17 @@ async fn run(Args { place, command }: Args) -> Result<(), Failure> {
             place.each(&on.target, async |it| process::up(it, Life::Own).await).await
         }
         Command::Down(on) => place.each(&on.target, process::down).await,
-        Command::Attach(on) => place.tell_volumes(&on.target, "attach").await,
-        Command::Detach(on) => place.tell_volumes(&on.target, "detach").await,
+        Command::Attach(on) => {
+            let attach = async |it: &Subject| Ok(process::attach(it, it.volume()?).await?);
+            place.each(&on.target, attach).await
+        }
+        Command::Detach(on) => {
+            let detach = async |it: &Subject| {
+                let with = json!({ "volume": it.volume()? });
+                Ok(it.client.command("detach", with).await?)
+            };
+            place.each(&on.target, detach).await
+        }
         Command::Connect { on, discard_my_data } => {
             let with = json!({ "discard-my-data": discard_my_data });
             place.tell(&on.target, "connect", with).await

@@ -42,8 +42,7 @@ pub(crate) async fn up(it: &Subject, life: Life) -> Result<(), Failure> {
     for volume in it.resource.me.volumes.iter().filter(|volume| volume.disk.is_some()) {
         let device = status.devices.iter().find(|device| device.volume == volume.number);
         if device.is_some_and(|device| device.disk_state == "Diskless") {
-            let attached = it.client.command("attach", json!({ "volume": volume.number })).await;
-            first = first.and(attached);
+            first = first.and(attach(it, Some(volume.number)).await);
         }
     }
     let stands_alone = |connection: &Connection| connection.connection_state == "StandAlone";
@@ -51,6 +50,19 @@ pub(crate) async fn up(it: &Subject, life: Life) -> Result<(), Failure> {
         first = first.and(it.client.command("connect", json!({})).await);
     }
     Ok(first?)
+}
+
+/// Attaches one volume, or all, and says what of their metadata is not as it is configured.
+pub(super) async fn attach(it: &Subject, volume: Option<u16>) -> Result<(), ClientError> {
+    it.client.command("attach", json!({ "volume": volume })).await?;
+    for device in it.status().await?.devices {
+        if volume.is_none_or(|number| number == device.volume)
+            && let Some(reason) = device.reason
+        {
+            eprintln!("{}/{}: warning: {reason}", it.resource.name, device.volume);
+        }
+    }
+    Ok(())
 }
 
 /// Starts `polluxd`, and waits until it answers.
