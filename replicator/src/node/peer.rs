@@ -49,7 +49,7 @@ pub(super) struct Peer {
     pub(super) ready: bool,
     pub(super) volumes: Vec<PeerVolume>,
     pub(super) rx: Receiver,
-    /// Bytes of writes sent and not yet written there.
+    /// Bytes of writes sent and not yet written there, small ones counted as pages.
     pub(super) in_flight: u64,
     /// Our writes there that are not written yet: dagtag to operation.
     pub(super) awaited: BTreeMap<u64, u64>,
