@@ -105,7 +105,7 @@ impl Receiver {
 impl Node {
     /// A message that acts on data.
     pub(super) fn receive(&mut self, p: usize, message: Message) -> Result<(), &'static str> {
-        let payload = super::peer::payload_of(&message);
+        let payload = message.buffer();
         let checked = self.check_message(p, &message);
         let rx = &mut self.peers[p].rx;
         let held = rx.held
@@ -504,7 +504,7 @@ impl Node {
         rx.queue.retain(|message| {
             let keep = matches!(message, Message::Write(_) | Message::Flush { .. });
             if !keep {
-                released.extend(super::peer::payload_of(message));
+                released.extend(message.buffer());
             }
             keep
         });
