@@ -50,6 +50,10 @@ pub struct Commit {
     /// The writes of one stage go in any order or in parallel; they do not overlap. A stage
     /// starts only when all writes of the former are durable.
     pub stages: Vec<Vec<MetaWrite>>,
+    /// Whether the activity log is among them.
+    pub writes_log: bool,
+    /// How many of them go to bitmaps.
+    pub bitmap_writes: usize,
 }
 
 /// Sectors as writes, neighbours joined.

@@ -245,13 +245,15 @@ impl Metadata {
         let layout = self.layout;
         let log = self.journal.append(&change.updates, self.log.table());
         let place = |(position, sector)| (layout.log_sector(position), sector);
-        let log = log.into_iter().map(|sectors| sectors.into_iter().map(place).collect());
+        let log = log.into_iter().map(|sectors| join(sectors.into_iter().map(place).collect()));
+        let (bitmap, log) = ([units, summary].map(join), log.collect::<Vec<_>>());
+        let bitmap_writes = bitmap.iter().map(Vec::len).sum();
+        let writes_log = log.iter().any(|stage| !stage.is_empty());
 
         // Bits that turned out to be on disk already leave nothing to write. The superblock is
         // written instead, so that a commit always ends with an event.
-        let sectors: Vec<Vec<(u64, Sector)>> = [units, summary].into_iter().chain(log).collect();
         let mut stages = Vec::new();
-        if self.superblock_changed || sectors.iter().all(Vec::is_empty) {
+        if self.superblock_changed || !writes_log && bitmap_writes == 0 {
             self.superblock.sequence += 1;
             self.superblock.log_floor = log_floor;
             self.superblock_changed = false;
@@ -261,8 +263,8 @@ impl Metadata {
             stages.push(vec![self.superblock_write(copies[first])]);
             stages.push(vec![self.superblock_write(copies[1 - first])]);
         }
-        stages.extend(sectors.into_iter().map(join).filter(|stage| !stage.is_empty()));
-        Some(Commit { stages })
+        stages.extend(bitmap.into_iter().chain(log).filter(|stage| !stage.is_empty()));
+        Some(Commit { stages, writes_log, bitmap_writes })
     }
 
     /// All stages of the commit in flight are durable. Returns the highest durable ticket.

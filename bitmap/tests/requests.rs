@@ -82,6 +82,28 @@ fn a_commit_always_writes_something() {
     assert_eq!(disk.open().expect("it is good").metadata.bits(0).count(), 0);
 }
 
+/// What a status counts is what is written.
+#[test]
+fn a_commit_tells_what_it_writes() {
+    let (_, mut metadata) = clean();
+    let written = |metadata: &mut Metadata| {
+        let commit = metadata.start_commit().expect("something is pending");
+        metadata.finish_commit();
+        (commit.writes_log, commit.bitmap_writes, commit.stages.iter().flatten().count())
+    };
+    metadata.edit(|superblock| superblock.flags.consistent = true);
+    assert_eq!(written(&mut metadata), (false, 0, 2), "two superblock copies");
+    metadata.activate(1..3);
+    assert_eq!(written(&mut metadata), (true, 0, 1), "a log sector");
+    metadata.set_bits(0, 3..4);
+    metadata.sync_bits();
+    assert_eq!(written(&mut metadata), (false, 2, 2), "a unit and its summary");
+    metadata.set_bits(0, 4..5);
+    metadata.retire(1);
+    metadata.edit(|superblock| superblock.flags.consistent = false);
+    assert_eq!(written(&mut metadata), (true, 1, 4), "all of it");
+}
+
 #[test]
 fn a_full_log_says_what_is_missing_and_assigns_nothing() {
     let (_, mut metadata) = clean();

@@ -1,7 +1,9 @@
 //! Options that bound something do so, in both directions, and what cannot act is told.
 
+use serde_json::Value;
 use tests::real::host::RESOURCE;
 use tests::real::nbd::Ask;
+use tests::real::status::Status;
 use tests::real::{Pair, Plan, seconds, wait_for};
 
 /// Writes of one page that are acknowledged under protocol A while the peer does not answer; of `tried`, fewer than the server takes of
@@ -22,6 +24,8 @@ fn acknowledged_into_silence(net: &'static str, tried: u64) -> u64 {
     let mut client = pair.alpha.client();
     // One extent of the log is hot, so that no write waits for anything but the peer.
     client.write(0, &[1; 4096]).expect("written");
+    let is_idle = |status: &Status| on_its_way(&status.json) == (0, 0, false);
+    pair.alpha.wait_status("that write on the peer", seconds(20), is_idle);
     pair.link.silence();
     // None overlaps: it would wait for the other to be done at the peer.
     for block in 1..=tried {
@@ -37,9 +41,29 @@ fn acknowledged_into_silence(net: &'static str, tried: u64) -> u64 {
         }
         acknowledged += 1;
     }
-    assert!(pair.alpha.status().is_connected(), "the peer was given up before the end");
+    let status = pair.alpha.status();
+    assert!(status.is_connected(), "the peer was given up before the end");
+    // Under A all that was acknowledged was sent, and nothing else.
+    let is_congested = acknowledged < tried;
+    assert_eq!(on_its_way(&status.json), (8 * acknowledged, acknowledged, is_congested));
     pair.link.heal();
+    let status = pair.alpha.wait_status("all of it on the peer", seconds(20), is_idle);
+    let status: Value = serde_json::from_str(&status.json).expect("JSON");
+    let device = &status[0]["devices"][0];
+    assert!(device["al-writes"].as_u64() > Some(0) && device["engine"].is_string(), "{device}");
     acknowledged
+}
+
+/// Sectors and requests with the peer, and whether it is said that there are too many.
+fn on_its_way(json: &str) -> (u64, u64, bool) {
+    let status: Value = serde_json::from_str(json).expect("JSON");
+    let connection = &status[0]["connections"][0];
+    let number = |value: &Value| value.as_u64().expect("a number");
+    (
+        number(&connection["ap-in-flight"]),
+        number(&connection["peer_devices"][0]["pending"]),
+        connection["congested"].as_bool().expect("yes or no"),
+    )
 }
 
 #[test]

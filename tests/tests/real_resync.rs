@@ -1,5 +1,6 @@
 //! A returning node is brought up to date by copying what may differ and nothing else, and a resync may be interrupted anywhere.
 
+use serde_json::Value;
 use tests::real::backing;
 use tests::real::blocks::{BLOCK, encode};
 use tests::real::host::RESOURCE;
@@ -99,6 +100,12 @@ fn a_resync_that_is_interrupted_goes_on_where_it_was() {
     pair.beta.start();
     pair.alpha.wait_status("a part that is settled", seconds(30), |status| {
         status.replication == "SyncSource" && status.out_of_sync < DIRTY
+    });
+    pair.beta.wait_status("pieces on their way", seconds(30), |status| {
+        let status: Value = serde_json::from_str(&status.json).expect("JSON");
+        let connection = &status[0]["connections"][0];
+        let asked = [&connection["rs-in-flight"], &connection["peer_devices"][0]["pending"]];
+        asked.iter().all(|count| count.as_u64().expect("a number") > 0)
     });
     pair.link.cut_after(100_000);
     wait_for("the cut", seconds(30), || pair.link.is_cut());

@@ -1,5 +1,5 @@
 //! From a snapshot of a running resource to the status operators see: numbers get their names from
-//! the configuration, states the words of DRBD; what Pollux has not stays 0 and `no`. Printing is
+//! the configuration, states the words of DRBD; of what Pollux has not at all stays `no`. Printing is
 //! `status`.
 
 use crate::config::{Host, Resource, Volume};
@@ -57,6 +57,7 @@ fn device(volume: &Volume, snapshot: &Snapshot, errors: &AttachErrors) -> Option
         read: counted(|c| c.read) / 1024,
         written: counted(|c| c.written) / 1024,
         al_writes: from.al_writes,
+        bm_writes: from.bm_writes,
         upper_pending: counted(|c| c.upper_pending),
         lower_pending: counted(|c| c.lower_pending),
         blocked: if snapshot.status.suspended.is_some() { "upper" } else { "no" }.to_owned(),
@@ -65,6 +66,7 @@ fn device(volume: &Volume, snapshot: &Snapshot, errors: &AttachErrors) -> Option
             .as_ref()
             .filter(|_| !is_diskless)
             .map(|path| path.display().to_string()),
+        engine: counters.and_then(|counters| counters.engine).map(str::to_owned),
         reason: match is_diskless {
             true => errors.get(&volume.number).cloned(),
             false => metadata_counts(volume, from),
@@ -104,6 +106,9 @@ fn connection(
         peer_node_id: peer.node_id,
         name: peer.name.clone(),
         connection_state: word(from.connection),
+        congested: from.congested,
+        ap_in_flight: from.in_flight / SECTOR,
+        rs_in_flight: from.resync_in_flight / SECTOR,
         peer_role: word(if is_connected { from.role } else { node::Role::Unknown }),
         paths: vec![Path {
             this_host: endpoint(resource.me.address),
@@ -140,6 +145,8 @@ fn peer_device(from: &node::PeerVolumeStatus, size: u64, is_client: bool) -> Pee
         received: from.received / 1024,
         sent: from.sent / 1024,
         out_of_sync: from.out_of_sync / 1024,
+        pending: from.pending,
+        unacked: from.unacked,
         has_sync_details: sync.is_some(),
         percent_in_sync: in_sync,
         resync_copied: from.resync.copied / 1024,

@@ -195,6 +195,7 @@ fn a_client_of_a_secondary_is_refused_and_one_of_a_primary_must_go_when_it_steps
 fn auto_promote_follows_the_clients() {
     let pair = Pair::in_sync("");
     pair.adm("alpha", &["secondary", "r0"]).ok();
+    until("beta has heard of it", || pair.adm("beta", &["role", "r0:alpha"]).ok() == "Secondary\n");
     let client = open_export(&pair, "beta").expect("beta becomes Primary");
     assert_eq!(pair.adm("beta", &["role", "r0"]).ok(), "Primary\n");
     let why = open_export(&pair, "alpha").expect_err("beta is Primary");

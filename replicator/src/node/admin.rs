@@ -1,13 +1,15 @@
 //! The operator's commands, and the status the operator sees.
 
 use super::handshake::Handshake;
+use super::resync::Target;
 use super::types::{
     Action, Command, CommandId, ConnectionState, DiskState, LinkId, RefusalKind, Role,
 };
 use super::waits::Then;
-use super::{Node, PeerStatus, PeerVolumeStatus, Resync, Status, VolumeStatus};
+use super::{Node, Op, PeerStatus, PeerVolumeStatus, Resync, Status, VolumeStatus};
 use crate::wire::Message;
 use alloc::format;
+use alloc::vec::Vec;
 
 /// `down` under way.
 #[derive(Clone, Copy, Debug)]
@@ -268,35 +270,65 @@ impl Node {
             al_extents: sb.map_or(0, |sb| sb.al_slots),
             active_extents: volume.active_extents(),
             al_writes: volume.al_writes,
+            bm_writes: volume.bm_writes,
             crashed_primary: sb.is_some_and(|sb| sb.flags.crashed_primary),
         }
     }
 
     fn peer_status(&self, p: usize) -> PeerStatus {
         let peer = &self.peers[p];
-        let volumes = (0..self.volumes.len()).map(|v| {
-            let meta = self.volumes[v].meta.as_ref();
-            let slot = self.slot(p, v).zip(meta);
-            let block = meta.map_or(0, |m| u64::from(m.geometry().block_size));
-            PeerVolumeStatus {
-                number: self.volumes[v].number,
-                replication: peer.volumes[v].replication,
-                disk: if peer.connected() { peer.volumes[v].disk } else { DiskState::DUnknown },
-                bitmap: slot.map_or(bitmap::Generation::NONE, |(slot, m)| {
-                    m.superblock().slots[slot].bitmap_uuid
-                }),
-                out_of_sync: slot.map_or(0, |(slot, m)| m.bits(slot).count() * block),
-                resync: Resync { milliseconds: self.resync_time(p, v), ..peer.volumes[v].progress },
-                sent: peer.sent_bytes,
-                received: peer.received_bytes,
+        let mut volumes: Vec<_> = (0..self.volumes.len())
+            .map(|v| {
+                let meta = self.volumes[v].meta.as_ref();
+                let slot = self.slot(p, v).zip(meta);
+                let block = meta.map_or(0, |m| u64::from(m.geometry().block_size));
+                PeerVolumeStatus {
+                    number: self.volumes[v].number,
+                    replication: peer.volumes[v].replication,
+                    disk: if peer.connected() { peer.volumes[v].disk } else { DiskState::DUnknown },
+                    bitmap: slot.map_or(bitmap::Generation::NONE, |(slot, m)| {
+                        m.superblock().slots[slot].bitmap_uuid
+                    }),
+                    out_of_sync: slot.map_or(0, |(slot, m)| m.bits(slot).count() * block),
+                    resync: Resync {
+                        milliseconds: self.resync_time(p, v),
+                        ..peer.volumes[v].progress
+                    },
+                    sent: peer.sent_bytes,
+                    received: peer.received_bytes,
+                    pending: 0,
+                    unacked: 0,
+                }
+            })
+            .collect();
+        let mut resync_in_flight = 0;
+        for (status, volume) in volumes.iter_mut().zip(&peer.volumes) {
+            if let Some((pieces, bytes)) = volume.target.as_ref().map(Target::in_flight) {
+                status.pending = pieces;
+                resync_in_flight += bytes;
             }
-        });
+        }
+        for op in self.ops.values() {
+            match op {
+                Op::Client(op) => {
+                    let waits = op.sent & !op.written & (1 << p) != 0;
+                    volumes[op.volume].pending += u64::from(waits);
+                }
+                Op::Peer(op) => {
+                    volumes[op.volume].unacked += u64::from(op.is_asked_by(p));
+                    resync_in_flight += op.resync_bytes(p);
+                }
+            }
+        }
         PeerStatus {
             node: peer.node,
             connection: peer.state,
             role: peer.role,
             reason: peer.reason.clone(),
-            volumes: volumes.collect(),
+            in_flight: peer.in_flight,
+            congested: peer.in_flight > self.config.limits.peer_bytes,
+            resync_in_flight,
+            volumes,
         }
     }
 }

@@ -94,6 +94,19 @@ impl PeerOp {
     pub(super) fn writes(&self) -> bool {
         matches!(self.kind, Kind::Write { .. } | Kind::Fetch { .. })
     }
+
+    /// This peer wants it, and is answered when it ends.
+    pub(super) fn is_asked_by(&self, p: usize) -> bool {
+        self.peer == p && !matches!(self.kind, Kind::Fetch { .. })
+    }
+
+    /// Bytes of resync this peer will get by it.
+    pub(super) fn resync_bytes(&self, p: usize) -> u64 {
+        match self.kind {
+            Kind::SyncRead { .. } if self.peer == p => self.range.len(),
+            _ => 0,
+        }
+    }
 }
 
 impl Receiver {

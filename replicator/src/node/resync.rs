@@ -95,6 +95,11 @@ impl Target {
         self.retry_at.filter(|_| waits)
     }
 
+    /// Asked for and not written yet: pieces, and bytes.
+    pub(super) fn in_flight(&self) -> (u64, u64) {
+        (self.fetches.len() as u64, self.asked)
+    }
+
     fn idle(&self) -> bool {
         self.fetches.is_empty() && self.written.count() == 0 && self.commit.is_none()
     }

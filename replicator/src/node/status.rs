@@ -45,6 +45,8 @@ pub struct VolumeStatus {
     pub active_extents: u32,
     /// Activity-log transactions written.
     pub al_writes: u64,
+    /// Writes to the bitmaps on disk.
+    pub bm_writes: u64,
     /// Was Primary when its last process died, not yet made good.
     pub crashed_primary: bool,
 }
@@ -60,6 +62,12 @@ pub struct PeerStatus {
     pub role: Role,
     /// Why the connection is not there, or stands alone; what to do. Empty if all is well.
     pub reason: String,
+    /// Bytes of clients' writes that it has not written yet.
+    pub in_flight: u64,
+    /// So many that further writes wait.
+    pub congested: bool,
+    /// Bytes of resync asked for, by us or by it, that did not arrive or go yet.
+    pub resync_in_flight: u64,
     /// Per volume, by rising number.
     pub volumes: Vec<PeerVolumeStatus>,
 }
@@ -83,6 +91,10 @@ pub struct PeerVolumeStatus {
     pub sent: u64,
     /// See `sent`.
     pub received: u64,
+    /// Requests it has not answered: of clients, and pieces of a resync.
+    pub pending: u64,
+    /// Requests of its that we are at work on.
+    pub unacked: u64,
 }
 
 /// Progress of a resync.

@@ -43,6 +43,7 @@ pub(super) struct Volume {
     pub(super) size: u64,
     pub(super) exposed: Generation,
     pub(super) al_writes: u64,
+    pub(super) bm_writes: u64,
 }
 
 /// An attach under way.
@@ -100,6 +101,7 @@ impl Volume {
             size: 0,
             exposed: Generation::NONE,
             al_writes: 0,
+            bm_writes: 0,
         }
     }
 
@@ -213,7 +215,8 @@ impl Node {
         let Some(commit) = meta.start_commit() else {
             return;
         };
-        volume.al_writes += 1;
+        volume.al_writes += u64::from(commit.writes_log);
+        volume.bm_writes += commit.bitmap_writes as u64;
         volume.commit = Some(commit.stages.into());
         self.next_stage(v);
     }

@@ -3,10 +3,20 @@
 use super::client::Place;
 use super::world::{MS, World};
 use crate::model::same_content;
+use replicator::node::Status;
 
 /// Simulated time in which a healed pair must be together again: 60 s to connect, 60 s for a resync this small, and as
 /// much again for an operator who looks every half second.
 const BOUND: u64 = 180_000 * MS;
+
+/// Nothing is under way, and no counter says otherwise.
+fn at_rest(status: &Status) -> bool {
+    status.operations == 0
+        && status.peers.iter().all(|p| {
+            (p.in_flight, p.resync_in_flight, p.congested) == (0, 0, false)
+                && p.volumes.iter().all(|v| (v.pending, v.unacked) == (0, 0))
+        })
+}
 
 impl World {
     /// Both nodes are connected, UpToDate, with nothing to copy and nothing in flight.
@@ -20,8 +30,7 @@ impl World {
             && self.disks.0.iter().all(|d| d.busy() == 0)
             && self.ops.is_empty()
             && self.hosts.iter().all(|h| {
-                h.commands.is_empty()
-                    && h.process.as_ref().is_some_and(|p| p.status().operations == 0)
+                h.commands.is_empty() && h.process.as_ref().is_some_and(|p| at_rest(&p.status()))
             })
     }
 

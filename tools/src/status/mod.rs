@@ -1,6 +1,12 @@
 //! The state of a resource as `polluxadm status` shows it: what the daemon answers on its control
 //! socket, the JSON of `status --json` (keys and units as in `drbdsetup status --json`, with
 //! additions of ours), and what `text` and `lines` print. It holds no rule of replication.
+//!
+//! A number here was measured. A key of DRBD that Pollux would have to make up is left out: of a
+//! resync `rs-dt0-ms`, `rs-db0-sectors` and `db0/dt0` (the rate of late), `rs-failed` and `want`.
+//! What tells of something Pollux does not have stays, and says no, because scripts look for it:
+//! suspension other than for lack of data, `force-io-failures`, `quorum` (always there),
+//! `al-suspended`, `tls`, `resync-suspended`, `rs-paused-ms`, `rs-same-csum`, online verify.
 
 mod lines;
 mod text;
@@ -65,6 +71,8 @@ pub struct Device {
     pub blocked: String,
     /// Ours: the backing device.
     pub backing_dev: Option<String>,
+    /// Ours: what carries out its operations.
+    pub engine: Option<String>,
     /// Ours: why it is not as it should be, what both sides hold, and what to type.
     pub reason: Option<String>,
 }
@@ -78,6 +86,7 @@ pub struct Connection {
     /// The peer's host name.
     pub name: String,
     pub connection_state: String,
+    /// So much is on its way that further writes wait.
     pub congested: bool,
     pub peer_role: String,
     pub tls: bool,
@@ -128,7 +137,9 @@ pub struct PeerDevice {
     pub received: u64,
     pub sent: u64,
     pub out_of_sync: u64,
+    /// Requests the peer has not answered.
     pub pending: u64,
+    /// Requests of the peer that are not answered.
     pub unacked: u64,
     pub has_sync_details: bool,
     pub has_online_verify_details: bool,
@@ -149,18 +160,10 @@ pub struct SyncDetails {
     pub rs_total: u64,
     pub rs_dt_start_ms: u64,
     pub rs_paused_ms: u64,
-    /// Of late: not measured, 0.
-    pub rs_dt0_ms: u64,
-    pub rs_db0_sectors: u64,
-    /// Over a longer time: all of it.
+    /// All of the time since it began. (What DRBD's `dt0` says, of late, is not measured.)
     pub rs_dt1_ms: u64,
     pub rs_db1_sectors: u64,
-    pub rs_failed: u64,
     pub rs_same_csum: u64,
-    /// KiB per second the controller aims at.
-    pub want: u64,
-    #[serde(rename = "db0/dt0 [MiB/s]")]
-    pub rate0: f64,
     #[serde(rename = "db1/dt1 [MiB/s]")]
     pub rate1: f64,
     /// [`NEVER`] when not known.
@@ -196,7 +199,7 @@ impl SyncDetails {
                 0 => 100.0,
                 total => done as f64 * 100.0 / total as f64,
             },
-            // Not measured, or nothing that Pollux does.
+            // Nothing pauses it, and it compares no checksums.
             ..Self::default()
         }
     }

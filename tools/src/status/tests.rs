@@ -18,6 +18,7 @@ fn device(volume: u16, disk_state: &str, open: bool) -> Device {
         lower_pending: 2,
         blocked: "no".to_owned(),
         backing_dev: Some("/dev/vg/ledger".to_owned()),
+        engine: Some("io_uring".to_owned()),
         ..Device::default()
     }
 }
@@ -287,7 +288,7 @@ fn verbose_statistics_and_a_narrow_terminal() {
     assert_eq!(
         shown(&status, layout),
         "ledger node-id:0 role:Primary suspended:no force-io-failures:no
-  volume:0 minor:20 disk:UpToDate client:no backing_dev:/dev/vg/ledger quorum:yes open:yes blocked:no
+  volume:0 minor:20 disk:UpToDate client:no backing_dev:/dev/vg/ledger engine:io_uring quorum:yes open:yes blocked:no
   bergen node-id:1 connection:Connected role:Secondary tls:no congested:no ap-in-flight:0 rs-in-flight:0
     volume:0 replication:Established peer-disk:UpToDate peer-client:no resync-suspended:no
 
@@ -338,13 +339,13 @@ fn json_has_the_keys_of_drbdsetup() {
     let expected = "name,node-id,role,suspended,suspended-user,suspended-no-data,suspended-fencing,\
         suspended-quorum,force-io-failures,write-ordering,\
         devices,volume,minor,disk-state,client,open,quorum,size,read,written,al-writes,bm-writes,\
-        upper-pending,lower-pending,al-suspended,blocked,backing-dev,reason,\
+        upper-pending,lower-pending,al-suspended,blocked,backing-dev,engine,reason,\
         connections,peer-node-id,name,connection-state,congested,peer-role,tls,ap-in-flight,rs-in-flight,\
         paths,this_host,address,port,family,remote_host,address,port,family,established,\
         peer_devices,volume,replication-state,peer-disk-state,peer-client,resync-suspended,received,sent,\
         out-of-sync,pending,unacked,has-sync-details,has-online-verify-details,percent-in-sync,\
-        resync-copied,rs-total,rs-dt-start-ms,rs-paused-ms,rs-dt0-ms,rs-db0-sectors,rs-dt1-ms,\
-        rs-db1-sectors,rs-failed,rs-same-csum,want,db0/dt0 [MiB/s],db1/dt1 [MiB/s],\
+        resync-copied,rs-total,rs-dt-start-ms,rs-paused-ms,rs-dt1-ms,\
+        rs-db1-sectors,rs-same-csum,db1/dt1 [MiB/s],\
         estimated-seconds-to-finish,db/dt [MiB/s],percent-resync-done,reason,reason";
     assert_eq!(keys.join(","), expected);
     assert!(text.contains("\"disk-state\": \"UpToDate\""), "{text}");

@@ -125,6 +125,7 @@ impl Page {
         words.add(verbose || is_diskless, "client", yes_no(device.client));
         let backing_dev = device.backing_dev.as_deref().unwrap_or("none");
         words.add(verbose, "backing_dev", backing_dev);
+        words.add(verbose, "engine", device.engine.as_deref().unwrap_or("none"));
         words.add(verbose || !device.quorum, "quorum", yes_no(device.quorum));
         words.add(true, "open", yes_no(device.open));
         words.add(verbose || statistics || device.blocked != "no", "blocked", &device.blocked);
