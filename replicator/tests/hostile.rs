@@ -32,6 +32,7 @@ impl Host {
             placement: Placement::Internal,
             device_size: DEVICE,
             data_size: None,
+            size: None,
             node_id: US,
             device_uuid: 7,
             slots: vec![PEER],
@@ -43,7 +44,7 @@ impl Host {
         };
         let config = Config {
             node: US,
-            volumes: vec![VolumeConfig { number: 0, placement: Placement::Internal }],
+            volumes: vec![VolumeConfig { number: 0, placement: Placement::Internal, size: 0 }],
             peers: vec![PEER],
             protocol: Protocol::C,
             flush_peer: true,
