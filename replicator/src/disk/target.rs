@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, SeekFrom, StatxFlags};
+use rustix::fs::{Advice, AtFlags, FallocateFlags, Mode, OFlags, SeekFrom, StatxFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::backing::Direct;
@@ -113,6 +113,10 @@ impl Target {
         if try_direct && !target.make_direct(sector) && direct == Direct::Yes {
             return Err(OpenError::NoDirect { path: path.to_owned() });
         }
+        // IO-4: after a failed write-back the page cache goes on showing what the medium lacks, and no later flush writes it.
+        // Who attaches a disk reads the medium.
+        rustix::fs::fadvise(&target.file, 0, None, Advice::DontNeed)
+            .map_err(|e| failed("drop the page cache", e.into()))?;
         Ok(target)
     }
 

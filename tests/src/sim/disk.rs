@@ -40,6 +40,13 @@ impl Cells {
         self.pages[s as usize / PAGE].token[s as usize % PAGE]
     }
 
+    /// Takes over what another holds.
+    fn copy(&mut self, s: u32, from: &Self) {
+        let (page, i) = (s as usize / PAGE, s as usize % PAGE);
+        let to = Arc::make_mut(&mut self.pages[page]);
+        (to.token[i], to.order[i]) = (from.pages[page].token[i], from.pages[page].order[i]);
+    }
+
     /// A newer write keeps its place against an older one that arrives late.
     fn put(&mut self, s: u32, token: u64, order: u32) {
         let page = Arc::make_mut(&mut self.pages[s as usize / PAGE]);
@@ -174,7 +181,7 @@ pub(super) struct Disk {
     cache: Vec<Cached>,
     in_flight: Vec<InFlight>,
     meta: MetaArea,
-    /// What a failed flush dropped: readable, and gone with the power.
+    /// What a failed flush dropped: readable until the disk is opened again.
     dropped: Vec<Cached>,
     bad_meta: Vec<u64>,
     decayed: Option<u64>,
@@ -309,7 +316,7 @@ impl Disk {
                     .into_iter()
                     .partition(|c| lost.contains(&c.order));
                 self.cache = kept;
-                self.dropped = lost;
+                self.dropped.extend(lost);
             }
             DiskCommand::WriteMeta(writes) => {
                 for write in &writes {
@@ -320,12 +327,16 @@ impl Disk {
         }
     }
 
-    /// An operator declares this disk good by force: what a failed flush dropped is on the medium after all. More than
-    /// that no promise covers.
-    pub(super) fn forgive(&mut self) {
+    /// A process opens it: what a failed flush dropped is no longer shown (the shell empties the page cache).
+    pub(super) fn open(&mut self) {
         for c in std::mem::take(&mut self.dropped) {
+            for s in c.start..c.start + c.len {
+                self.visible.copy(s, &self.stable);
+            }
+        }
+        for c in &self.cache {
             for i in 0..c.len {
-                self.stable.put(c.start + i, c.payload.token(i), c.order);
+                self.visible.put(c.start + i, c.payload.token(i), c.order);
             }
         }
     }
@@ -641,6 +652,9 @@ mod tests {
             disk.fail(2, &mut Rng::new(seed));
             disk.submit(3, DiskCommand::Flush);
             disk.finish(3);
+            assert_eq!(disk.visible(5), Token(77));
+            disk.open();
+            assert_eq!(disk.visible(5), disk.stable(5));
             lost += u32::from(disk.stable(5) != Token(77));
         }
         assert!(lost > 10, "{lost}");

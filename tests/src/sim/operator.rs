@@ -21,14 +21,16 @@ impl World {
         match &command {
             Command::Primary { force: true } if !self.model.view(n).own_good() => {
                 self.model.order(n, Order::Force);
-                self.disks.0[n].forgive();
                 self.model.history.accept_first_content(self.disks.0[n].number);
             }
             Command::Connect { discard_my_data: true } | Command::Invalidate => {
                 self.model.order(n, Order::Discard);
             }
             Command::InvalidateRemote => self.model.order(1 - n, Order::Discard),
-            Command::Attach(..) => self.hosts[n].disk_open = true,
+            Command::Attach(..) if !self.hosts[n].disk_open => {
+                self.hosts[n].disk_open = true;
+                self.disks.0[n].open();
+            }
             _ => {}
         }
         self.next_command += 1;

@@ -1,6 +1,7 @@
 //! What only disks on files can show: errors of the system, what opening refuses, what is spared.
 
 use std::fs::{self, File};
+use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
@@ -33,6 +34,7 @@ external_direct block_device_uring block_device_page_cache }
 on_files! { free_as_soon_as_it_is_closed: tmpfs page_cache page_cache_uring direct_threads direct_uring
 external_page_cache external_direct block_device_uring block_device_page_cache }
 on_files! { dropped_with_work_in_flight: page_cache direct_threads direct_uring }
+on_files! { opening_shows_the_medium: page_cache page_cache_uring external_page_cache }
 
 /// Puts another open file under the descriptor that the engine uses, until dropped.
 struct Swapped {
@@ -217,6 +219,29 @@ fn dropped_with_work_in_flight(disk: Disk) {
         let (first, uniform) = (block[0], block.iter().all(|&byte| byte == block[0]));
         assert!(uniform && (first == 0 || first == 7 && i % 2 == 0), "block {i}");
     }
+}
+
+/// IO-4: what the page cache kept after a failed write-back is not on the medium.
+fn opening_shows_the_medium(disk: Disk) {
+    let Disk { mut engine, under, .. } = disk;
+    let OnFiles { path, options, files } = under.expect("a disk on files");
+    drop(files);
+    run_one(&mut *engine, write(0, true)).expect("written");
+    let seen = File::open(&path).expect("readable");
+    let cached = || {
+        let into = &mut [0; 4096];
+        let read = rustix::io::preadv2(
+            &seen,
+            &mut [IoSliceMut::new(into)],
+            0,
+            rustix::io::ReadWriteFlags::NOWAIT,
+        );
+        read == Ok(4096)
+    };
+    assert!(cached(), "written through the page cache");
+    drop(engine);
+    let again = reopen(&path, &options);
+    assert!(!cached(), "still there: {}", again.engine_name());
 }
 
 #[test]
