@@ -248,6 +248,10 @@ impl Node {
 
     /// Why I/O is held, for the status.
     pub(super) fn held(&self) -> Option<&'static str> {
+        if self.paused && self.unanswered > 0 {
+            // LIVE-2: also what lacks nothing but its acknowledgement.
+            return Some("paused");
+        }
         self.parked.iter().find_map(|id| match self.ops.get(id) {
             Some(Op::Client(op)) => match self.gate(op) {
                 Gate::Hold(why) => Some(why),

@@ -2,7 +2,8 @@
 //! swarm finds it, by the invariant the bug's file names. A simulator that passes says nothing until it has failed
 //! for the right reason; and one that fails without a bug has no say either, so the tree as it is goes first.
 
-use std::collections::BTreeMap;
+use serde::Deserialize;
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -18,14 +19,23 @@ const MOST_INVARIANTS: usize = 3;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// One seeded bug.
+/// One seeded bug, as its file says.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Mutant {
+    /// The file's.
+    #[serde(skip)]
     name: String,
     file: PathBuf,
     find: String,
     replace: String,
     must_violate: Vec<String>,
+    #[serde(default = "budget")]
     budget_seconds: u64,
+}
+
+fn budget() -> u64 {
+    BUDGET
 }
 
 impl Mutant {
@@ -232,7 +242,11 @@ fn copy_tree(root: &Path, scratch: &Path) -> Result<()> {
     if !listed.status.success() {
         return Err("git ls-files failed".into());
     }
-    for name in String::from_utf8(listed.stdout)?.split('\0').filter(|n| !n.is_empty()) {
+    let listed = String::from_utf8(listed.stdout)?;
+    let names: BTreeSet<&Path> =
+        listed.split('\0').filter(|n| !n.is_empty()).map(Path::new).collect();
+    remove_others(scratch, Path::new(""), &names)?;
+    for name in names {
         let (from, to) = (root.join(name), scratch.join(name));
         let Ok(bytes) = fs::read(&from) else { continue };
         if fs::read(&to).is_ok_and(|old| old == bytes) {
@@ -240,6 +254,23 @@ fn copy_tree(root: &Path, scratch: &Path) -> Result<()> {
         }
         fs::create_dir_all(to.parent().ok_or("a file has a folder")?)?;
         fs::write(&to, bytes)?;
+    }
+    Ok(())
+}
+
+/// Removes what an earlier run copied and is no more. What cargo built stays.
+fn remove_others(scratch: &Path, folder: &Path, names: &BTreeSet<&Path>) -> Result<()> {
+    let Ok(entries) = fs::read_dir(scratch.join(folder)) else { return Ok(()) };
+    for entry in entries {
+        let entry = entry?;
+        let name = folder.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            if name != Path::new("target") {
+                remove_others(scratch, &name, names)?;
+            }
+        } else if !names.contains(name.as_path()) {
+            fs::remove_file(entry.path())?;
+        }
     }
     Ok(())
 }
@@ -254,72 +285,11 @@ fn read_all(folder: &Path) -> Result<Vec<Mutant>> {
 
 fn read(file: &Path) -> Result<Mutant> {
     let name = file.file_stem().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let values = parse(&fs::read_to_string(file)?).map_err(|e| format!("{name}: {e}"))?;
-    let one = |key: &str| -> Result<String> {
-        let value = values.get(key).and_then(|v| v.first()).cloned();
-        value.ok_or_else(|| format!("{name}: `{key}` is missing").into())
-    };
-    let must_violate = values.get("must_violate").cloned().unwrap_or_default();
-    if !(1..=MOST_INVARIANTS).contains(&must_violate.len()) {
+    let read: Mutant =
+        toml::from_str(&fs::read_to_string(file)?).map_err(|e| format!("{name}: {e}"))?;
+    if !(1..=MOST_INVARIANTS).contains(&read.must_violate.len()) {
         let why = format!("{name}: `must_violate` names 1 to {MOST_INVARIANTS} invariants");
         return Err(why.into());
     }
-    Ok(Mutant {
-        file: one("file")?.into(),
-        find: one("find")?,
-        replace: one("replace")?,
-        must_violate,
-        budget_seconds: one("budget_seconds").map_or(Ok(BUDGET), |s| s.parse())?,
-        name,
-    })
-}
-
-/// The part of TOML these files use: `key = value` with a number, 'text', '''text''', or ["a", "b"]. Text is literal.
-fn parse(text: &str) -> std::result::Result<BTreeMap<String, Vec<String>>, String> {
-    let mut values = BTreeMap::new();
-    let mut rest = text;
-    loop {
-        rest = rest.trim_start();
-        if rest.is_empty() {
-            return Ok(values);
-        }
-        if rest.starts_with('#') {
-            rest = rest.split_once('\n').map_or("", |(_, r)| r);
-            continue;
-        }
-        let (key, value) = rest.split_once('=').ok_or("a line has no `=`")?;
-        let value = value.trim_start();
-        let (list, after) = if let Some(v) = value.strip_prefix("'''") {
-            let v = v.strip_prefix('\n').unwrap_or(v);
-            let (v, after) = v.split_once("'''").ok_or("''' is not closed")?;
-            (vec![v.to_string()], after)
-        } else if let Some(v) = value.strip_prefix('\'') {
-            let (v, after) = v.split_once('\'').ok_or("' is not closed")?;
-            (vec![v.to_string()], after)
-        } else if let Some(v) = value.strip_prefix('[') {
-            let (v, after) = v.split_once(']').ok_or("[ is not closed")?;
-            (v.split(',').map(|s| s.trim().trim_matches('"').to_string()).collect(), after)
-        } else {
-            let (v, after) = value.split_once('\n').unwrap_or((value, ""));
-            (vec![v.trim().trim_matches('"').to_string()], after)
-        };
-        values.insert(key.trim().to_string(), list);
-        rest = after;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_small_toml_is_read() {
-        let text = "# a\nfile = \"x.rs\"\nfind = '''\na = b\n'''\nmust_violate = [\"A-1\", \"B-2\"]\nbudget_seconds = 5\n";
-        let values = parse(text).expect("legal");
-        assert_eq!(values["file"], ["x.rs"]);
-        assert_eq!(values["find"], ["a = b\n"]);
-        assert_eq!(values["must_violate"], ["A-1", "B-2"]);
-        assert_eq!(values["budget_seconds"], ["5"]);
-        assert!(parse("find = '''x").is_err());
-    }
+    Ok(Mutant { name, ..read })
 }

@@ -66,11 +66,15 @@ pub struct Cluster {
     pub(super) forced: [bool; 2],
     /// It said Outdated, and nobody has brought it up to date since.
     pub(super) outdated: [bool; 2],
+    /// A verdict was carried out while it said so: what that lifts may be stable after the link is gone, or the process.
+    pub(super) met: [bool; 2],
     /// A source has called its target up to date, and counts it since.
     pub(super) grant: [bool; 2],
     /// What was promised to a target then; it may learn of it after the source has died.
     pub(super) promised: [Option<Box<Promised>>; 2],
     pub(super) generations: [BTreeSet<u64>; 2],
+    /// Blocks that a resync may copy.
+    pub(super) marked: Vec<bool>,
 }
 
 impl Cluster {
@@ -101,9 +105,11 @@ impl Cluster {
             discard: [false; 2],
             forced: [false; 2],
             outdated: [false; 2],
+            met: [false; 2],
             grant: [false; 2],
             promised: [None, None],
             generations: Default::default(),
+            marked: vec![false; sectors.div_ceil(8) as usize],
         }
     }
 
@@ -275,8 +281,8 @@ impl Cluster {
             self.history.end(id, Outcome::Lost);
         }
         self.replicas[node].killed();
-        // What a verdict was lifting may be on the medium as such.
-        self.outdated[node] &= !self.views[node].connected();
+        self.outdated[node] &= !self.met[node];
+        self.met[node] = false;
         self.kept_running[node] = false;
         self.died[node] = self.history.stamp();
         self.set_view(node, View::default());
@@ -359,8 +365,11 @@ impl Cluster {
         if view.disk == DiskState::Outdated {
             // Said before it is stable, it may be forgotten: nobody was told yet that it is so for good.
             self.outdated[n] |= facts(n).is_some_and(|f| !f.up_to_date());
-        } else if view.disk == DiskState::Inconsistent || (view.own_good() && view.connected()) {
-            self.outdated[n] = false;
+            self.met[n] |= view.connected();
+        } else if view.disk == DiskState::Inconsistent
+            || (view.own_good() && (view.connected() || self.met[n]))
+        {
+            (self.outdated[n], self.met[n]) = (false, false);
         }
         if view.disk == DiskState::Inconsistent && old.disk != DiskState::Inconsistent {
             if old.disk != DiskState::Attaching {
@@ -423,6 +432,7 @@ impl Cluster {
         self.forced = [false; 2];
         self.grant = [false; 2];
         self.promised = [None, None];
+        self.marked.fill(false);
         // A running Primary's unanswered operations are on their way to both from here on.
         Ok(())
     }

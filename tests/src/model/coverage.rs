@@ -31,6 +31,9 @@ pub fn same_content(copies: &impl Copies, invariant: &'static str) -> Check {
     Err(Violation::new(invariant, story))
 }
 
+/// Blocks that a target asks its source to clear, and of each sector what the source held then; none if it was being written.
+pub type Committing = Vec<(u32, Vec<Option<Token>>)>;
+
 impl Cluster {
     /// COV-1, and with it IO-3: before a Primary's write leaves for a disk or a peer, its medium says that these blocks may differ.
     pub fn write_covered(
@@ -52,22 +55,26 @@ impl Cluster {
         Err(Violation::new("COV-1", story))
     }
 
-    /// COV-3: bits of these blocks are being given up: both media hold the same there. `newer` tells of a block that was
-    /// written again since it was copied, which its extent covers.
+    /// COV-3: the source clears the bits of these blocks: both media hold the same there, and the source's medium what the
+    /// source held when it was asked. `newer` tells of a block that was written again since it was copied, which its extent
+    /// covers.
     pub fn bits_cleared(
         &self,
         copies: &impl Copies,
-        blocks: impl Iterator<Item = u32>,
+        source: usize,
+        blocks: &Committing,
         newer: impl Fn(u32) -> bool,
     ) -> Check {
-        for block in blocks {
-            for s in block * 8..(block * 8 + 8).min(copies.sectors()) {
+        for (block, held) in blocks {
+            for (s, held) in (block * 8..(block * 8 + 8).min(copies.sectors())).zip(held) {
                 let (a, b) = (copies.stable(0, s), copies.stable(1, s));
-                if a != b && !newer(block) && !copies.in_flight(0, s) && !copies.in_flight(1, s) {
+                let read = [copies.visible(0, s), copies.visible(1, s)];
+                let quiet = !copies.in_flight(0, s) && !copies.in_flight(1, s);
+                let unflushed =
+                    *held == Some(read[source]) && copies.stable(source, s) != read[source];
+                if unflushed || a != b && quiet && !newer(*block) {
                     let story = format!(
-                        "the bit of block {block} is cleared, but sector {s} of the media is {a:?} and {b:?} (read now: {:?} and {:?})",
-                        copies.visible(0, s),
-                        copies.visible(1, s)
+                        "source {source} clears the bit of block {block}, but sector {s} of the media is {a:?} and {b:?} (read now: {read:?})",
                     );
                     return Err(Violation::new("COV-3", story));
                 }

@@ -21,7 +21,7 @@ mod token;
 mod view;
 
 pub use cluster::{Cluster, Order};
-pub use coverage::{differing_blocks, same_content};
+pub use coverage::{Committing, differing_blocks, same_content};
 pub use generations::StableFacts;
 pub use history::{History, Kind, Op, OpId, Outcome};
 pub use replica::Replica;

@@ -17,6 +17,29 @@ impl Cluster {
         Ok(())
     }
 
+    /// A verdict is about to be carried out: what either medium has marked by now may be copied until the two are the same;
+    /// everything, if it says so.
+    pub fn may_copy(&mut self, full: bool, facts: &mut dyn FnMut(usize) -> Option<StableFacts>) {
+        for n in 0..2 {
+            let Some(facts) = facts(n) else { continue };
+            for (s, marked) in (0..).step_by(8).zip(&mut self.marked) {
+                *marked |= full || facts.covers(1 - n, s, 1);
+            }
+        }
+    }
+
+    /// RES-6: this node asks its source for these sectors: each was marked.
+    pub fn asks_for(&self, target: usize, start: u32, len: u32) -> Check {
+        let blocks = start / 8..(start + len).div_ceil(8);
+        match blocks.into_iter().find(|&b| !self.marked[b as usize]) {
+            Some(b) => {
+                let story = format!("node {target} asks for block {b}, which nobody has marked");
+                Err(Violation::new("RES-6", story))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// RES-2: a target says UpToDate: its medium says so too, and holds all that its source had promised then.
     pub(super) fn finished(
         &self,

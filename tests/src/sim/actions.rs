@@ -7,11 +7,11 @@ use super::world::{MS, What, World, brief};
 use crate::model::{Token, Violation};
 use bitmap::ByteRange;
 use replicator::node::{Action, BufferId, DiskDone, DiskError, DiskOp, Event, IoId};
-use replicator::node::{LinkDown, LinkEvent, LinkId, Role, mirror};
-use replicator::wire::{Agreed, Content, Message, RefuseReason, VolumeVerdict};
+use replicator::node::{LinkDown, LinkEvent, LinkId, Role};
+use replicator::wire::{Content, Message};
 use std::sync::Arc;
 
-fn sectors(range: ByteRange) -> (u32, u32) {
+pub(super) fn sectors(range: ByteRange) -> (u32, u32) {
     assert!(range.start.is_multiple_of(512) && range.end.is_multiple_of(512), "{range:?}");
     ((range.start / 512) as u32, ((range.end - range.start) / 512) as u32)
 }
@@ -160,18 +160,6 @@ impl World {
         }
     }
 
-    fn watch_coverage(&mut self, n: usize, start: u32, len: u32, to: &str) {
-        if !self.facts.fresh(&self.disks, n) && !self.rng.one_in(4) {
-            return;
-        }
-        if !self.hosts[n].disk_open {
-            return;
-        }
-        let Self { model, disks, facts, .. } = self;
-        let check = model.write_covered(n, start, len, to, &mut |n| facts.read(disks, n));
-        self.check(check);
-    }
-
     /// An operation of a disk ends.
     pub(super) fn disk_done(&mut self, n: usize, io: u64) {
         let Some(info) = self.hosts[n].ios.remove(&io) else { return };
@@ -237,15 +225,7 @@ impl World {
 
     fn send(&mut self, n: usize, link: LinkId, message: Message) {
         let Some(id) = self.network.find(n, link) else { return };
-        let buffer = match &message {
-            Message::Write(write) => match write.content {
-                Content::Data(buffer) => Some(buffer),
-                Content::Zero { .. } => None,
-            },
-            Message::ReadData { buffer, .. } | Message::SyncData { buffer, .. } => *buffer,
-            _ => None,
-        };
-        let payload = buffer.map(|b| self.buffer(n, b));
+        let payload = message.buffer().map(|b| self.buffer(n, b));
         self.watch_send(n, link, &message);
         let parcel = Parcel::Message(Box::new(message), payload);
         self.post(id, 1 - n, parcel);
@@ -254,107 +234,6 @@ impl World {
     fn post(&mut self, connection: u64, to: usize, parcel: Parcel) {
         if let Some(at) = self.network.send(connection, to, parcel, self.now, &mut self.rng) {
             self.at(at, What::Arrive { connection, to });
-        }
-    }
-
-    /// GI-4: the two ends of a link come to mirrored verdicts.
-    fn watch_verdict(&mut self, n: usize, link: LinkId, agreed: &Agreed) {
-        let Some(id) = self.network.find(n, link) else { return };
-        let Some(c) = self.network.connections.get_mut(&id) else { return };
-        c.agreed[n] = Some(agreed.clone());
-        if let Some(theirs) = &c.agreed[1 - n]
-            && *theirs != mirror(agreed)
-        {
-            let story = format!("node {n} says {agreed:?}, the other end of the link {theirs:?}");
-            return self.violate("GI-4", story);
-        }
-        // RES-4: a target that missed the end goes on by bitmap: the source knows what it was synchronised to.
-        if let (Agreed::Go(volumes), [Some(a), Some(b)]) = (agreed, &c.told)
-            && volumes.contains(&VolumeVerdict::Target { full: true })
-        {
-            let (target, source) = if n == 0 { (a, b) } else { (b, a) };
-            let goal = target.sync_to;
-            if goal.is_real() && source.bitmap == goal {
-                let story =
-                    format!("node {n} is to be copied as a whole: {target:?} by {source:?}");
-                self.violate("RES-4", story);
-            }
-        }
-    }
-
-    /// What a node says tells what it has done: the checks that hang on a message.
-    fn watch_send(&mut self, n: usize, link: LinkId, message: &Message) {
-        if let Message::Agreed(agreed) = message {
-            self.watch_verdict(n, link, agreed);
-        }
-        match message {
-            Message::Write(write) => {
-                let (start, len) = sectors(write.range);
-                if self.model.view(n).own_good() {
-                    self.watch_coverage(n, start, len, "its peer");
-                }
-            }
-            Message::Bye { .. } => self.model.leaves(n),
-            Message::Facts(facts) => {
-                let check = self.model.facts_stable(n, &self.disks);
-                self.check(check);
-                if let Some(c) =
-                    self.network.find(n, link).and_then(|c| self.network.connections.get_mut(&c))
-                {
-                    c.roles[n] = facts.role;
-                    c.told[n] = facts.volumes.first().cloned();
-                }
-            }
-            Message::Agreed(Agreed::Refuse(RefuseReason::SplitBrain)) => {
-                self.counters.mark("split brain: declared");
-                self.split = true;
-                let Some(c) = self.network.find(n, link) else { return };
-                let check = self.model.split_brain_declared(self.network.connections[&c].roles);
-                self.check(check);
-            }
-            Message::Agreed(Agreed::Refuse(RefuseReason::TwoPrimaries)) => {
-                self.counters.mark("handshake: two Primaries");
-                self.two_primaries = true;
-            }
-            Message::Agreed(Agreed::Refuse(RefuseReason::Stale)) => {
-                self.counters.mark("handshake: only older data is good");
-                self.split = true;
-                if !self.excused {
-                    self.violate("GI-7", "the newer data is not good, and no disk ever failed");
-                }
-            }
-            Message::Agreed(Agreed::Refuse(RefuseReason::Unrelated)) => {
-                self.counters.mark("handshake: unrelated data");
-                (self.split, self.unrelated) = (true, true);
-                if !self.excused {
-                    self.violate("SB-4", "two mirrors of one device are called unrelated");
-                }
-            }
-            Message::SyncGrant { .. } => {
-                self.model.granted(n);
-                self.fork_soon = true;
-            }
-            Message::SyncCommit { id, runs, .. } => {
-                // Named by the receiver's link, as the answer will be.
-                let Some(c) = self.network.find(n, link) else { return };
-                let theirs = self.network.connections[&c].ends[1 - n].link.0;
-                self.commits.insert((theirs, *id), runs.clone());
-            }
-            Message::SyncCommitted { id } => {
-                self.fork_soon |= self.rng.one_in(4);
-                let Some(runs) = self.commits.remove(&(link.0, *id)) else { return };
-                let blocks = runs.iter().flat_map(|&(first, count)| first..first + count);
-                let since = self.resync_since;
-                let open: Vec<_> = self.model.history.open().map(|(_, op)| op.sectors()).collect();
-                let stamps = &self.block_stamps;
-                let newer = |b: u32| {
-                    stamps[b as usize] > since
-                        || open.iter().any(|o| o.start < b * 8 + 8 && b * 8 < o.end)
-                };
-                let check = self.model.bits_cleared(&self.disks, blocks.map(|b| b as u32), newer);
-                self.check(check);
-            }
-            _ => {}
         }
     }
 

@@ -230,6 +230,13 @@ impl Disk {
         })
     }
 
+    /// What a flush that is asked for now will make stable; none if a write to it is under way, or its end not yet told.
+    pub(super) fn settled(&self, sector: u32) -> Option<Token> {
+        let untold = |c: &Cached| !c.handed && (c.start..c.start + c.len).contains(&sector);
+        let open = self.writing(sector) || self.cache.iter().any(untold);
+        (!open && sector < self.sectors).then(|| self.visible(sector))
+    }
+
     /// Operations under way.
     pub(super) fn busy(&self) -> usize {
         self.in_flight.len()

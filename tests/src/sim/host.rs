@@ -45,7 +45,8 @@ pub(super) struct Host {
     pub(super) life: u32,
     pub(super) clock: Clock,
     pub(super) paused: bool,
-    pub(super) paused_at: u64,
+    /// When a pause began, or the last one ended.
+    pub(super) rescheduled: u64,
     /// ROLE-5: node time at which the process woke from a pause longer than the detection time as a connected Primary.
     pub(super) zombie_since: Option<u64>,
     pub(super) inbox: VecDeque<Incoming>,
@@ -83,7 +84,7 @@ impl Host {
             life: 0,
             clock,
             paused: false,
-            paused_at: 0,
+            rescheduled: 0,
             zombie_since: None,
             inbox: VecDeque::new(),
             tick_at: u64::MAX,

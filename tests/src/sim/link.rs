@@ -44,6 +44,8 @@ pub(super) struct Connection {
     pub(super) to: [VecDeque<(u64, Parcel)>; 2],
     /// Nothing that is sent from now on arrives.
     pub(super) cut: bool,
+    /// When something last arrived at each end.
+    pub(super) heard: [u64; 2],
     /// Each direction is stalled until then.
     pub(super) stalled: [u64; 2],
     /// A wake-up for this direction is in the world's heap.
@@ -117,6 +119,7 @@ impl Network {
             agreed: [None, None],
             to: Default::default(),
             cut: false,
+            heard: [0; 2],
             stalled: [0; 2],
             armed: [false; 2],
         };
@@ -156,6 +159,9 @@ impl Network {
             Some(at) if at <= now => c.to[to].pop_front().map(|(_, p)| p),
             _ => None,
         };
+        if parcel.is_some() {
+            c.heard[to] = now;
+        }
         let next = due(c);
         c.armed[to] = next.is_some();
         (parcel, next)

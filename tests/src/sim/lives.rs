@@ -93,7 +93,7 @@ impl World {
             return;
         }
         host.paused = true;
-        host.paused_at = self.now;
+        host.rescheduled = self.now;
         let life = host.life;
         if self.trace > 0 {
             self.say(&format!("{n} PAUSED for {} ms", length / MS));
@@ -109,7 +109,8 @@ impl World {
         }
         host.paused = false;
         let node_ms = |ns: u64, rate: u64| ns / MS * rate / 1_000_000;
-        let slept = node_ms(self.now - host.paused_at, host.clock.rate_ppm());
+        let slept = node_ms(self.now - host.rescheduled, host.clock.rate_ppm());
+        host.rescheduled = self.now;
         let view = self.model.view(n);
         let detection = self.knobs.timing.ping_interval + self.knobs.timing.ping_timeout;
         if slept > detection + 50 && view.role == Role::Primary && view.connected() {

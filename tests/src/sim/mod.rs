@@ -1,7 +1,7 @@
 //! The simulator: two nodes, their disks, the network between them, clients and an operator, all out of one seed.
 //!
 //! Reading order: `swarm` (the knobs of a seed), `world` (time), `host`, `disk`, `link`, `clock` (the parts), `actions` (what
-//! a node wants, done and watched), `client`, `operator`, `faults` (who moves things), `heal` (the second phase), `oracle`
+//! a node wants, done), `watch` (what it says, looked at), `client`, `operator`, `faults` (who moves things), `heal` (the second phase), `oracle`
 //! (forks), `run` (a seed from start to end). What must be true is not here: see `model`.
 
 mod actions;
@@ -22,6 +22,7 @@ mod run;
 #[cfg(test)]
 mod stories;
 mod swarm;
+mod watch;
 mod world;
 
 use clock::Clock;

@@ -126,6 +126,7 @@ impl World {
 
     /// A cluster manager's round: somebody must be Primary, everybody attached and connected.
     pub(super) fn manager(&mut self) {
+        self.watch_waiting();
         let delay = self.rng.between(200, 800) * MS;
         self.after(delay, What::Manager);
         let first = (self.seed % 2) as usize;

@@ -43,7 +43,11 @@ pub fn catch_panics() {
 /// Runs a seed. `trace`: 0 silent, 1 state changes, 2 everything. With `hashed`, all actions are hashed (DET).
 pub fn run(seed: u64, trace: u8, hashed: bool) -> Outcome {
     let mut rng = Rng::new(seed);
-    let knobs = Knobs::draw(&mut rng);
+    let mut knobs = Knobs::draw(&mut rng);
+    // By the number: seeds that were found before there was this stay what they were.
+    if seed % 7 == 2 {
+        knobs.hush(&mut Rng::new(!seed));
+    }
     if trace > 0 {
         println!("{knobs:#?}");
     }

@@ -175,6 +175,13 @@ impl Knobs {
         }
     }
 
+    /// Clients write so seldom that an operator can part and join the nodes with nothing written between.
+    pub(super) fn hush(&mut self, rng: &mut Rng) {
+        self.think = rng.spread(300 * MS, 5000 * MS);
+        self.operator = Some(rng.between(200, 2000) * MS);
+        self.fork_every = self.fork_every.min(300);
+    }
+
     /// Everything quiet and kind: for stories.
     #[cfg(test)]
     pub(super) fn calm(protocol: Protocol) -> Self {

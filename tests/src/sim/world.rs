@@ -8,7 +8,7 @@ use super::host::{Host, Incoming};
 use super::link::{Network, Parcel};
 use super::swarm::{Fault, Knobs};
 use super::{Clock, Rng};
-use crate::model::{Check, Cluster, OpId, View, Violation};
+use crate::model::{Check, Cluster, Committing, OpId, View, Violation};
 use bitmap::Metadata;
 use replicator::node::{Action, ConnectionState, DiskState, Event, LinkId, OpenId, Role};
 use replicator::wire::Message;
@@ -94,8 +94,9 @@ pub(super) struct World {
     pub(super) ops: BTreeMap<u32, InFlightOp>,
     /// Stamp of the last client write that touched each block, at its begin or end.
     pub(super) block_stamps: Vec<u64>,
-    /// Runs of the resync commits under way, by link and id; stamp at which a resync began.
-    pub(super) commits: BTreeMap<(u64, u64), Vec<(u64, u64)>>,
+    /// The resync commits under way, by link and id.
+    pub(super) commits: BTreeMap<(u64, u64), Committing>,
+    /// Stamp at which a resync began.
     pub(super) resync_since: u64,
     pub(super) counters: Counters,
     pub(super) violation: Option<Violation>,
@@ -347,6 +348,9 @@ impl World {
         self.since_fork += 1;
         if let Some(order) = handed {
             self.disks.0[n].handed(order);
+        }
+        if let Event::Peer(link, message) = &event {
+            self.watch_arrival(n, *link, message);
         }
         let now = self.hosts[n].clock.read(self.now);
         if self.trace > 1 {
