@@ -324,9 +324,11 @@ impl Node {
         let ticket = meta.edit(|sb| {
             sb.flags.consistent = false;
             sb.flags.was_up_to_date = false;
-            // RES-4: what the source goes by, if an earlier resync ended before it could tell us so.
-            if sb.sync_to == Generation::NONE || sb.sync_to != their.bitmap {
-                sb.sync_to = their.current;
+            // RES-4: from here on what this disk lacks is what the source marked since that generation; if the end of this
+            // resync is missed, it is still known by it.
+            let basis = if their.bitmap.is_real() { their.bitmap } else { their.current };
+            if sb.current != basis {
+                sb.adopt(basis, &[]);
             }
         });
         let peer = &mut self.peers[p];

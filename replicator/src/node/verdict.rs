@@ -224,8 +224,9 @@ fn relate(a: &VolumeFacts, b: &VolumeFacts) -> Relation {
 /// An Outdated disk is `good` here, and in `compare`: it was left behind by this very peer, which would hold a generation of
 /// its own if it had acknowledged anything since (GI-2). Whoever is ahead of all there is, is up to date.
 fn inconsistent_peer(good: &VolumeFacts, bad: &VolumeFacts) -> Relation {
-    let tracked = |g: Generation| g.is_real() && (g == bad.current || g == bad.sync_to);
-    if tracked(good.current) || tracked(good.bitmap) {
+    // RES-4: a target that missed the end of its resync holds what `good` called in sync last.
+    let ended = good.history.first().copied().unwrap_or(Generation::NONE);
+    if bad.current.is_real() && [good.current, good.bitmap, ended].contains(&bad.current) {
         Relation::Ahead { full: false, forked: false }
     } else if !bad.current.is_real() && good.disk < DiskState::UpToDate {
         // The disk that left `good` behind is gone, and a new one in its place: what is newer may be lost. Nobody may say

@@ -49,6 +49,8 @@ pub struct Cluster {
     pub(super) peer_good: [Option<u64>; 2],
     /// Both say that both are good, over one link; since which stamp.
     pub(super) together: Option<u64>,
+    /// Stamp at which that last ended.
+    apart: u64,
     /// Since the two were last together: has this node accepted anything that may not be on the other?
     pub(super) touched: [bool; 2],
     /// Was it promoted since then, with no peer in sight?
@@ -94,6 +96,7 @@ impl Cluster {
             own_good: [None; 2],
             peer_good: [None; 2],
             together: None,
+            apart: 0,
             touched: [false; 2],
             took_over: [false; 2],
             wrote: [false; 2],
@@ -159,6 +162,11 @@ impl Cluster {
     /// Since which stamp both copies are good.
     pub fn together_since(&self) -> Option<u64> {
         self.together
+    }
+
+    /// Stamp at which the two last ceased to be the same.
+    pub fn apart_since(&self) -> u64 {
+        self.apart
     }
 
     /// An order to take this node's data as good was refused.
@@ -343,7 +351,9 @@ impl Cluster {
             self.grant[n] = false;
         }
         if !self.views[0].mirrored() || !self.views[1].mirrored() {
-            self.together = None;
+            if self.together.take().is_some() {
+                self.apart = stamp;
+            }
         }
     }
 

@@ -28,10 +28,16 @@ impl Cluster {
         }
     }
 
-    /// RES-6: this node asks its source for these sectors: each was marked.
-    pub fn asks_for(&self, target: usize, start: u32, len: u32) -> Check {
-        let blocks = start / 8..(start + len).div_ceil(8);
-        match blocks.into_iter().find(|&b| !self.marked[b as usize]) {
+    /// RES-6: this node asks its source for these sectors: each was marked, or written since the two were the same.
+    pub fn asks_for(
+        &self,
+        target: usize,
+        start: u32,
+        len: u32,
+        written: impl Fn(u32) -> bool,
+    ) -> Check {
+        let mut blocks = start / 8..(start + len).div_ceil(8);
+        match blocks.find(|&b| !self.marked[b as usize] && !written(b)) {
             Some(b) => {
                 let story = format!("node {target} asks for block {b}, which nobody has marked");
                 Err(Violation::new("RES-6", story))

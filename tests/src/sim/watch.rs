@@ -33,8 +33,13 @@ impl World {
             return self.violate("GI-4", story);
         }
         if let Agreed::Go(volumes) = agreed {
-            let Self { model, disks, facts, .. } = self;
             let full = volumes.contains(&VolumeVerdict::Target { full: true });
+            if full && self.initialised && !self.excused && !self.model.ordered() {
+                let told = &self.network.connections[&id].told;
+                let story = format!("all is to be copied, though nothing was replaced: {told:?}");
+                return self.violate("RES-6", story);
+            }
+            let Self { model, disks, facts, .. } = self;
             model.may_copy(full, &mut |n| facts.read(disks, n));
         }
         let Some(c) = self.network.connections.get(&id) else { return };
@@ -102,8 +107,15 @@ impl World {
             }
             Message::SyncRead { range, .. } => {
                 let (start, len) = sectors(*range);
-                let check = self.model.asks_for(n, start, len);
+                let newer = self.written_since(self.model.apart_since());
+                let check = self.model.asks_for(n, start, len, newer);
                 self.check(check);
+            }
+            Message::SyncCommit { id, .. } => {
+                // Named by the receiver's link, as the answer will be.
+                let Some(c) = self.network.find(n, link) else { return };
+                let theirs = self.network.connections[&c].ends[1 - n].link.0;
+                self.commits.insert((theirs, *id), Vec::new());
             }
             Message::SyncGrant { .. } => {
                 self.model.granted(n);
@@ -112,13 +124,7 @@ impl World {
             Message::SyncCommitted { id } => {
                 self.fork_soon |= self.rng.one_in(4);
                 let Some(commit) = self.commits.remove(&(link.0, *id)) else { return };
-                let since = self.resync_since;
-                let open: Vec<_> = self.model.history.open().map(|(_, op)| op.sectors()).collect();
-                let stamps = &self.block_stamps;
-                let newer = |b: u32| {
-                    stamps[b as usize] > since
-                        || open.iter().any(|o| o.start < b * 8 + 8 && b * 8 < o.end)
-                };
+                let newer = self.written_since(self.resync_since);
                 let check = self.model.bits_cleared(&self.disks, n, &commit, newer);
                 self.check(check);
             }
@@ -126,11 +132,20 @@ impl World {
         }
     }
 
+    /// Of a block: is a client writing there, or has one since this stamp?
+    fn written_since(&self, since: u64) -> impl Fn(u32) -> bool {
+        let open: Vec<_> = self.model.history.open().map(|(_, op)| op.sectors()).collect();
+        move |b: u32| {
+            self.block_stamps[b as usize] > since
+                || open.iter().any(|o| o.start < b * 8 + 8 && b * 8 < o.end)
+        }
+    }
+
     /// A node is about to act on what its peer said.
     pub(super) fn watch_arrival(&mut self, n: usize, link: LinkId, message: &Message) {
         match message {
-            // A target asks its source to clear these blocks: what does the source hold there by now?
-            Message::SyncCommit { id, runs, .. } => {
+            // What does the source hold there by now?
+            Message::SyncCommit { id, runs, .. } if self.commits.contains_key(&(link.0, *id)) => {
                 let blocks = runs.iter().flat_map(|&(first, count)| first..first + count);
                 let disk = &self.disks.0[n];
                 let held = blocks.map(|block| {
