@@ -3,8 +3,8 @@
 
 use super::buffer_table::BufferTable;
 use super::ids::IdMap;
-use crate::disk::{Backing, Completion, Done, Engine, IoToken, Op};
-use crate::node::{BufferId, DiskDone, DiskError, DiskOp, IoId, VolumeNumber};
+use crate::disk::{Backing, Completion, Done, IoToken, Op};
+use crate::node::{BufferId, DiskDone, DiskError, DiskOp, Event, IoId, VolumeNumber};
 use bitmap::{Bytes, MetaWrite};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -16,8 +16,6 @@ use tokio::io::unix::AsyncFd;
 const PART: u64 = 1 << 63;
 /// Bits of the index of the part.
 const PART_BITS: u32 = 32;
-
-pub(super) type Finished = (IoId, Result<DiskDone, DiskError>);
 
 #[derive(Default)]
 pub(super) struct Disks {
@@ -148,7 +146,7 @@ impl Disks {
     }
 
     /// Takes what has ended. Reads bind their buffers.
-    pub(super) fn poll(&mut self, table: &mut BufferTable, out: &mut Vec<Finished>) {
+    pub(super) fn poll(&mut self, table: &mut BufferTable, out: &mut Vec<Event>) {
         let mut completions = std::mem::take(&mut self.completions);
         for disk in &mut self.disks {
             disk.backing.poll(&mut completions);
@@ -159,7 +157,7 @@ impl Disks {
         self.completions = completions;
     }
 
-    fn finish(&mut self, completion: Completion, table: &mut BufferTable) -> Option<Finished> {
+    fn finish(&mut self, completion: Completion, table: &mut BufferTable) -> Option<Event> {
         let Completion { token, result } = completion;
         let result = result.map_err(|error| tracing::error!("{error}"));
         if token & PART != 0 {
@@ -177,10 +175,10 @@ impl Disks {
             }
             (Ok(done), into) => unreachable!("{io:?} (read into {into:?}) ended with {done:?}"),
         };
-        Some((io, result))
+        Some(Event::Disk(io, result))
     }
 
-    fn finish_part(&mut self, token: IoToken, result: Result<Done, ()>) -> Option<Finished> {
+    fn finish_part(&mut self, token: IoToken, result: Result<Done, ()>) -> Option<Event> {
         let (number, part) = ((token & !PART) >> PART_BITS, token as u32 as usize);
         let gather = self.gathers.get_mut(&number).expect("each part ends once");
         gather.left -= 1;
@@ -198,7 +196,7 @@ impl Disks {
             None if gather.failed => Err(DiskError),
             None => Ok(DiskDone::Ok),
         };
-        Some((gather.io, result))
+        Some(Event::Disk(gather.io, result))
     }
 
     /// Ready when an engine has something to poll that came after `submit`. Engines that have not

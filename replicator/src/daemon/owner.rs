@@ -6,7 +6,7 @@
 
 use super::buffer_table::BufferTable;
 use super::clock;
-use super::disks::{Disks, Finished};
+use super::disks::Disks;
 use super::front::{Client, Inbox, Incoming, Waiter};
 use super::ids::IdMap;
 use super::limits;
@@ -14,7 +14,7 @@ use super::orders::{Answer, Order};
 use super::snapshot::{Snapshot, VolumeCounters};
 use super::spin::Spin;
 use crate::config::Config;
-use crate::link::{Arrival, Links};
+use crate::link::Links;
 use crate::node::{
     Action, BufferId, Command, CommandId, ConnectionState, Event, Level, Node, Notice, OpenId,
     Refusal, RefusalKind, Request, RequestError, RequestId, RequestOp, Time, VolumeNumber,
@@ -59,8 +59,7 @@ pub(super) struct Owner<W: Waiter> {
     timer: Pin<Box<Sleep>>,
     armed: Option<Time>,
     /// Ready now; empty between turns.
-    finished: Vec<Finished>,
-    arrivals: Vec<Arrival>,
+    events: Vec<Event>,
     incoming: Vec<Incoming<W>>,
     ordered: Vec<Order>,
     actions: Vec<Action>,
@@ -93,8 +92,7 @@ impl<W: Waiter> Owner<W> {
             counters: counters.collect(),
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             armed: None,
-            finished: Vec::new(),
-            arrivals: Vec::new(),
+            events: Vec::new(),
             incoming: Vec::new(),
             ordered: Vec::new(),
             actions: Vec::new(),
@@ -111,10 +109,7 @@ impl<W: Waiter> Owner<W> {
         // at any moment, what it handles with a time from before was asked for before.
         let now = clock::now();
         let due = self.node.deadline().is_some_and(|deadline| deadline <= now);
-        let idle = self.finished.is_empty()
-            && self.arrivals.is_empty()
-            && self.incoming.is_empty()
-            && self.ordered.is_empty();
+        let idle = self.events.is_empty() && self.incoming.is_empty() && self.ordered.is_empty();
         if !idle || due {
             self.handle_all(now, due);
             self.spin.worked();
@@ -133,9 +128,9 @@ impl<W: Waiter> Owner<W> {
     /// Takes what is ready, and leaves a waker with what is not.
     fn gather(&mut self, inbox: &RefCell<Inbox<W>>, cx: &mut Context<'_>) {
         let _ = self.disks.poll_ready(cx);
-        self.disks.poll(&mut self.table, &mut self.finished);
+        self.disks.poll(&mut self.table, &mut self.events);
         let table = &mut self.table;
-        self.links.poll(cx, |buffer| table.name(buffer), &mut self.arrivals);
+        self.links.poll(cx, |buffer| table.name(buffer), &mut self.events);
         while self.ordered.len() < limits::QUEUED_ORDERS
             && let Poll::Ready(Some(order)) = self.orders.poll_recv(cx)
         {
@@ -160,15 +155,7 @@ impl<W: Waiter> Owner<W> {
         if due {
             self.handle(now, Event::Tick);
         }
-        self.handle_finished(now);
-        let mut arrivals = take(&mut self.arrivals);
-        for arrival in arrivals.drain(..) {
-            match arrival {
-                Arrival::Link(link, event) => self.handle(now, Event::Link(link, event)),
-                Arrival::Message(link, message) => self.handle(now, Event::Peer(link, message)),
-            }
-        }
-        self.arrivals = arrivals;
+        self.handle_events(now);
         let mut incoming = take(&mut self.incoming);
         for incoming in incoming.drain(..) {
             self.client(now, incoming);
@@ -184,21 +171,19 @@ impl<W: Waiter> Owner<W> {
             self.links.flush_turn();
             self.disks.submit();
             // What the engines did at once is known now; the answers to it go out with the rest.
-            self.disks.poll(&mut self.table, &mut self.finished);
-            if self.finished.is_empty() {
+            self.disks.poll(&mut self.table, &mut self.events);
+            if self.events.is_empty() {
                 return;
             }
-            self.handle_finished(clock::now());
+            self.handle_events(clock::now());
             self.run();
         }
     }
 
-    fn handle_finished(&mut self, now: Time) {
-        let mut finished = take(&mut self.finished);
-        for (io, result) in finished.drain(..) {
-            self.handle(now, Event::Disk(io, result));
+    fn handle_events(&mut self, now: Time) {
+        for event in self.events.drain(..) {
+            self.node.handle(now, event, &mut self.actions);
         }
-        self.finished = finished;
     }
 
     fn handle(&mut self, now: Time, event: Event) {

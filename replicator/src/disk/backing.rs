@@ -57,7 +57,10 @@ pub struct Options {
     pub create_meta: bool,
 }
 
-/// An open, locked disk with its engine.
+/// An open, locked disk with its engine, which carries out operations on it.
+///
+/// Dropping it with operations in flight abandons them: they may still reach the disk, and the lock
+/// on it is held until they have.
 pub struct Backing {
     /// `None`: at once, or on disk threads.
     pub(super) ring: Option<Ring>,
@@ -77,14 +80,14 @@ impl Backing {
         let meta = open_meta(path, &data, options)?;
         match (&options.meta, &meta) {
             (Some(meta_path), Some(meta)) => {
-                take_lock(path, &data, lock::Range::Whole)?;
-                take_lock(meta_path, meta, lock::Range::Whole)?;
+                take_lock(path, &data, lock::WHOLE)?;
+                take_lock(meta_path, meta, lock::WHOLE)?;
             }
             (_, Some(meta)) => {
-                take_lock(path, &data, lock::Range::Data)?;
-                take_lock(path, meta, lock::Range::Meta)?;
+                take_lock(path, &data, lock::DATA)?;
+                take_lock(path, meta, lock::META)?;
             }
-            (_, None) => take_lock(path, &data, lock::Range::Whole)?,
+            (_, None) => take_lock(path, &data, lock::WHOLE)?,
         }
         Self::over(path, data, meta, options, pool)
     }
@@ -144,12 +147,12 @@ impl Backing {
 
     /// Bytes of the disk, in whole logical blocks, as of opening or [`Self::measure`].
     pub fn size(&self) -> u64 {
-        self.queue.files.data_size()
+        self.queue.files.data().size()
     }
 
     /// Bytes of the file that holds the metadata; if internal, the size of the disk.
     pub fn meta_size(&self) -> u64 {
-        self.queue.files.meta_size()
+        self.queue.files.meta().size()
     }
 
     /// The logical block of data in bytes, 512 or more: no two operations in flight may touch the
@@ -221,8 +224,8 @@ fn open_meta(path: &Path, data: &Target, options: &Options) -> Result<Option<Tar
     Target::open(path, Access { direct, create: false, exclusive: false }).map(Some)
 }
 
-fn take_lock(path: &Path, target: &Target, range: lock::Range) -> Result<(), OpenError> {
-    match lock::take(target.file(), range) {
+fn take_lock(path: &Path, target: &Target, bytes: lock::Bytes) -> Result<(), OpenError> {
+    match lock::take(target.file(), bytes) {
         Ok(true) => Ok(()),
         Ok(false) => {
             let holder = lock::holder(target.metadata());

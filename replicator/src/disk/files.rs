@@ -4,7 +4,7 @@
 //!
 //! Not here: who runs it, and in which order results are believed (`queue.rs`).
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::io::Errno;
@@ -19,8 +19,6 @@ pub(super) struct Files {
     data: Target,
     /// `None` if metadata goes through the description of the data: internal, and O_DIRECT.
     meta: Option<Target>,
-    data_size: AtomicU64,
-    meta_size: AtomicU64,
     pool: Pool,
     /// IO-4: something durable failed. Never reset.
     flush_failed: AtomicBool,
@@ -35,8 +33,6 @@ impl Files {
         let files = Self {
             data,
             meta,
-            data_size: AtomicU64::new(0),
-            meta_size: AtomicU64::new(0),
             pool,
             flush_failed: AtomicBool::new(false),
             merging: Mutex::new(()),
@@ -47,17 +43,8 @@ impl Files {
 
     /// Looks how large the disk and the file of the metadata are now.
     pub(super) fn measure(&self) -> Result<(), Errno> {
-        self.data_size.store(self.data.size()?, Ordering::Relaxed);
-        self.meta_size.store(self.meta().size()?, Ordering::Relaxed);
-        Ok(())
-    }
-
-    pub(super) fn data_size(&self) -> u64 {
-        self.data_size.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn meta_size(&self) -> u64 {
-        self.meta_size.load(Ordering::Relaxed)
+        self.data.measure()?;
+        self.meta.iter().try_for_each(Target::measure)
     }
 
     pub(super) fn pool(&self) -> &Pool {
@@ -81,7 +68,7 @@ impl Files {
     /// Whether an operation may start: inside the disk, and not durable after IO-4.
     pub(super) fn admit(&self, op: &Op) -> Result<(), DiskError> {
         op.check_length();
-        let size = if op.is_meta() { self.meta_size() } else { self.data_size() };
+        let size = self.target(op).size();
         let (offset, len) = op.range();
         if offset.checked_add(len).is_none_or(|end| end > size) {
             return Err(op.error(Cause::OutOfRange { size }));

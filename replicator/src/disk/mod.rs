@@ -11,7 +11,7 @@
 //! In reading order: this file is the contract; [`backing`] opens a disk and chooses the engine;
 //! `target` is one open description and how to transfer bytes through it; `files` carries out one
 //! operation on data and metadata; `queue` holds what is under way, with `threads` and
-//! `syncs` behind it; `engine` decides which of the three ways an operation goes, `uring` is the ring.
+//! `syncs` behind it; `engine` is how it is used, and decides which of the three ways an operation goes; `uring` is the ring.
 //!
 //! # What completions promise
 //!
@@ -25,8 +25,6 @@
 //! - Operations complete in any order. Two that overlap must not be in flight together, nor two
 //!   data operations that touch the same logical block ([`Backing::logical_block`]): unaligned
 //!   ones are done by reading, merging and writing whole blocks.
-
-use std::os::fd::BorrowedFd;
 
 use crate::buffers::Buffer;
 
@@ -187,27 +185,4 @@ pub struct Completion {
     pub token: IoToken,
     /// How it ended.
     pub result: Result<Done, DiskError>,
-}
-
-/// Carries out operations on one disk. All calls come from the owner's thread and none waits for a
-/// disk (memory file systems excepted).
-///
-/// Dropping an engine with operations in flight abandons them: they may still reach the disk, and
-/// the lock on it is held until they have.
-pub trait Engine: Send {
-    /// Starts operations, in order, taking them out of `batch`. At most [`limits::IN_FLIGHT`] are
-    /// held at a time, counted from submission to poll; those that do not fit stay in `batch`, to
-    /// be submitted after a poll has returned something.
-    fn submit(&mut self, batch: &mut Vec<(IoToken, Op)>);
-
-    /// Appends to `out` all completions there are, without waiting. Completions may be ready as
-    /// soon as `submit` returns, and those wake nobody: poll once between submitting and sleeping.
-    fn poll(&mut self, out: &mut Vec<Completion>);
-
-    /// An eventfd that is written to when completions come later. Watch it edge-triggered
-    /// (tokio's `AsyncFd` does): nobody reads it. Clear the readiness first, then poll.
-    fn wake_fd(&self) -> BorrowedFd<'_>;
-
-    /// Operations submitted whose completions have not been polled.
-    fn in_flight(&self) -> usize;
 }

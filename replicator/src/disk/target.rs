@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, SeekFrom, StatxFlags};
 use rustix::io::{Errno, ReadWriteFlags};
@@ -36,6 +37,8 @@ pub(super) struct Access {
 pub(super) struct Target {
     file: File,
     metadata: Metadata,
+    /// Bytes of whole blocks, when last measured.
+    size: AtomicU64,
     direct: bool,
     /// Transfers start and end at multiples of this; 1 for the page cache.
     block: u64,
@@ -95,6 +98,7 @@ impl Target {
         let mut target = Self {
             file,
             metadata,
+            size: AtomicU64::new(0),
             direct: false,
             block: 1,
             memory: 1,
@@ -174,11 +178,17 @@ impl Target {
         self.dsync
     }
 
-    /// Bytes of whole blocks it has now.
-    pub(super) fn size(&self) -> Result<u64, Errno> {
+    /// Bytes of whole blocks, as of [`Self::measure`].
+    pub(super) fn size(&self) -> u64 {
+        self.size.load(Ordering::Relaxed)
+    }
+
+    /// Looks how large it is now.
+    pub(super) fn measure(&self) -> Result<(), Errno> {
         // Seeking moves an offset that nobody uses: all transfers name theirs.
         let size = rustix::fs::seek(&self.file, SeekFrom::End(0))?;
-        Ok(size - size % self.block)
+        self.size.store(size - size % self.block, Ordering::Relaxed);
+        Ok(())
     }
 
     /// The smallest range of whole blocks around `offset..offset + len`.

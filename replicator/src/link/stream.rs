@@ -1,6 +1,5 @@
 //! A link that is up: one socket, what waits to go out, what is coming in.
 
-use super::Arrival;
 use super::error::LinkError;
 use super::handshake::Fresh;
 use super::incoming::Incoming;
@@ -8,7 +7,7 @@ use super::outgoing::Outgoing;
 use super::reads::{Asked, Owed};
 use super::socket::Socket;
 use crate::buffers::{Buffer, Pool};
-use crate::node::{BufferId, LinkId};
+use crate::node::{BufferId, Event, LinkId};
 use crate::wire::{Answer, Decoder, Encoder, Message};
 use std::task::{Context, Poll};
 
@@ -83,14 +82,14 @@ impl Link {
         ahead: usize,
         pool: &Pool,
         name: &mut impl FnMut(Buffer) -> BufferId,
-        arrivals: &mut Vec<Arrival>,
+        arrivals: &mut Vec<Event>,
     ) -> Result<(), LinkError> {
         let Self { id, asked, owed, incoming, outgoing, socket, .. } = self;
         let (before, queued) = (arrivals.len(), outgoing.bytes());
         let mut pass = |owed: &mut Owed, message: Option<Message>| {
-            arrivals.extend(message.map(|message| Arrival::Message(*id, message)));
+            arrivals.extend(message.map(|message| Event::Peer(*id, message)));
             while let Some(read) = owed.next(queued, ahead)? {
-                arrivals.push(Arrival::Message(*id, read));
+                arrivals.push(Event::Peer(*id, read));
             }
             Ok(())
         };

@@ -70,10 +70,10 @@ fn write(offset: u64, fua: bool) -> Op {
 }
 
 fn failed_flush_is_for_good(mut disk: Disk) {
-    assert!(run_one(&mut *disk.engine, Op::Flush).is_ok());
+    assert!(run_one(&mut disk.engine, Op::Flush).is_ok());
     let (_reader, pipe) = std::io::pipe().expect("a pipe");
     let swapped = Swapped::data_of(under(&disk), pipe);
-    let error = run_one(&mut *disk.engine, Op::Flush).expect_err("a pipe cannot be flushed");
+    let error = run_one(&mut disk.engine, Op::Flush).expect_err("a pipe cannot be flushed");
     assert_eq!(error.cause, Cause::Os(Errno::INVAL));
     drop(swapped);
     // IO-4: the kernel would flush again with success.
@@ -85,12 +85,12 @@ fn failed_flush_is_for_good(mut disk: Disk) {
         Op::WriteMeta { offset: meta, bytes: vec![1; 512] },
         Op::ZeroMeta { offset: meta, len: 512 },
     ] {
-        let error = run_one(&mut *disk.engine, op).expect_err("IO-4");
+        let error = run_one(&mut disk.engine, op).expect_err("IO-4");
         assert_eq!(error.cause, Cause::FlushFailedBefore);
     }
-    run_one(&mut *disk.engine, write(0, false)).expect("what promises nothing goes on");
+    run_one(&mut disk.engine, write(0, false)).expect("what promises nothing goes on");
     let read = Op::Read { offset: 0, len: 4096, detect_zero: false };
-    assert!(matches!(run_one(&mut *disk.engine, read), Ok(Done::Read(_))));
+    assert!(matches!(run_one(&mut disk.engine, read), Ok(Done::Read(_))));
 }
 
 /// Of two flushes that run together the kernel tells one of the error and the other nothing; their
@@ -132,15 +132,15 @@ fn errors_reach_the_submitter(mut disk: Disk) {
     for len in [4096, 100] {
         let buffer = pool().copy_of(&vec![7; len]);
         let op = Op::Write { offset: 0, buffer, fua: false };
-        let error = run_one(&mut *disk.engine, op).expect_err("read-only");
+        let error = run_one(&mut disk.engine, op).expect_err("read-only");
         assert_eq!(error.cause, Cause::Os(Errno::BADF), "{len}");
     }
     drop(swapped);
-    run_one(&mut *disk.engine, write(0, true)).expect("a failed plain write is not a failed flush");
+    run_one(&mut disk.engine, write(0, true)).expect("a failed plain write is not a failed flush");
 }
 
 fn a_file_cut_short_is_noticed(mut disk: Disk) {
-    let engine = &mut *disk.engine;
+    let engine = &mut disk.engine;
     let path = &disk.under.as_ref().expect("a disk on files").path;
     let file = File::options().write(true).open(path).expect("it is there");
     for short in [8192, 5000] {
@@ -182,12 +182,12 @@ fn free_as_soon_as_it_is_closed(disk: Disk) {
     drop(files);
     for round in 0..100 {
         for i in 0..8 {
-            run_one(&mut *engine, write(i * 4096, i % 2 == 0)).expect("written");
+            run_one(&mut engine, write(i * 4096, i % 2 == 0)).expect("written");
         }
-        run_one(&mut *engine, Op::Flush).expect("flushed");
+        run_one(&mut engine, Op::Flush).expect("flushed");
         drop(engine);
         let again = Backing::open(&path, &options, &pool());
-        engine = Box::new(again.unwrap_or_else(|error| panic!("round {round}: {error}")));
+        engine = again.unwrap_or_else(|error| panic!("round {round}: {error}"));
     }
 }
 
@@ -304,7 +304,7 @@ fn a_hole_costs_no_transfer() {
     let mut disk = kinds::tmpfs().expect("memory");
     let mut ask = || {
         let op = Op::Read { offset: 0, len: DATA as u32, detect_zero: true };
-        run_one(&mut *disk.engine, op).expect("readable")
+        run_one(&mut disk.engine, op).expect("readable")
     };
     let before = bytes_read_by_this_thread();
     assert!(matches!(ask(), Done::Zeros(_)));

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use rustix::fs::MemfdFlags;
 
-use super::super::Engine;
 use super::super::backing::{Backing, Direct, EngineChoice, Options};
 use super::super::error::OpenError;
 use super::super::files::Files;
@@ -21,7 +20,7 @@ pub(super) const META: u64 = 16 * 4096;
 
 /// A disk to test, full of zeros.
 pub(super) struct Disk {
-    pub(super) engine: Box<dyn Engine>,
+    pub(super) engine: Backing,
     /// First byte of metadata.
     pub(super) meta_at: u64,
     /// No two operations at a time within one of these.
@@ -51,13 +50,7 @@ pub(super) enum Room {
 
 pub(super) fn memory() -> Option<Disk> {
     let memory = Backing::in_memory(DATA + META, &pool()).expect("memory");
-    Some(Disk {
-        engine: Box::new(memory),
-        meta_at: DATA,
-        block: 1,
-        under: None,
-        _room: Room::Nowhere,
-    })
+    Some(Disk { engine: memory, meta_at: DATA, block: 1, under: None, _room: Room::Nowhere })
 }
 
 /// A memory file system, present on every Linux.
@@ -149,7 +142,7 @@ fn open(path: &Path, options: Options, name: &str, room: Room) -> Option<Disk> {
     Some(Disk {
         meta_at: if options.meta.is_some() { 0 } else { DATA },
         block: files.data().block(),
-        engine: Box::new(backing),
+        engine: backing,
         under: Some(OnFiles { files, path: path.to_owned(), options }),
         _room: room,
     })

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::super::backing::{Backing, Direct, EngineChoice, Options};
 use super::super::error::{Cause, OpenError};
-use super::super::{Engine, Errno, Op};
+use super::super::{Errno, Op};
 use super::files::reopen;
 use super::{PATIENCE, kinds, pool, run_one, skip, woken_within};
 

@@ -71,7 +71,7 @@ fn bytes_of(done: Done) -> Vec<u8> {
 }
 
 fn contents(disk: &mut Disk) -> Vec<u8> {
-    bytes_of(run_one(&mut *disk.engine, read(0, DATA)).expect("reading all of it"))
+    bytes_of(run_one(&mut disk.engine, read(0, DATA)).expect("reading all of it"))
 }
 
 fn random_operations_match_a_model(mut disk: Disk) {
@@ -80,7 +80,7 @@ fn random_operations_match_a_model(mut disk: Disk) {
         let mut model = contents(&mut disk);
         let mut meta = vec![0; META as usize];
         let zero = Op::ZeroMeta { offset: disk.meta_at, len: META };
-        run_one(&mut *disk.engine, zero).expect("metadata is zeroed");
+        run_one(&mut disk.engine, zero).expect("metadata is zeroed");
         for round in 0..60 {
             let mut busy = vec![false; (DATA / 512) as usize];
             let mut expected = Vec::new();
@@ -94,7 +94,7 @@ fn random_operations_match_a_model(mut disk: Disk) {
                     assert!(token > 0, "the first always fits");
                 }
             }
-            for completion in run(&mut *disk.engine, ops.clone()) {
+            for completion in run(&mut disk.engine, ops.clone()) {
                 let token = completion.token as usize;
                 let done = completion.result.expect("no faults here");
                 if let Some(expected) = &expected[token] {
@@ -105,7 +105,7 @@ fn random_operations_match_a_model(mut disk: Disk) {
         }
         assert!(contents(&mut disk) == model, "seed {seed:x}");
         let op = Op::ReadMeta { offset: disk.meta_at, len: META as u32 };
-        let found = bytes_of(run_one(&mut *disk.engine, op).expect("metadata"));
+        let found = bytes_of(run_one(&mut disk.engine, op).expect("metadata"));
         assert!(found == meta, "metadata, seed {seed:x}");
     }
 }
@@ -172,7 +172,7 @@ fn apply(op: &Op, meta_at: u64, data: &mut [u8], meta: &mut [u8]) -> Option<Vec<
 
 fn unaligned_edges_touch_nothing_else(mut disk: Disk) {
     let mut model: Vec<u8> = (0..DATA).map(|i| (i % 251) as u8 + 1).collect();
-    run_one(&mut *disk.engine, write(0, &model)).expect("the pattern");
+    run_one(&mut disk.engine, write(0, &model)).expect("the pattern");
     let edges = [0, 1, 511, 512, 513, 4095, 4096, 4097, 8191, 8192, 12289, DATA - 1, DATA];
     for (round, pair) in edges.iter().flat_map(|a| edges.iter().map(move |b| (*a, *b))).enumerate()
     {
@@ -187,15 +187,15 @@ fn unaligned_edges_touch_nothing_else(mut disk: Disk) {
             _ => write(start, &vec![round as u8; range.len()]),
         };
         model[range.clone()].fill(if round % 3 == 2 { round as u8 } else { 0 });
-        run_one(&mut *disk.engine, op).expect("anywhere inside");
+        run_one(&mut disk.engine, op).expect("anywhere inside");
         assert!(contents(&mut disk) == model, "after {range:?}");
-        let found = run_one(&mut *disk.engine, read(start, end - start)).expect("anywhere inside");
+        let found = run_one(&mut disk.engine, read(start, end - start)).expect("anywhere inside");
         assert!(bytes_of(found) == model[range.clone()], "reading {range:?}");
     }
 }
 
 fn zeros_are_detected(mut disk: Disk) {
-    let engine = &mut *disk.engine;
+    let engine = &mut disk.engine;
     let asked = |offset, len| Op::Read { offset, len, detect_zero: true };
     let zeros = |done| matches!(done, Ok(Done::Zeros(len)) if len == 8192);
     assert!(zeros(run_one(engine, asked(4096, 8192))), "never written");
@@ -225,22 +225,22 @@ fn outside_of_the_disk_is_an_error(mut disk: Disk) {
         let zero = Op::Zero { offset, len, fua: true, may_unmap: false };
         for op in [read(offset, len), write, zero] {
             let action = op.action();
-            let error = run_one(&mut *disk.engine, op).expect_err("outside");
+            let error = run_one(&mut disk.engine, op).expect_err("outside");
             assert_eq!((error.action, error.offset, error.len), (action, offset, len));
             assert_eq!(error.cause, Cause::OutOfRange { size });
         }
     }
     let meta_end = disk.meta_at + META;
     let op = Op::WriteMeta { offset: meta_end - 1, bytes: vec![9; 2] };
-    let error = run_one(&mut *disk.engine, op).expect_err("outside");
+    let error = run_one(&mut disk.engine, op).expect_err("outside");
     assert_eq!(error.cause, Cause::OutOfRange { size: meta_end });
     // A request that was wrong says nothing about the disk.
-    assert!(run_one(&mut *disk.engine, Op::Flush).is_ok());
+    assert!(run_one(&mut disk.engine, Op::Flush).is_ok());
     assert!(contents(&mut disk).iter().all(|&byte| byte == 0));
 }
 
 fn each_operation_completes_once(mut disk: Disk) {
-    let engine = &mut *disk.engine;
+    let engine = &mut disk.engine;
     let total = limits::IN_FLIGHT + 100;
     let op = |i: usize| match i % 4 {
         0 => read((i % 7) as u64 * 4096, 4096),
@@ -281,11 +281,11 @@ fn neighbouring_sectors_of_metadata(mut disk: Disk) {
             bytes: vec![round.wrapping_mul(i as u8 | 1); 512],
         };
         let ops = (0..sectors).map(|i| (i, op(i))).collect();
-        for completion in run(&mut *disk.engine, ops) {
+        for completion in run(&mut disk.engine, ops) {
             completion.result.expect("no faults here");
         }
         let all = Op::ReadMeta { offset: at, len: META as u32 };
-        let found = bytes_of(run_one(&mut *disk.engine, all).expect("metadata"));
+        let found = bytes_of(run_one(&mut disk.engine, all).expect("metadata"));
         for (i, sector) in found.chunks(512).enumerate() {
             let expected = round.wrapping_mul(i as u8 | 1);
             assert!(sector.iter().all(|&byte| byte == expected), "round {round} sector {i}");
@@ -299,6 +299,6 @@ fn large_transfers_arrive_whole(mut disk: Disk) {
     // A slice: its memory does not start where direct transfers want it.
     let padded = pool().copy_of(&[&[0; 3], &pattern[..]].concat());
     let buffer = padded.slice(3..padded.len());
-    run_one(&mut *disk.engine, Op::Write { offset: 0, buffer, fua: true }).expect("written");
+    run_one(&mut disk.engine, Op::Write { offset: 0, buffer, fua: true }).expect("written");
     assert!(contents(&mut disk) == pattern);
 }
