@@ -2,10 +2,9 @@
 //! one operation of the node is to an engine may be several (metadata), joined again here.
 
 use super::buffer_table::BufferTable;
-use super::ids::IdMap;
 use crate::disk::{Backing, Completion, Done, IoToken, Op};
 use crate::node::{BufferId, DiskDone, DiskError, DiskOp, Event, IoId, VolumeNumber};
-use bitmap::{Bytes, MetaWrite};
+use rustc_hash::FxHashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::task::{Context, Poll};
@@ -21,9 +20,9 @@ const PART_BITS: u32 = 32;
 pub(super) struct Disks {
     disks: Vec<Disk>,
     /// Reads under way, and the names of their buffers.
-    reads: IdMap<IoId, BufferId>,
+    reads: FxHashMap<IoId, BufferId>,
     /// Operations of several parts, by their number in the token.
-    gathers: IdMap<u64, Gather>,
+    gathers: FxHashMap<u64, Gather>,
     last_gather: u64,
     completions: Vec<Completion>,
 }
@@ -108,11 +107,7 @@ impl Disks {
                 return self.add_parts(d, io, ops, true);
             }
             DiskOp::WriteMeta(writes) => {
-                let ops = writes.into_iter().map(|MetaWrite { offset, bytes }| match bytes {
-                    Bytes::Data(bytes) => Op::WriteMeta { offset, bytes },
-                    Bytes::Zeros(len) => Op::ZeroMeta { offset, len },
-                });
-                return self.add_parts(d, io, ops, false);
+                return self.add_parts(d, io, writes.into_iter().map(Op::WriteMeta), false);
             }
         };
         assert_eq!(io.0 & PART, 0, "2^63 operations");

@@ -8,7 +8,6 @@ use super::buffer_table::BufferTable;
 use super::clock;
 use super::disks::Disks;
 use super::front::{Client, Inbox, Incoming, Waiter};
-use super::ids::IdMap;
 use super::limits;
 use super::orders::{Answer, Order};
 use super::snapshot::{Snapshot, VolumeCounters};
@@ -19,6 +18,7 @@ use crate::node::{
     Action, BufferId, Command, CommandId, ConnectionState, Event, Level, Node, Notice, OpenId,
     Refusal, RefusalKind, Request, RequestError, RequestId, RequestOp, Time, VolumeNumber,
 };
+use rustc_hash::FxHashMap;
 use std::cell::RefCell;
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -48,11 +48,11 @@ pub(super) struct Owner<W: Waiter> {
     table: BufferTable,
     /// Requests the node has at most at a time.
     room: usize,
-    requests: IdMap<RequestId, Pending<W>>,
+    requests: FxHashMap<RequestId, Pending<W>>,
     last_request: u64,
-    clients: IdMap<OpenId, Client>,
+    clients: FxHashMap<OpenId, Client>,
     orders: mpsc::Receiver<Order>,
-    commands: IdMap<CommandId, Ordered>,
+    commands: FxHashMap<CommandId, Ordered>,
     last_command: u64,
     counters: Vec<VolumeCounters>,
     /// Wakes the task when the node wants a tick; may be early, never late.
@@ -83,11 +83,11 @@ impl<W: Waiter> Owner<W> {
             links,
             table: BufferTable::default(),
             room: config.limits.requests,
-            requests: IdMap::default(),
+            requests: FxHashMap::default(),
             last_request: 0,
-            clients: IdMap::default(),
+            clients: FxHashMap::default(),
             orders,
-            commands: IdMap::default(),
+            commands: FxHashMap::default(),
             last_command: 0,
             counters: counters.collect(),
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
@@ -197,24 +197,21 @@ impl<W: Waiter> Owner<W> {
                 let _ = answer.send(self.snapshot());
             }
             Order::End => self.over = true,
-            Order::Command(command, answer) => self.command(now, command, answer),
-            Order::Attach(volume, backing, sizes, answer) => {
-                if let Err(error) = self.disks.open(volume, *backing) {
+            Order::Command(command, disk, answer) => {
+                if let (Command::Attach(volume, _), Some(disk)) = (&command, disk)
+                    && let Err(error) = self.disks.open(*volume, *disk)
+                {
                     let text = format!("volume {volume}: cannot watch the disk: {error}");
                     let _ = answer.send(Err(Refusal { kind: RefusalKind::State, text }));
                     return;
                 }
-                self.command(now, Command::Attach(volume, sizes), answer);
+                self.last_command += 1;
+                let id = CommandId(self.last_command);
+                let is_down = command == Command::Down;
+                self.commands.insert(id, Ordered { answer, is_down });
+                self.handle(now, Event::Admin(id, command));
             }
         }
-    }
-
-    fn command(&mut self, now: Time, command: Command, answer: Answer) {
-        self.last_command += 1;
-        let id = CommandId(self.last_command);
-        let is_down = command == Command::Down;
-        self.commands.insert(id, Ordered { answer, is_down });
-        self.handle(now, Event::Admin(id, command));
     }
 
     fn client(&mut self, now: Time, incoming: Incoming<W>) {

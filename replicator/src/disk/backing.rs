@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Once};
 
+use bitmap::{Bytes, MetaWrite};
 use rustix::io::Errno;
 
 use super::error::{DiskError, OpenError};
@@ -176,7 +177,7 @@ impl Backing {
     /// # Errors
     /// If there is not enough space, or the disk refuses.
     pub fn allocate_meta(&mut self, offset: u64, len: u64) -> Result<(), DiskError> {
-        let op = Op::ZeroMeta { offset, len };
+        let op = Op::WriteMeta(MetaWrite { offset, bytes: Bytes::Zeros(len) });
         let meta = self.queue.files.meta();
         // An internal range that does not fit is an error, not a reason to make the disk larger.
         if !self.external_meta {

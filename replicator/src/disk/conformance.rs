@@ -15,6 +15,8 @@ use std::io::{Error, ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
+use bitmap::{Bytes, MetaWrite};
+
 use super::{Backing, Completion, Done, IoToken, Op};
 use crate::buffers::Pool;
 
@@ -52,6 +54,10 @@ fn run_one(engine: &mut Backing, op: Op) -> Result<Done, super::DiskError> {
     let mut out = run(engine, vec![(7, op)]);
     assert_eq!(out[0].token, 7);
     out.remove(0).result
+}
+
+fn meta_write(offset: u64, bytes: Bytes) -> Op {
+    Op::WriteMeta(MetaWrite { offset, bytes })
 }
 
 /// Waits for the wake-up alone, so that a lost one is a failure.

@@ -7,6 +7,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use bitmap::{Bytes, MetaWrite};
 use rustix::io::Errno;
 
 use super::error::{Cause, DiskError};
@@ -115,11 +116,7 @@ impl Files {
                 finished(zeroed.and_then(|()| if *fua { target.flush() } else { Ok(()) }))
             }
             Op::Flush => finished(target.flush()),
-            Op::WriteMeta { offset, bytes } => finished(self.write_meta(target, *offset, bytes)),
-            Op::ZeroMeta { offset, len } => {
-                let _merging = self.merging.lock().unwrap_or_else(PoisonError::into_inner);
-                finished(target.write_zeros(*offset, *len, true, &self.pool))
-            }
+            Op::WriteMeta(write) => finished(self.write_meta(target, write)),
         };
         done.map_err(|cause| op.error(cause))
     }
@@ -139,11 +136,21 @@ impl Files {
         Ok(Done::Read(bytes))
     }
 
-    fn write_meta(&self, target: &Target, offset: u64, bytes: &[u8]) -> Result<(), Cause> {
-        let aligned = self.pool.copy_of(bytes);
-        let _merging = (!target.takes(offset, aligned.as_ref()))
-            .then(|| self.merging.lock().unwrap_or_else(PoisonError::into_inner));
-        target.write(offset, aligned.as_ref(), true, &self.pool)
+    fn write_meta(&self, target: &Target, write: &MetaWrite) -> Result<(), Cause> {
+        let merging = || self.merging.lock().unwrap_or_else(PoisonError::into_inner);
+        let offset = write.offset;
+        match &write.bytes {
+            Bytes::Data(bytes) => {
+                let aligned = self.pool.copy_of(bytes);
+                let _merging = (!target.takes(offset, aligned.as_ref())).then(merging);
+                target.write(offset, aligned.as_ref(), true, &self.pool)
+            }
+            Bytes::Zeros(len) => {
+                let _merging = merging();
+                target.write_zeros(offset, *len, &self.pool)?;
+                target.flush()
+            }
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, SeekFrom, StatxFlags};
-use rustix::io::{Errno, ReadWriteFlags};
+use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
 use super::backing::Direct;
 use super::error::{Cause, OpenError};
@@ -193,7 +193,7 @@ impl Target {
 
     /// The smallest range of whole blocks around `offset..offset + len`.
     pub(super) fn whole_blocks(&self, offset: u64, len: u64) -> Range<u64> {
-        round_out(offset..offset + len, self.block)
+        offset - offset % self.block..(offset + len).next_multiple_of(self.block)
     }
 
     /// Whether the kernel takes this transfer as it stands.
@@ -206,7 +206,7 @@ impl Target {
     /// Reads whole blocks into aligned memory.
     pub(super) fn read(&self, mut offset: u64, mut bytes: &mut [u8]) -> Result<(), Cause> {
         while !bytes.is_empty() {
-            let read = retry(|| rustix::io::pread(&self.file, &mut *bytes, offset))?;
+            let read = retry_on_intr(|| rustix::io::pread(&self.file, &mut *bytes, offset))?;
             // O_DIRECT stops inside a block only at the end of the file.
             if read == 0 || !(read as u64).is_multiple_of(self.block) {
                 return Err(Cause::UnexpectedEnd);
@@ -270,7 +270,7 @@ impl Target {
         };
         while !bytes.is_empty() {
             let from = &[IoSlice::new(bytes)];
-            let written = retry(|| rustix::io::pwritev2(&self.file, from, offset, flags))?;
+            let written = retry_on_intr(|| rustix::io::pwritev2(&self.file, from, offset, flags))?;
             // Go on at a block boundary; the next attempt says what stopped this one.
             let whole = written - written % self.block as usize;
             if whole == 0 {
@@ -292,33 +292,29 @@ impl Target {
         pool: &Pool,
     ) -> Result<(), Cause> {
         let end = offset + len;
-        let middle = round_in(offset..end, self.zero_block);
+        // The whole blocks inside.
+        let block = self.zero_block;
+        let middle = offset.next_multiple_of(block)..end - end % block;
         if middle.is_empty() {
-            return self.write_zeros(offset, len, false, pool);
+            return self.write_zeros(offset, len, pool);
         }
-        self.write_zeros(offset, middle.start - offset, false, pool)?;
-        self.write_zeros(middle.end, end - middle.end, false, pool)?;
+        self.write_zeros(offset, middle.start - offset, pool)?;
+        self.write_zeros(middle.end, end - middle.end, pool)?;
         let len = middle.end - middle.start;
         // On a block device both mean "reads as zeros", never a discard of undefined result.
         let punch = may_unmap.then_some(FallocateFlags::PUNCH_HOLE);
         for how in punch.into_iter().chain([FallocateFlags::ZERO_RANGE]) {
             let how = how | FallocateFlags::KEEP_SIZE;
-            match retry(|| rustix::fs::fallocate(&self.file, how, middle.start, len)) {
+            match retry_on_intr(|| rustix::fs::fallocate(&self.file, how, middle.start, len)) {
                 Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::NODEV) => {}
                 done => return Ok(done?),
             }
         }
-        self.write_zeros(middle.start, len, false, pool)
+        self.write_zeros(middle.start, len, pool)
     }
 
     /// Writes real zeros, in bounded pieces: what they cover is allocated afterwards.
-    pub(super) fn write_zeros(
-        &self,
-        mut offset: u64,
-        len: u64,
-        durable: bool,
-        pool: &Pool,
-    ) -> Result<(), Cause> {
+    pub(super) fn write_zeros(&self, mut offset: u64, len: u64, pool: &Pool) -> Result<(), Cause> {
         if len == 0 {
             return Ok(());
         }
@@ -331,7 +327,7 @@ impl Target {
             self.write(offset, piece, false, pool)?;
             offset = next;
         }
-        if durable { self.flush() } else { Ok(()) }
+        Ok(())
     }
 
     /// Reserves space for a range, extending the file if need be; nothing where the file system
@@ -340,7 +336,9 @@ impl Target {
         if self.is_block_device() {
             return Ok(());
         }
-        match retry(|| rustix::fs::fallocate(&self.file, FallocateFlags::empty(), offset, len)) {
+        match retry_on_intr(|| {
+            rustix::fs::fallocate(&self.file, FallocateFlags::empty(), offset, len)
+        }) {
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
                 // Only if it is too short: not every file system can set a size.
                 let size = rustix::fs::seek(&self.file, SeekFrom::End(0))?;
@@ -387,17 +385,4 @@ fn is_disk(metadata: &Metadata) -> bool {
 
 fn is_block_device(metadata: &Metadata) -> bool {
     metadata.file_type().is_block_device()
-}
-
-fn round_out(range: Range<u64>, block: u64) -> Range<u64> {
-    range.start - range.start % block..range.end.next_multiple_of(block)
-}
-
-/// The largest range of whole blocks inside; empty if there is none.
-fn round_in(range: Range<u64>, block: u64) -> Range<u64> {
-    range.start.next_multiple_of(block)..range.end - range.end % block
-}
-
-fn retry<T>(call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
-    rustix::io::retry_on_intr(call)
 }

@@ -8,6 +8,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
+use bitmap::{Bytes, MetaWrite};
 use io_uring::{IoUring, Probe, opcode, squeue, types};
 use rustix::io::Errno;
 
@@ -76,7 +77,9 @@ impl Ring {
                     .build();
                 (entry, None, bytes.len() as u64)
             }
-            Op::WriteMeta { offset, bytes } if target.has_dsync() => {
+            Op::WriteMeta(MetaWrite { offset, bytes: Bytes::Data(bytes) })
+                if target.has_dsync() =>
+            {
                 let mut copy = files.pool().take(bytes.len());
                 copy.as_mut().copy_from_slice(bytes);
                 if !target.takes(*offset, copy.as_ref()) {

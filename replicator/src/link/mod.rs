@@ -112,8 +112,7 @@ impl Links {
     pub fn connect(&mut self, id: LinkId, node: NodeId) {
         while self.tasks.try_join_next().is_some() {}
         let timing = self.config.timing;
-        let peer = self.peers.iter_mut().find(|peer| peer.node == node);
-        let peer = peer.unwrap_or_else(|| panic!("node {} is not a configured peer", node.0));
+        let peer = peer_of(&mut self.peers, node);
         assert!(peer.link.is_none() && peer.attempt.is_none(), "one link to node {}", node.0);
         if self.config.me < node {
             let dial = handshake::dial(self.config.clone(), id, node, self.report.clone());
@@ -204,10 +203,8 @@ impl Links {
         }
     }
 
-    fn handshake_ended(&mut self, outcome: Outcome, arrivals: &mut Vec<Event>) {
-        let Outcome { node, what } = outcome;
-        let peer = self.peers.iter_mut().find(|peer| peer.node == node);
-        let peer = peer.expect("handshakes are with configured peers");
+    fn handshake_ended(&mut self, (node, what): Outcome, arrivals: &mut Vec<Event>) {
+        let peer = peer_of(&mut self.peers, node);
         match what {
             What::Dialed { id, address, result } => {
                 if peer.attempt.as_ref().is_none_or(|(sought, _)| *sought != id) {
@@ -249,4 +246,9 @@ impl Links {
             What::Refused { proved: false, text } => peer.complaint = Some(text),
         }
     }
+}
+
+fn peer_of(peers: &mut [Peer], node: NodeId) -> &mut Peer {
+    let peer = peers.iter_mut().find(|peer| peer.node == node);
+    peer.unwrap_or_else(|| panic!("node {} is not a configured peer", node.0))
 }

@@ -13,7 +13,7 @@ use super::super::error::{Cause, DiskError, Holder, OpenError};
 use super::super::queue::Queue;
 use super::super::{Done, Errno, Op};
 use super::kinds::{self, DATA, Disk, META, OnFiles};
-use super::{PATIENCE, pool, run_one};
+use super::{Bytes, PATIENCE, meta_write, pool, run_one};
 
 macro_rules! on_files {
     ($demand:ident: $($kind:ident)*) => { mod $demand { $(
@@ -82,8 +82,8 @@ fn failed_flush_is_for_good(mut disk: Disk) {
         Op::Flush,
         write(0, true),
         Op::Zero { offset: 0, len: 4096, fua: true, may_unmap: true },
-        Op::WriteMeta { offset: meta, bytes: vec![1; 512] },
-        Op::ZeroMeta { offset: meta, len: 512 },
+        meta_write(meta, Bytes::Data(vec![1; 512])),
+        meta_write(meta, Bytes::Zeros(512)),
     ] {
         let error = run_one(&mut disk.engine, op).expect_err("IO-4");
         assert_eq!(error.cause, Cause::FlushFailedBefore);

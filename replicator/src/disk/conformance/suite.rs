@@ -3,7 +3,7 @@
 use super::super::error::Cause;
 use super::super::{Done, IoToken, Op, limits};
 use super::kinds::{self, DATA, Disk, META};
-use super::{Random, pool, run, run_one};
+use super::{Bytes, Random, meta_write, pool, run, run_one};
 
 /// One test for each pair of a kind of disk and a demand.
 macro_rules! suite {
@@ -79,7 +79,7 @@ fn random_operations_match_a_model(mut disk: Disk) {
         let mut random = Random(seed);
         let mut model = contents(&mut disk);
         let mut meta = vec![0; META as usize];
-        let zero = Op::ZeroMeta { offset: disk.meta_at, len: META };
+        let zero = meta_write(disk.meta_at, Bytes::Zeros(META));
         run_one(&mut disk.engine, zero).expect("metadata is zeroed");
         for round in 0..60 {
             let mut busy = vec![false; (DATA / 512) as usize];
@@ -121,8 +121,8 @@ fn random_op(random: &mut Random, meta_at: u64) -> Op {
         let offset = meta_at + offset;
         return match random.below(3) {
             0 => Op::ReadMeta { offset, len: len as u32 },
-            1 => Op::WriteMeta { offset, bytes: fill(random) },
-            _ => Op::ZeroMeta { offset, len },
+            1 => meta_write(offset, Bytes::Data(fill(random))),
+            _ => meta_write(offset, Bytes::Zeros(len)),
         };
     }
     let (fua, flag) = (random.below(4) == 0, random.below(2) == 0);
@@ -138,7 +138,7 @@ fn random_op(random: &mut Random, meta_at: u64) -> Op {
 fn claim(op: &Op, meta_at: u64, block: u64, busy: &mut Vec<bool>) -> bool {
     let (offset, len) = op.range();
     // Metadata has no marks of its own: at most one operation on it in a round, marked by one more.
-    if matches!(op, Op::ReadMeta { .. } | Op::WriteMeta { .. } | Op::ZeroMeta { .. }) {
+    if matches!(op, Op::ReadMeta { .. } | Op::WriteMeta(_)) {
         assert!(offset >= meta_at && offset + len <= meta_at + META);
         let free = busy.len() == (DATA / 512) as usize;
         busy.push(true);
@@ -164,8 +164,10 @@ fn apply(op: &Op, meta_at: u64, data: &mut [u8], meta: &mut [u8]) -> Option<Vec<
         Op::Write { buffer, .. } => data[of(0)].copy_from_slice(buffer.as_ref()),
         Op::Zero { .. } => data[of(0)].fill(0),
         Op::Flush => {}
-        Op::WriteMeta { bytes, .. } => meta[of(meta_at)].copy_from_slice(bytes),
-        Op::ZeroMeta { .. } => meta[of(meta_at)].fill(0),
+        Op::WriteMeta(write) => match &write.bytes {
+            Bytes::Data(bytes) => meta[of(meta_at)].copy_from_slice(bytes),
+            Bytes::Zeros(_) => meta[of(meta_at)].fill(0),
+        },
     }
     None
 }
@@ -231,7 +233,7 @@ fn outside_of_the_disk_is_an_error(mut disk: Disk) {
         }
     }
     let meta_end = disk.meta_at + META;
-    let op = Op::WriteMeta { offset: meta_end - 1, bytes: vec![9; 2] };
+    let op = meta_write(meta_end - 1, Bytes::Data(vec![9; 2]));
     let error = run_one(&mut disk.engine, op).expect_err("outside");
     assert_eq!(error.cause, Cause::OutOfRange { size: meta_end });
     // A request that was wrong says nothing about the disk.
@@ -276,9 +278,9 @@ fn neighbouring_sectors_of_metadata(mut disk: Disk) {
     let sectors = META / 512;
     for round in 1..4u8 {
         let at = disk.meta_at;
-        let op = |i: u64| Op::WriteMeta {
-            offset: at + i * 512,
-            bytes: vec![round.wrapping_mul(i as u8 | 1); 512],
+        let op = |i: u64| {
+            let bytes = vec![round.wrapping_mul(i as u8 | 1); 512];
+            meta_write(at + i * 512, Bytes::Data(bytes))
         };
         let ops = (0..sectors).map(|i| (i, op(i))).collect();
         for completion in run(&mut disk.engine, ops) {
