@@ -156,7 +156,9 @@ fn open_soon(
     let until = Instant::now() + limits::DISK_FREE;
     loop {
         match disk::Backing::open(path, options, pool) {
-            Err(disk::OpenError::InUse { holder: None, .. }) if Instant::now() < until => {
+            Err(disk::OpenError { fault: disk::OpenFault::InUse(None), .. })
+                if Instant::now() < until =>
+            {
                 std::thread::sleep(limits::WAIT_STEP);
             }
             other => return other,

@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Once};
 
 use bitmap::{Bytes, MetaWrite};
-use rustix::io::Errno;
 
-use super::error::{DiskError, OpenError};
+use super::error::{DiskError, OpenError, OpenFault};
 use super::files::Files;
 use super::lock;
 use super::queue::Queue;
@@ -74,23 +73,19 @@ impl Backing {
     /// Opens and locks a disk and its metadata. Reads take their memory from `pool`.
     ///
     /// # Errors
-    /// [`OpenError`], which names the file; [`OpenError::InUse`] if another process has it.
+    /// [`OpenError`], which names the file; [`OpenFault::InUse`] if another process has it.
     pub fn open(path: &Path, options: &Options, pool: &Pool) -> Result<Self, OpenError> {
         let access = Access { direct: options.direct, create: false, exclusive: true };
         let data = Target::open(path, access)?;
         let meta = open_meta(path, &data, options)?;
-        match (&options.meta, &meta) {
-            (Some(meta_path), Some(meta)) => {
-                take_lock(path, &data, lock::WHOLE)?;
-                take_lock(meta_path, meta, lock::WHOLE)?;
-            }
-            (_, Some(meta)) => {
-                take_lock(path, &data, lock::DATA)?;
-                take_lock(path, meta, lock::META)?;
-            }
-            (_, None) => take_lock(path, &data, lock::WHOLE)?,
+        let shared = meta.is_some() && options.meta.is_none();
+        let (for_data, for_meta) =
+            if shared { (lock::DATA, lock::META) } else { (lock::WHOLE, lock::WHOLE) };
+        take_lock(path, &data, for_data)?;
+        if let Some(meta) = &meta {
+            take_lock(options.meta.as_deref().unwrap_or(path), meta, for_meta)?;
         }
-        Self::over(path, data, meta, options, pool)
+        Self::over(data, meta, options, pool).map_err(OpenFault::of(path))
     }
 
     /// A disk of `size` zero bytes in memory, gone with the last reference to it.
@@ -98,35 +93,31 @@ impl Backing {
     /// # Errors
     /// If the system has no memory to give.
     pub fn in_memory(size: u64, pool: &Pool) -> Result<Self, OpenError> {
-        let path = Path::new("memory");
-        let failed = |action| {
-            move |errno: Errno| OpenError::System { path: path.into(), action, error: errno.into() }
+        let made = || {
+            let made = rustix::fs::memfd_create("disk", rustix::fs::MemfdFlags::CLOEXEC);
+            let memory = File::from(made.map_err(OpenFault::system("be had"))?);
+            rustix::fs::ftruncate(&memory, size).map_err(OpenFault::system("grow"))?;
+            let data = Target::over(memory, Direct::No)?;
+            Self::over(data, None, &Options::default(), pool)
         };
-        let made = rustix::fs::memfd_create("disk", rustix::fs::MemfdFlags::CLOEXEC);
-        let memory = File::from(made.map_err(failed("be had"))?);
-        rustix::fs::ftruncate(&memory, size).map_err(failed("grow"))?;
-        let data = Target::over(path, memory, Direct::No)?;
-        Self::over(path, data, None, &Options::default(), pool)
+        made().map_err(OpenFault::of(Path::new("memory")))
     }
 
     fn over(
-        path: &Path,
         data: Target,
         meta: Option<Target>,
         options: &Options,
         pool: &Pool,
-    ) -> Result<Self, OpenError> {
-        let failed = |action| {
-            move |error: io::Error| OpenError::System { path: path.to_owned(), action, error }
-        };
+    ) -> Result<Self, OpenFault> {
         let wants_ring = match options.engine {
             EngineChoice::Auto => data.is_direct(),
             EngineChoice::Pread => false,
             EngineChoice::Uring => true,
         };
         let files = Files::new(data, meta, pool.clone());
-        let files = files.map_err(|errno| failed("ask for the size")(errno.into()))?;
-        let queue = Queue::new(Arc::new(files)).map_err(failed("start a disk thread"))?;
+        let files = files.map_err(OpenFault::system("ask for the size"))?;
+        let queue =
+            Queue::new(Arc::new(files)).map_err(OpenFault::system("start a disk thread"))?;
         let ring = if wants_ring { try_ring(&queue) } else { None };
         Ok(Self { queue, ring, external_meta: options.meta.is_some() })
     }
@@ -226,14 +217,12 @@ fn open_meta(path: &Path, data: &Target, options: &Options) -> Result<Option<Tar
 }
 
 fn take_lock(path: &Path, target: &Target, bytes: lock::Bytes) -> Result<(), OpenError> {
-    match lock::take(target.file(), bytes) {
-        Ok(true) => Ok(()),
-        Ok(false) => {
-            let holder = lock::holder(target.metadata());
-            Err(OpenError::InUse { path: path.to_owned(), holder })
-        }
-        Err(error) => Err(OpenError::System { path: path.to_owned(), action: "lock", error }),
-    }
+    let fault = match lock::take(target.file(), bytes) {
+        Ok(true) => return Ok(()),
+        Ok(false) => OpenFault::InUse(lock::holder(target.metadata())),
+        Err(error) => OpenFault::System("lock", error),
+    };
+    Err(OpenFault::of(path)(fault))
 }
 
 fn try_ring(queue: &Queue) -> Option<Ring> {

@@ -48,7 +48,7 @@ mod wake;
 mod conformance;
 
 pub use backing::{Backing, Direct, EngineChoice, Options};
-pub use error::{Cause, DiskError, Holder, OpenError};
+pub use error::{Cause, DiskError, Holder, OpenError, OpenFault};
 pub use rustix::io::Errno;
 
 /// Names an operation to its submitter; engines only carry it. It need not be unique.

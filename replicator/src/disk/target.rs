@@ -15,7 +15,7 @@ use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, SeekFrom, StatxFlags};
 use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
 use super::backing::Direct;
-use super::error::{Cause, OpenError};
+use super::error::{Cause, OpenError, OpenFault};
 use super::{limits, lock};
 use crate::buffers::Pool;
 
@@ -54,46 +54,46 @@ pub(super) struct Target {
 impl Target {
     /// Opens `path` for reading and writing.
     pub(super) fn open(path: &Path, access: Access) -> Result<Self, OpenError> {
-        let failed = |action, error| OpenError::System { path: path.to_owned(), action, error };
+        Self::try_open(path, access).map_err(OpenFault::of(path))
+    }
+
+    fn try_open(path: &Path, access: Access) -> Result<Self, OpenFault> {
         let mut flags = OFlags::RDWR | OFlags::CLOEXEC;
         // Asked before it is opened: opening a FIFO or a tape would have effects.
         match std::fs::metadata(path) {
-            Ok(found) if !is_disk(&found) => {
-                return Err(OpenError::NotADisk { path: path.to_owned() });
-            }
+            Ok(found) if !is_disk(&found) => return Err(OpenFault::NotADisk),
             // Without O_CREAT, O_EXCL claims a block device.
             Ok(found) => flags.set(OFlags::EXCL, access.exclusive && is_block_device(&found)),
             Err(error) if access.create && error.kind() == io::ErrorKind::NotFound => {
                 flags |= OFlags::CREATE | OFlags::EXCL;
             }
-            Err(error) => return Err(failed("open", error)),
+            Err(error) => return Err(OpenFault::System("open", error)),
         }
         let file = match rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR) {
             Ok(descriptor) => File::from(descriptor),
             Err(Errno::BUSY) => {
                 let holder = std::fs::metadata(path).ok().and_then(|disk| lock::holder(&disk));
-                return Err(OpenError::InUse { path: path.to_owned(), holder });
+                return Err(OpenFault::InUse(holder));
             }
-            Err(errno) => return Err(failed("open", errno.into())),
+            Err(errno) => return Err(OpenFault::System("open", errno.into())),
         };
-        Self::over(path, file, access.direct)
+        Self::over(file, access.direct)
     }
 
-    /// What `file`, which was opened as `path` for reading and writing, is.
-    pub(super) fn over(path: &Path, file: File, direct: Direct) -> Result<Self, OpenError> {
-        let failed = |action, error| OpenError::System { path: path.to_owned(), action, error };
-        let metadata = file.metadata().map_err(|error| failed("fstat", error))?;
+    /// What `file`, which was opened for reading and writing, is.
+    pub(super) fn over(file: File, direct: Direct) -> Result<Self, OpenFault> {
+        let metadata = file.metadata().map_err(OpenFault::system("fstat"))?;
         if !is_disk(&metadata) {
-            return Err(OpenError::NotADisk { path: path.to_owned() });
+            return Err(OpenFault::NotADisk);
         }
         let block_device = is_block_device(&metadata);
-        let system = rustix::fs::fstatfs(&file).map_err(|e| failed("fstatfs", e.into()))?;
+        let system = rustix::fs::fstatfs(&file).map_err(OpenFault::system("fstatfs"))?;
         // A device node may live on a tmpfs; what it names does not.
         let on = |magic| !block_device && system.f_type as i64 == magic;
         let mut sector = 1;
         if block_device {
             let told = rustix::fs::ioctl_blksszget(&file);
-            sector = told.map_err(|e| failed("ask for the block size", e.into()))?.into();
+            sector = told.map_err(OpenFault::system("ask for the block size"))?.into();
         }
         let mut target = Self {
             file,
@@ -115,7 +115,7 @@ impl Target {
             Direct::IfPossible | Direct::Yes => !target.in_memory,
         };
         if try_direct && !target.make_direct(sector) && direct == Direct::Yes {
-            return Err(OpenError::NoDirect { path: path.to_owned() });
+            return Err(OpenFault::NoDirect);
         }
         Ok(target)
     }

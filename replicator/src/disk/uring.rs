@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use bitmap::{Bytes, MetaWrite};
 use io_uring::{IoUring, Probe, opcode, squeue, types};
 use rustix::io::Errno;
+use slab::Slab;
 
 use super::files::Files;
 use super::queue::Queue;
@@ -21,8 +22,7 @@ use crate::buffers::BufferMut;
 pub(super) struct Ring {
     ring: IoUring,
     /// What the kernel works on. The index is the user data of the request.
-    flights: Vec<Option<Flight>>,
-    free: Vec<usize>,
+    flights: Slab<Flight>,
 }
 
 /// A request in the kernel. It keeps alive the memory the kernel uses.
@@ -49,7 +49,7 @@ impl Ring {
             return Err(io::ErrorKind::Unsupported.into());
         }
         ring.submitter().register_eventfd(queue.wake.as_fd().as_raw_fd())?;
-        Ok(Self { ring, flights: Vec::new(), free: Vec::new() })
+        Ok(Self { ring, flights: Slab::new() })
     }
 
     /// Gives the job back if the ring cannot do it in one step.
@@ -57,7 +57,10 @@ impl Ring {
         let files = &queue.files;
         let target = files.target(&job.op);
         let fd = types::Fd(target.as_fd().as_raw_fd());
-        let sync = |durable: bool| if durable { libc::RWF_DSYNC } else { 0 };
+        let write = |offset: u64, bytes: &[u8], durable: bool| {
+            let entry = opcode::Write::new(fd, bytes.as_ptr(), bytes.len() as u32).offset(offset);
+            entry.rw_flags(if durable { libc::RWF_DSYNC } else { 0 }).build()
+        };
         let (entry, buffer, wanted) = match &job.op {
             Op::Read { offset, len, detect_zero: false } | Op::ReadMeta { offset, len } => {
                 let range = target.whole_blocks(*offset, u64::from(*len));
@@ -70,12 +73,7 @@ impl Ring {
             Op::Write { offset, buffer, fua }
                 if target.takes(*offset, buffer.as_ref()) && (!fua || target.has_dsync()) =>
             {
-                let bytes = buffer.as_ref();
-                let entry = opcode::Write::new(fd, bytes.as_ptr(), bytes.len() as u32)
-                    .offset(*offset)
-                    .rw_flags(sync(*fua))
-                    .build();
-                (entry, None, bytes.len() as u64)
+                (write(*offset, buffer.as_ref(), *fua), None, buffer.len() as u64)
             }
             Op::WriteMeta(MetaWrite { offset, bytes: Bytes::Data(bytes) })
                 if target.has_dsync() =>
@@ -85,11 +83,7 @@ impl Ring {
                 if !target.takes(*offset, copy.as_ref()) {
                     return Err(job);
                 }
-                let entry = opcode::Write::new(fd, copy.as_ref().as_ptr(), bytes.len() as u32)
-                    .offset(*offset)
-                    .rw_flags(sync(true))
-                    .build();
-                (entry, Some(copy), bytes.len() as u64)
+                (write(*offset, copy.as_ref(), true), Some(copy), bytes.len() as u64)
             }
             Op::Flush => {
                 let entry = opcode::Fsync::new(fd).flags(types::FsyncFlags::DATASYNC).build();
@@ -97,17 +91,9 @@ impl Ring {
             }
             _ => return Err(job),
         };
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.flights.push(None);
-            self.flights.len() - 1
-        });
-        self.flights[slot] = Some(Flight { job, buffer, wanted });
-        if !self.push(&entry.user_data(slot as u64), queue) {
-            self.free.push(slot);
-            let flight = self.flights[slot].take().expect("put there above");
-            return Err(flight.job);
-        }
-        Ok(())
+        let slot = self.flights.insert(Flight { job, buffer, wanted });
+        let pushed = self.push(&entry.user_data(slot as u64), queue);
+        if pushed { Ok(()) } else { Err(self.flights.remove(slot).job) }
     }
 
     /// `false` if the kernel takes nothing at present.
@@ -150,10 +136,8 @@ impl Ring {
     }
 
     fn land(&mut self, slot: u64, result: i32, queue: &mut Queue) {
-        let slot = slot as usize;
-        let flight = self.flights[slot].take().expect("the kernel completes a request once");
-        self.free.push(slot);
-        let Flight { job, buffer, wanted } = flight;
+        // The kernel completes a request once: else there is nothing to remove, which is a panic.
+        let Flight { job, buffer, wanted } = self.flights.remove(slot as usize);
         let result = match u64::try_from(result) {
             Ok(done) if done == wanted => Ok(done_with(&job.op, buffer, &queue.files)),
             // In part only, which may mean the end of the file, or little memory, or not at all
@@ -186,7 +170,7 @@ impl Drop for Ring {
     fn drop(&mut self) {
         // The kernel may still read and write this memory, after the ring is closed too. Waiting
         // for it could take for ever, so it is never given back.
-        let in_kernel: Vec<Flight> = self.flights.drain(..).flatten().collect();
+        let in_kernel = std::mem::take(&mut self.flights);
         if !in_kernel.is_empty() {
             tracing::warn!(requests = in_kernel.len(), "disk closed with requests in flight");
         }

@@ -4,7 +4,7 @@ use super::error::LinkError;
 use super::handshake::Fresh;
 use super::incoming::Incoming;
 use super::outgoing::Outgoing;
-use super::reads::{Asked, Owed};
+use super::reads::Reads;
 use super::socket::Socket;
 use crate::buffers::{Buffer, Pool};
 use crate::node::{BufferId, Event, LinkId};
@@ -20,8 +20,7 @@ pub(super) struct Link {
     socket: Socket,
     incoming: Incoming,
     outgoing: Outgoing,
-    asked: Asked,
-    owed: Owed,
+    reads: Reads,
     /// Sending has failed. What the peer sent before is still received: it may say why.
     failed: Option<LinkError>,
     /// So many more times: a peer that goes on sending must not keep it.
@@ -38,8 +37,7 @@ impl Link {
             socket: Socket::new(stream),
             incoming: Incoming::new(Decoder::new(session.integrity)),
             outgoing: Outgoing::new(Encoder::new(session.integrity), &greeting),
-            asked: Asked::default(),
-            owed: Owed::default(),
+            reads: Reads::default(),
             failed: None,
             last_turns: LAST_TURNS,
         }
@@ -50,8 +48,7 @@ impl Link {
         if self.failed.is_some() {
             return;
         }
-        self.asked.sent(message);
-        self.owed.sent(message);
+        self.reads.sent(message);
         self.outgoing.push(message, payload);
         let bytes = self.outgoing.bytes();
         if bytes > limit {
@@ -84,23 +81,22 @@ impl Link {
         name: &mut impl FnMut(Buffer) -> BufferId,
         arrivals: &mut Vec<Event>,
     ) -> Result<(), LinkError> {
-        let Self { id, asked, owed, incoming, outgoing, socket, .. } = self;
+        let Self { id, reads, incoming, outgoing, socket, .. } = self;
         let (before, queued) = (arrivals.len(), outgoing.bytes());
-        let mut pass = |owed: &mut Owed, message: Option<Message>| {
+        let mut pass = |reads: &mut Reads, message: Option<Message>| {
             arrivals.extend(message.map(|message| Event::Peer(*id, message)));
-            while let Some(read) = owed.next(queued, ahead)? {
+            while let Some(read) = reads.next(queued, ahead)? {
                 arrivals.push(Event::Peer(*id, read));
             }
             Ok(())
         };
-        pass(owed, None)?;
-        incoming.receive(socket, pool, &mut |mut message, payload| {
-            asked.received(&message, payload.as_ref().map(Buffer::len))?;
-            if let Some(buffer) = payload {
+        pass(reads, None)?;
+        incoming.receive(socket, pool, &mut |message, payload| {
+            let mut message = reads.received(message, payload.as_ref().map(Buffer::len))?;
+            if let (Some(message), Some(buffer)) = (&mut message, payload) {
                 message.name_buffer(name(buffer));
             }
-            let message = owed.received(message)?;
-            pass(owed, message)
+            pass(reads, message)
         })?;
         match self.failed.take() {
             Some(error) if arrivals.len() == before || self.last_turns == 0 => Err(error),

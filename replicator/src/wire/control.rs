@@ -300,19 +300,18 @@ impl Sent for Agreed {
         AgreedShape { outcome, verdicts, reason, text }
     }
     fn read(shape: AgreedShape) -> Result<Self, &'static str> {
-        let agreed = match (shape.outcome, shape.reason) {
-            (0, 0) => Self::Go(Sent::read(shape.verdicts.clone())?),
-            (1, 0) => Self::YouStepDown,
-            (2, 0) => Self::IStepDown,
-            (3, 1) => Self::Refuse(RefuseReason::SplitBrain),
-            (3, 2) => Self::Refuse(RefuseReason::Unrelated),
-            (3, 3) => Self::Refuse(RefuseReason::TwoPrimaries),
-            (3, 4) => Self::Refuse(RefuseReason::Incompatible(shape.text.clone())),
-            (3, 5) => Self::Refuse(RefuseReason::Stale),
-            _ => return Err("outcome"),
-        };
         // One message has one encoding: what an outcome has no use for is empty, and no text is too long.
-        if agreed.shape() == shape { Ok(agreed) } else { Err("outcome") }
+        let all = [
+            Self::Go(Sent::read(shape.verdicts.clone())?),
+            Self::YouStepDown,
+            Self::IStepDown,
+            Self::Refuse(RefuseReason::SplitBrain),
+            Self::Refuse(RefuseReason::Unrelated),
+            Self::Refuse(RefuseReason::TwoPrimaries),
+            Self::Refuse(RefuseReason::Incompatible(shape.text.clone())),
+            Self::Refuse(RefuseReason::Stale),
+        ];
+        all.into_iter().find(|agreed| agreed.shape() == shape).ok_or("outcome")
     }
 }
 

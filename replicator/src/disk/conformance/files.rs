@@ -9,7 +9,7 @@ use std::time::Instant;
 use rustix::fs::{Mode, OFlags};
 
 use super::super::backing::{Backing, Direct, EngineChoice, Options};
-use super::super::error::{Cause, DiskError, Holder, OpenError};
+use super::super::error::{Cause, DiskError, Holder, OpenError, OpenFault};
 use super::super::queue::Queue;
 use super::super::{Done, Errno, Op};
 use super::kinds::{self, DATA, Disk, META, OnFiles};
@@ -166,7 +166,7 @@ fn a_second_open_is_refused(disk: Disk) {
     }
     for (path, options) in attempts {
         match Backing::open(&path, &options, &pool()) {
-            Err(OpenError::InUse { path: named, holder }) => {
+            Err(OpenError { path: named, fault: OpenFault::InUse(holder) }) => {
                 assert_eq!((named, holder.as_ref()), (path, Some(&own)));
             }
             other => panic!("{:?}", other.map(|backing| backing.engine_name())),
@@ -196,7 +196,9 @@ pub(super) fn reopen(path: &std::path::Path, options: &Options) -> Backing {
     let start = Instant::now();
     loop {
         match Backing::open(path, options, &pool()) {
-            Err(OpenError::InUse { .. }) if start.elapsed() < PATIENCE => std::thread::yield_now(),
+            Err(OpenError { fault: OpenFault::InUse(_), .. }) if start.elapsed() < PATIENCE => {
+                std::thread::yield_now();
+            }
             opened => return opened.expect("free again"),
         }
     }
@@ -262,16 +264,17 @@ fn what_is_no_disk_is_refused_by_name() {
         Backing::open(path, &options, &pool()).map(|_| ()).expect_err("not a disk")
     };
     let error = open(directory.path(), Direct::Auto);
-    assert!(matches!(&error, OpenError::NotADisk { path } if path == directory.path()));
+    assert!(matches!(error.fault, OpenFault::NotADisk));
+    assert_eq!(error.path, directory.path());
     // Opening a terminal or a FIFO could wait for ever.
-    assert!(matches!(open("/dev/tty".as_ref(), Direct::Auto), OpenError::NotADisk { .. }));
+    assert!(matches!(open("/dev/tty".as_ref(), Direct::Auto).fault, OpenFault::NotADisk));
     let missing = directory.path().join("missing");
     let error = open(&missing, Direct::Auto);
     assert!(error.to_string().contains(missing.to_str().expect("a name")), "{error}");
     assert!(!missing.exists());
     // A regular file, writable by its process, on a file system without O_DIRECT.
     let error = open("/proc/self/comm".as_ref(), Direct::Yes);
-    assert!(matches!(error, OpenError::NoDirect { .. }), "{error}");
+    assert!(matches!(error.fault, OpenFault::NoDirect), "{error}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustix::fs::MemfdFlags;
 
 use super::super::backing::{Backing, Direct, EngineChoice, Options};
-use super::super::error::OpenError;
+use super::super::error::{OpenError, OpenFault};
 use super::super::files::Files;
 use super::{pool, skip};
 
@@ -130,7 +130,7 @@ fn on_loop(options: Options, name: &'static str) -> Option<Disk> {
 
 fn open(path: &Path, options: Options, name: &str, room: Room) -> Option<Disk> {
     let backing = match Backing::open(path, &options, &pool()) {
-        Err(OpenError::NoDirect { .. }) => return None,
+        Err(OpenError { fault: OpenFault::NoDirect, .. }) => return None,
         opened => opened.expect("a disk of its own"),
     };
     if backing.engine_name() != name {
