@@ -110,7 +110,7 @@ impl Backing {
         pool: &Pool,
     ) -> Result<Self, OpenFault> {
         let wants_ring = match options.engine {
-            EngineChoice::Auto => data.is_direct(),
+            EngineChoice::Auto => data.direct,
             EngineChoice::Pread => false,
             EngineChoice::Uring => true,
         };
@@ -134,12 +134,12 @@ impl Backing {
 
     /// Whether data goes past the page cache.
     pub fn is_direct(&self) -> bool {
-        self.queue.files.data().is_direct()
+        self.queue.files.data.direct
     }
 
     /// Bytes of the disk, in whole logical blocks, as of opening or [`Self::measure`].
     pub fn size(&self) -> u64 {
-        self.queue.files.data().size()
+        self.queue.files.data.size()
     }
 
     /// Bytes of the file that holds the metadata; if internal, the size of the disk.
@@ -150,7 +150,7 @@ impl Backing {
     /// The logical block of data in bytes, 512 or more: no two operations in flight may touch the
     /// same one.
     pub fn logical_block(&self) -> u32 {
-        self.queue.files.data().block().max(512) as u32
+        self.queue.files.data.block.max(512) as u32
     }
 
     /// Looks again how large the disk is; it may have grown.
@@ -209,7 +209,7 @@ fn open_meta(path: &Path, data: &Target, options: &Options) -> Result<Option<Tar
         return Target::open(path, access).map(Some);
     }
     // Memory has no past-the-cache, and one O_DIRECT description is as good as two.
-    if data.is_direct() || data.is_in_memory() {
+    if data.direct || data.in_memory {
         return Ok(None);
     }
     // The description of the data has claimed the device already.
@@ -217,9 +217,9 @@ fn open_meta(path: &Path, data: &Target, options: &Options) -> Result<Option<Tar
 }
 
 fn take_lock(path: &Path, target: &Target, bytes: lock::Bytes) -> Result<(), OpenError> {
-    let fault = match lock::take(target.file(), bytes) {
+    let fault = match lock::take(&target.file, bytes) {
         Ok(true) => return Ok(()),
-        Ok(false) => OpenFault::InUse(lock::holder(target.metadata())),
+        Ok(false) => OpenFault::InUse(lock::holder(&target.metadata)),
         Err(error) => OpenFault::System("lock", error),
     };
     Err(OpenFault::of(path)(fault))

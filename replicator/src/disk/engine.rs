@@ -55,7 +55,7 @@ impl Backing {
     /// An eventfd that is written to when completions come later. Watch it edge-triggered
     /// (tokio's `AsyncFd` does): nobody reads it. Clear the readiness first, then poll.
     pub fn wake_fd(&self) -> BorrowedFd<'_> {
-        self.queue.wake.as_fd()
+        self.queue.wake.0.as_fd()
     }
 
     /// Operations submitted whose completions have not been polled.
@@ -67,12 +67,12 @@ impl Backing {
 /// `None` if that could make the thread wait.
 fn try_at_once(files: &Files, op: &Op) -> Option<Result<Done, DiskError>> {
     let target = files.target(op);
-    if target.is_in_memory() {
+    if target.in_memory {
         return Some(files.perform(op));
     }
     match op {
-        Op::Read { offset, len, detect_zero: false } if !target.is_direct() => {
-            let mut buffer = files.pool().take(*len as usize);
+        Op::Read { offset, len, detect_zero: false } if !target.direct => {
+            let mut buffer = files.pool.take(*len as usize);
             target.read_now(*offset, buffer.as_mut())?;
             Some(Ok(Done::Read(buffer.freeze())))
         }

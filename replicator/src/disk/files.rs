@@ -17,10 +17,10 @@ use crate::buffers::Pool;
 
 #[derive(Debug)]
 pub(super) struct Files {
-    data: Target,
+    pub(super) data: Target,
     /// `None` if metadata goes through the description of the data: internal, and O_DIRECT.
     meta: Option<Target>,
-    pool: Pool,
+    pub(super) pool: Pool,
     /// IO-4: something durable failed. Never reset.
     flush_failed: AtomicBool,
     /// Held while metadata smaller than a block is merged into its block. Data has no such lock:
@@ -46,14 +46,6 @@ impl Files {
     pub(super) fn measure(&self) -> Result<(), Errno> {
         self.data.measure()?;
         self.meta.iter().try_for_each(Target::measure)
-    }
-
-    pub(super) fn pool(&self) -> &Pool {
-        &self.pool
-    }
-
-    pub(super) fn data(&self) -> &Target {
-        &self.data
     }
 
     pub(super) fn meta(&self) -> &Target {

@@ -6,7 +6,6 @@
 use std::fs::{File, Metadata};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::ops::Range;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,20 +34,22 @@ pub(super) struct Access {
 
 #[derive(Debug)]
 pub(super) struct Target {
-    file: File,
-    metadata: Metadata,
+    pub(super) file: File,
+    /// As it was when opened: for its identity, not its size.
+    pub(super) metadata: Metadata,
     /// Bytes of whole blocks, when last measured.
     size: AtomicU64,
-    direct: bool,
+    pub(super) direct: bool,
     /// Transfers start and end at multiples of this; 1 for the page cache.
-    block: u64,
+    pub(super) block: u64,
     /// And their memory starts at multiples of this.
     memory: usize,
     /// Ranges for `fallocate` start and end at multiples of this.
     zero_block: u64,
-    in_memory: bool,
-    /// RWF_DSYNC does what it says. A FUSE server may ignore it, and knows fdatasync.
-    dsync: bool,
+    pub(super) in_memory: bool,
+    /// RWF_DSYNC does what it says: writes may carry it in place of a later fdatasync. A FUSE server
+    /// may ignore it, and knows fdatasync.
+    pub(super) dsync: bool,
 }
 
 impl Target {
@@ -148,34 +149,8 @@ impl Target {
         rustix::fs::fcntl_setfl(&self.file, flags | flag)
     }
 
-    pub(super) fn file(&self) -> &File {
-        &self.file
-    }
-
-    /// As it was when opened: for its identity, not its size.
-    pub(super) fn metadata(&self) -> &Metadata {
-        &self.metadata
-    }
-
-    pub(super) fn is_direct(&self) -> bool {
-        self.direct
-    }
-
     pub(super) fn is_block_device(&self) -> bool {
         is_block_device(&self.metadata)
-    }
-
-    pub(super) fn is_in_memory(&self) -> bool {
-        self.in_memory
-    }
-
-    pub(super) fn block(&self) -> u64 {
-        self.block
-    }
-
-    /// Whether writes may carry RWF_DSYNC in place of a later fdatasync.
-    pub(super) fn has_dsync(&self) -> bool {
-        self.dsync
     }
 
     /// Bytes of whole blocks, as of [`Self::measure`].
@@ -370,12 +345,6 @@ impl Target {
         // Once only: the kernel reports a write-back error to the first who asks (IO-4). It does
         // not interrupt fdatasync.
         Ok(rustix::fs::fdatasync(&self.file)?)
-    }
-}
-
-impl AsFd for Target {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
     }
 }
 

@@ -6,7 +6,7 @@
 //! the writes that it covers.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 
 use bitmap::{Bytes, MetaWrite};
 use io_uring::{IoUring, Probe, opcode, squeue, types};
@@ -48,7 +48,7 @@ impl Ring {
         if !ring.params().is_feature_nodrop() || !needed.iter().all(|&c| probe.is_supported(c)) {
             return Err(io::ErrorKind::Unsupported.into());
         }
-        ring.submitter().register_eventfd(queue.wake.as_fd().as_raw_fd())?;
+        ring.submitter().register_eventfd(queue.wake.0.as_raw_fd())?;
         Ok(Self { ring, flights: Slab::new() })
     }
 
@@ -56,7 +56,7 @@ impl Ring {
     pub(super) fn start(&mut self, job: Job, queue: &Queue) -> Result<(), Job> {
         let files = &queue.files;
         let target = files.target(&job.op);
-        let fd = types::Fd(target.as_fd().as_raw_fd());
+        let fd = types::Fd(target.file.as_raw_fd());
         let write = |offset: u64, bytes: &[u8], durable: bool| {
             let entry = opcode::Write::new(fd, bytes.as_ptr(), bytes.len() as u32).offset(offset);
             entry.rw_flags(if durable { libc::RWF_DSYNC } else { 0 }).build()
@@ -65,20 +65,18 @@ impl Ring {
             Op::Read { offset, len, detect_zero: false } | Op::ReadMeta { offset, len } => {
                 let range = target.whole_blocks(*offset, u64::from(*len));
                 let whole = (range.end - range.start) as u32;
-                let mut buffer = files.pool().take(whole as usize);
+                let mut buffer = files.pool.take(whole as usize);
                 let into = buffer.as_mut().as_mut_ptr();
                 let entry = opcode::Read::new(fd, into, whole).offset(range.start).build();
                 (entry, Some(buffer), u64::from(whole))
             }
             Op::Write { offset, buffer, fua }
-                if target.takes(*offset, buffer.as_ref()) && (!fua || target.has_dsync()) =>
+                if target.takes(*offset, buffer.as_ref()) && (!fua || target.dsync) =>
             {
                 (write(*offset, buffer.as_ref(), *fua), None, buffer.len() as u64)
             }
-            Op::WriteMeta(MetaWrite { offset, bytes: Bytes::Data(bytes) })
-                if target.has_dsync() =>
-            {
-                let mut copy = files.pool().take(bytes.len());
+            Op::WriteMeta(MetaWrite { offset, bytes: Bytes::Data(bytes) }) if target.dsync => {
+                let mut copy = files.pool.take(bytes.len());
                 copy.as_mut().copy_from_slice(bytes);
                 if !target.takes(*offset, copy.as_ref()) {
                     return Err(job);

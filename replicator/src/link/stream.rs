@@ -50,7 +50,7 @@ impl Link {
         }
         self.reads.sent(message);
         self.outgoing.push(message, payload);
-        let bytes = self.outgoing.bytes();
+        let bytes = self.outgoing.bytes;
         if bytes > limit {
             self.failed = Some(LinkError::SendQueue { bytes, limit });
         }
@@ -67,7 +67,7 @@ impl Link {
 
     /// Goes on with what the socket did not take before.
     pub(super) fn resume(&mut self) {
-        if self.outgoing.is_blocked() {
+        if self.outgoing.blocked {
             self.flush();
         }
     }
@@ -82,7 +82,7 @@ impl Link {
         arrivals: &mut Vec<Event>,
     ) -> Result<(), LinkError> {
         let Self { id, reads, incoming, outgoing, socket, .. } = self;
-        let (before, queued) = (arrivals.len(), outgoing.bytes());
+        let (before, queued) = (arrivals.len(), outgoing.bytes);
         let mut pass = |reads: &mut Reads, message: Option<Message>| {
             arrivals.extend(message.map(|message| Event::Peer(*id, message)));
             while let Some(read) = reads.next(queued, ahead)? {
@@ -114,7 +114,7 @@ impl Link {
         if self.failed.is_some() || self.socket.poll_readable(context).is_ready() {
             return Poll::Ready(());
         }
-        if self.outgoing.is_blocked() {
+        if self.outgoing.blocked {
             return self.socket.poll_writable(context);
         }
         Poll::Pending

@@ -42,7 +42,7 @@ struct Swapped {
 
 impl Swapped {
     fn data_of(disk: &OnFiles, other: impl AsRawFd) -> Self {
-        let fd = disk.files.data().file().as_raw_fd();
+        let fd = disk.files.data.file.as_raw_fd();
         // SAFETY: both descriptors are open; dup makes a new one that nobody else has.
         let original = unsafe { OwnedFd::from_raw_fd(libc::dup(fd)) };
         replace(fd, other.as_raw_fd());
@@ -122,7 +122,7 @@ fn a_success_beside_a_failed_flush_is_not_believed(disk: Disk) {
 
 fn errors_reach_the_submitter(mut disk: Disk) {
     let path = &under(&disk).path;
-    let flags = if under(&disk).files.data().is_direct() {
+    let flags = if under(&disk).files.data.direct {
         OFlags::RDONLY | OFlags::DIRECT
     } else {
         OFlags::RDONLY

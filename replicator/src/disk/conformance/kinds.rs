@@ -141,7 +141,7 @@ fn open(path: &Path, options: Options, name: &str, room: Room) -> Option<Disk> {
     assert_eq!(backing.size(), if options.meta.is_some() { DATA } else { DATA + META });
     Some(Disk {
         meta_at: if options.meta.is_some() { 0 } else { DATA },
-        block: files.data().block(),
+        block: files.data.block,
         engine: backing,
         under: Some(OnFiles { files, path: path.to_owned(), options }),
         _room: room,
