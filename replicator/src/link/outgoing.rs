@@ -65,7 +65,7 @@ impl Outgoing {
             self.headers_sent = 0;
         }
         let before = self.headers.len();
-        self.encoder.encode(message, payload.as_ref().map(AsRef::as_ref), &mut self.headers);
+        self.encoder.encode(message, payload.as_deref(), &mut self.headers);
         self.queue_headers(self.headers.len() - before);
         if let Some(buffer) = payload {
             self.bytes += buffer.len();

@@ -92,7 +92,7 @@ impl Link {
         };
         pass(reads, None)?;
         incoming.receive(socket, pool, &mut |message, payload| {
-            let mut message = reads.received(message, payload.as_ref().map(Buffer::len))?;
+            let mut message = reads.received(message, payload.as_deref().map(<[u8]>::len))?;
             if let (Some(message), Some(buffer)) = (&mut message, payload) {
                 message.name_buffer(name(buffer));
             }
