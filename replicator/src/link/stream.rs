@@ -22,9 +22,8 @@ pub(super) struct Link {
     outgoing: Outgoing,
     reads: Reads,
     /// Sending has failed. What the peer sent before is still received: it may say why.
-    failed: Option<LinkError>,
     /// So many more times: a peer that goes on sending must not keep it.
-    last_turns: u32,
+    failed: Option<(LinkError, u32)>,
 }
 
 impl Link {
@@ -39,7 +38,6 @@ impl Link {
             outgoing: Outgoing::new(Encoder::new(session.integrity), &greeting),
             reads: Reads::default(),
             failed: None,
-            last_turns: LAST_TURNS,
         }
     }
 
@@ -52,7 +50,7 @@ impl Link {
         self.outgoing.push(message, payload);
         let bytes = self.outgoing.bytes;
         if bytes > limit {
-            self.failed = Some(LinkError::SendQueue { bytes, limit });
+            self.failed = Some((LinkError::SendQueue { bytes, limit }, LAST_TURNS));
         }
     }
 
@@ -61,7 +59,7 @@ impl Link {
         if self.failed.is_none()
             && let Err(error) = self.outgoing.write(&self.socket)
         {
-            self.failed = Some(error.into());
+            self.failed = Some((error.into(), LAST_TURNS));
         }
     }
 
@@ -99,10 +97,9 @@ impl Link {
             pass(reads, message)
         })?;
         match self.failed.take() {
-            Some(error) if arrivals.len() == before || self.last_turns == 0 => Err(error),
-            Some(error) => {
-                self.last_turns -= 1;
-                self.failed = Some(error);
+            Some((error, turns)) if arrivals.len() == before || turns == 0 => Err(error),
+            Some((error, turns)) => {
+                self.failed = Some((error, turns - 1));
                 Ok(())
             }
             None => Ok(()),

@@ -110,6 +110,7 @@ shapes! {
         InSync, InSyncShape { volume: u16 }
         PromoteRequest, PromoteRequestShape {}
         PromoteReply, PromoteReplyShape { granted: bool }
+        RoleIs, RoleIsShape { role: u8 }
         Invalidate, InvalidateShape {}
         Bye, ByeShape { outdate: bool }
         Ping, PingShape {}
@@ -117,7 +118,6 @@ shapes! {
     }
     others {
         AgreedShape { outcome: u8, verdicts: Vec<u8>, reason: u8, text: String }
-        RoleIsShape { role: u8 }
     }
 }
 
@@ -126,7 +126,6 @@ pub(super) fn encode(message: &Message, out: &mut Vec<u8>) -> FrameType {
     let kind = match message {
         Message::Facts(facts) => put(out, FrameType::Facts, &facts.shape()),
         Message::Agreed(agreed) => put(out, FrameType::Agreed, &agreed.shape()),
-        Message::RoleIs(role) => put(out, FrameType::RoleIs, &RoleIsShape { role: role.shape() }),
         _ => encode_fields(message, out).expect("the data path has its own layouts"),
     };
     assert_eq!(check(message), Ok(()), "{kind:?}");
@@ -138,10 +137,6 @@ pub(super) fn decode(kind: FrameType, body: &[u8]) -> Result<Message, WireError>
     let message = match kind {
         FrameType::Facts => Message::Facts(Box::new(read(kind, take(kind, body)?)?)),
         FrameType::Agreed => Message::Agreed(read(kind, take(kind, body)?)?),
-        FrameType::RoleIs => {
-            let RoleIsShape { role } = take(kind, body)?;
-            Message::RoleIs(read(kind, role)?)
-        }
         _ => decode_fields(kind, body)?,
     };
     check(&message).map_err(|what| WireError::Value(kind, what))?;
