@@ -149,10 +149,6 @@ impl Target {
         rustix::fs::fcntl_setfl(&self.file, flags | flag)
     }
 
-    pub(super) fn is_block_device(&self) -> bool {
-        is_block_device(&self.metadata)
-    }
-
     /// Bytes of whole blocks, as of [`Self::measure`].
     pub(super) fn size(&self) -> u64 {
         self.size.load(Ordering::Relaxed)
@@ -308,7 +304,7 @@ impl Target {
     /// Reserves space for a range, extending the file if need be; nothing where the file system
     /// cannot, or on a block device, whose space is there.
     pub(super) fn reserve(&self, offset: u64, len: u64) -> Result<(), Cause> {
-        if self.is_block_device() {
+        if is_block_device(&self.metadata) {
             return Ok(());
         }
         match retry_on_intr(|| {
@@ -328,7 +324,7 @@ impl Target {
 
     /// Whether the file system knows the range as a hole: `true` is sure, `false` is not.
     pub(super) fn is_hole(&self, offset: u64, len: u64) -> bool {
-        if self.is_block_device() {
+        if is_block_device(&self.metadata) {
             return false;
         }
         match rustix::fs::seek(&self.file, SeekFrom::Data(offset)) {

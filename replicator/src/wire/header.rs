@@ -17,9 +17,9 @@ pub const HEADER_LEN: usize = size_of::<FrameHeader>();
 /// Flag: a receiver that does not know the type skips the frame.
 pub const OPTIONAL: u16 = 1;
 
-/// Declares a packed little-endian structure together with the table that documents it.
+/// Declares packed little-endian structures, each together with the table that documents it.
 macro_rules! layout {
-    ($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty,)* }) => {
+    ($($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty,)* })*) => { $(
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
         #[repr(C)]
@@ -32,7 +32,7 @@ macro_rules! layout {
                 size: size_of::<$type>(),
             },)*];
         }
-    };
+    )* };
 }
 pub(super) use layout;
 
