@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use replicator::buffers::Pool;
-use replicator::disk::{Backing, Completion, Direct, Engine, EngineChoice, Op, Options};
+use replicator::disk::{Backing, Completion, Direct, EngineChoice, Op, Options};
 
 const SIZE: u64 = 256 << 20;
 const BLOCK: u64 = 4096;

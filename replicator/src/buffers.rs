@@ -9,7 +9,7 @@
 //! at a time: whoever accepts requests does that. It bounds what lies idle.
 
 use std::fmt;
-use std::ops::Range;
+use std::ops::{Deref, DerefMut, Range};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
@@ -154,16 +154,6 @@ pub struct BufferMut {
 }
 
 impl BufferMut {
-    /// Its length in bytes.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether it has no bytes.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     /// Drops the bytes from `len` on; nothing if it is shorter already.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
@@ -175,14 +165,16 @@ impl BufferMut {
     }
 }
 
-impl AsRef<[u8]> for BufferMut {
-    fn as_ref(&self) -> &[u8] {
+impl Deref for BufferMut {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
         &self.held.block().pages.as_bytes()[..self.len]
     }
 }
 
-impl AsMut<[u8]> for BufferMut {
-    fn as_mut(&mut self) -> &mut [u8] {
+impl DerefMut for BufferMut {
+    fn deref_mut(&mut self) -> &mut [u8] {
         let block = self.held.0.as_mut().expect("only drop empties it");
         let block = Arc::get_mut(block).expect("a BufferMut is never cloned");
         &mut block.pages.as_mut_bytes()[..self.len]
@@ -204,16 +196,6 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// Its length in bytes.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether it has no bytes.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     /// A view of the bytes in `range` (relative to this view); it keeps the whole memory alive.
     /// The start is aligned only as far as `range.start` is.
     pub fn slice(&self, range: Range<usize>) -> Self {
@@ -227,8 +209,10 @@ impl Buffer {
     }
 }
 
-impl AsRef<[u8]> for Buffer {
-    fn as_ref(&self) -> &[u8] {
+impl Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
         &self.held.block().pages.as_bytes()[self.start..self.start + self.len]
     }
 }

@@ -2,7 +2,7 @@
 //! and answered once, and the end leaves nobody waiting. What nodes decide is tested elsewhere.
 #![cfg(feature = "shell")]
 
-use bitmap::{ByteRange, Bytes, FormatParams, MetaWrite, Metadata, NodeId, Placement};
+use bitmap::{ByteRange, FormatParams, Metadata, NodeId, Placement};
 use replicator::buffers::{Buffer, Pool};
 use replicator::config::{Config, Limits, Timing, VolumeConfig};
 use replicator::daemon::{Daemon, Open, OrderError, Setup, VolumeFiles, Waiter};
@@ -53,12 +53,8 @@ fn disk(path: &Path) -> u64 {
         logical_block_size: 512,
     })
     .expect("it fits");
-    for MetaWrite { offset, bytes } in stages.into_iter().flatten() {
-        let op = match bytes {
-            Bytes::Data(bytes) => Op::WriteMeta { offset, bytes },
-            Bytes::Zeros(len) => Op::ZeroMeta { offset, len },
-        };
-        backing.perform(&op).expect("written");
+    for write in stages.into_iter().flatten() {
+        backing.perform(&Op::WriteMeta(write)).expect("written");
     }
     metadata.geometry().size
 }

@@ -4,8 +4,7 @@ use crate::config::{MetaDisk, Resource, Volume};
 use crate::resource::{disk_options, placement};
 use crate::status::GenerationIds;
 use bitmap::{
-    Bytes, FormatParams, Layout, LayoutError, MetaWrite, Metadata, NodeId, OpenStep, Opened,
-    Opening, Placement,
+    FormatParams, Layout, LayoutError, Metadata, NodeId, OpenStep, Opened, Opening, Placement,
 };
 use replicator::buffers::Pool;
 use replicator::disk::{Backing, DiskError, Done, Op, OpenError, limits};
@@ -161,12 +160,8 @@ impl Blank {
         let failed = |error| MetaError::Layout { path: self.path.clone(), error };
         self.params.device_size = self.backing.meta_size();
         let (_, stages) = Metadata::format(self.params.clone()).map_err(failed)?;
-        for MetaWrite { offset, bytes } in stages.into_iter().flatten() {
-            let op = match bytes {
-                Bytes::Data(bytes) => Op::WriteMeta { offset, bytes },
-                Bytes::Zeros(len) => Op::ZeroMeta { offset, len },
-            };
-            self.perform(&op)?;
+        for write in stages.into_iter().flatten() {
+            self.perform(&Op::WriteMeta(write))?;
         }
         Ok(())
     }

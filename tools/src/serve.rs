@@ -8,7 +8,7 @@ use crate::show::{self, AttachErrors};
 use bitmap::NodeId;
 use nbd_server::{BindError, Limits, Listener, Server};
 use replicator::daemon::control::{Control, Names, Page, RunLock, SocketError};
-use replicator::daemon::{Daemon, DaemonError, OrderError, Remote};
+use replicator::daemon::{Daemon, OrderError, Remote, StartError};
 use replicator::node::Command;
 use std::io;
 use std::os::linux::net::SocketAddrExt;
@@ -32,7 +32,7 @@ pub enum ServeError {
     Socket(#[from] SocketError),
     /// The replicator cannot be started.
     #[error("{0}")]
-    Daemon(#[from] DaemonError),
+    Daemon(#[from] StartError),
     /// No place for NBD clients.
     #[error("{error}: {}", error.source)]
     Listen {

@@ -1,13 +1,13 @@
 //! Which bytes a `BufferId` names. Reference counts of the memory itself are in `buffers`: an entry
 //! here is one of them, given up by the node's `Release`.
 
-use super::ids::IdMap;
 use crate::buffers::Buffer;
 use crate::node::{BufferId, NODE_BUFFER};
+use rustc_hash::FxHashMap;
 
 #[derive(Default)]
 pub(super) struct BufferTable {
-    named: IdMap<BufferId, Buffer>,
+    named: FxHashMap<BufferId, Buffer>,
     last: u64,
 }
 

@@ -2,10 +2,9 @@
 //! one operation of the node is to an engine may be several (metadata), joined again here.
 
 use super::buffer_table::BufferTable;
-use super::ids::IdMap;
-use crate::disk::{Backing, Completion, Done, Engine, IoToken, Op};
-use crate::node::{BufferId, DiskDone, DiskError, DiskOp, IoId, VolumeNumber};
-use bitmap::{Bytes, MetaWrite};
+use crate::disk::{Backing, Completion, Done, IoToken, Op};
+use crate::node::{BufferId, DiskDone, DiskError, DiskOp, Event, IoId, VolumeNumber};
+use rustc_hash::FxHashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::task::{Context, Poll};
@@ -17,15 +16,13 @@ const PART: u64 = 1 << 63;
 /// Bits of the index of the part.
 const PART_BITS: u32 = 32;
 
-pub(super) type Finished = (IoId, Result<DiskDone, DiskError>);
-
 #[derive(Default)]
 pub(super) struct Disks {
     disks: Vec<Disk>,
     /// Reads under way, and the names of their buffers.
-    reads: IdMap<IoId, BufferId>,
+    reads: FxHashMap<IoId, BufferId>,
     /// Operations of several parts, by their number in the token.
-    gathers: IdMap<u64, Gather>,
+    gathers: FxHashMap<u64, Gather>,
     last_gather: u64,
     completions: Vec<Completion>,
 }
@@ -110,11 +107,7 @@ impl Disks {
                 return self.add_parts(d, io, ops, true);
             }
             DiskOp::WriteMeta(writes) => {
-                let ops = writes.into_iter().map(|MetaWrite { offset, bytes }| match bytes {
-                    Bytes::Data(bytes) => Op::WriteMeta { offset, bytes },
-                    Bytes::Zeros(len) => Op::ZeroMeta { offset, len },
-                });
-                return self.add_parts(d, io, ops, false);
+                return self.add_parts(d, io, writes.into_iter().map(Op::WriteMeta), false);
             }
         };
         assert_eq!(io.0 & PART, 0, "2^63 operations");
@@ -148,7 +141,7 @@ impl Disks {
     }
 
     /// Takes what has ended. Reads bind their buffers.
-    pub(super) fn poll(&mut self, table: &mut BufferTable, out: &mut Vec<Finished>) {
+    pub(super) fn poll(&mut self, table: &mut BufferTable, out: &mut Vec<Event>) {
         let mut completions = std::mem::take(&mut self.completions);
         for disk in &mut self.disks {
             disk.backing.poll(&mut completions);
@@ -159,7 +152,7 @@ impl Disks {
         self.completions = completions;
     }
 
-    fn finish(&mut self, completion: Completion, table: &mut BufferTable) -> Option<Finished> {
+    fn finish(&mut self, completion: Completion, table: &mut BufferTable) -> Option<Event> {
         let Completion { token, result } = completion;
         let result = result.map_err(|error| tracing::error!("{error}"));
         if token & PART != 0 {
@@ -177,10 +170,10 @@ impl Disks {
             }
             (Ok(done), into) => unreachable!("{io:?} (read into {into:?}) ended with {done:?}"),
         };
-        Some((io, result))
+        Some(Event::Disk(io, result))
     }
 
-    fn finish_part(&mut self, token: IoToken, result: Result<Done, ()>) -> Option<Finished> {
+    fn finish_part(&mut self, token: IoToken, result: Result<Done, ()>) -> Option<Event> {
         let (number, part) = ((token & !PART) >> PART_BITS, token as u32 as usize);
         let gather = self.gathers.get_mut(&number).expect("each part ends once");
         gather.left -= 1;
@@ -198,7 +191,7 @@ impl Disks {
             None if gather.failed => Err(DiskError),
             None => Ok(DiskDone::Ok),
         };
-        Some((gather.io, result))
+        Some(Event::Disk(gather.io, result))
     }
 
     /// Ready when an engine has something to poll that came after `submit`. Engines that have not

@@ -17,20 +17,20 @@ mod clock;
 pub mod control;
 mod disks;
 mod front;
-mod ids;
 pub mod limits;
 mod orders;
 mod owner;
 mod snapshot;
 mod spin;
 
+pub use crate::link::StartError;
 pub use front::{Handle, Open, Waiter};
 pub use orders::{OrderError, Remote, VolumeFiles};
 pub use snapshot::{Snapshot, VolumeCounters};
 
 use crate::buffers::Pool;
 use crate::config::Config;
-use crate::link::{LinkConfig, Links, StartError};
+use crate::link::{LinkConfig, Links};
 use crate::node::Node;
 use front::Shared;
 use owner::Owner;
@@ -48,17 +48,6 @@ pub struct Setup {
     pub links: LinkConfig,
 }
 
-/// Why a resource cannot be started.
-#[derive(Debug, thiserror::Error)]
-pub enum DaemonError {
-    /// The system gives no random numbers: identifiers of generations would repeat (GI-3).
-    #[error("no random numbers from the system: {0}")]
-    Random(getrandom::Error),
-    /// No links.
-    #[error("{0}")]
-    Links(#[from] StartError),
-}
-
 /// A resource that is ready to run: [`Self::run`] runs it.
 pub struct Daemon<W: Waiter> {
     shared: Rc<Shared<W>>,
@@ -71,10 +60,10 @@ impl<W: Waiter> Daemon<W> {
     ///
     /// # Errors
     /// If the address for peers cannot be listened on.
-    pub async fn new(setup: Setup) -> Result<Self, DaemonError> {
+    pub async fn new(setup: Setup) -> Result<Self, StartError> {
         let Setup { config, files, mut links } = setup;
         // GI-3: never the same in two processes.
-        let seed = getrandom::u64().map_err(DaemonError::Random)?;
+        let seed = getrandom::u64().map_err(StartError::Random)?;
         let node = Node::new(config.clone(), clock::now(), seed);
         links.incarnation = node.incarnation();
         let pool = Pool::new(limits::IDLE_MEMORY);

@@ -27,9 +27,8 @@ pub(super) type Answer = oneshot::Sender<Result<(), Refusal>>;
 
 /// What the owner can be told by an operator.
 pub(super) enum Order {
-    Command(Command, Answer),
-    /// A disk that is open and locked, and what was found.
-    Attach(VolumeNumber, Box<disk::Backing>, Backing, Answer),
+    /// To attach, with the disk open and locked.
+    Command(Command, Option<Box<disk::Backing>>, Answer),
     Snapshot(oneshot::Sender<Snapshot>),
     /// The process is about to end: take nothing more.
     End,
@@ -71,7 +70,7 @@ impl Remote {
     /// # Errors
     /// If it was refused, or the daemon is ending.
     pub async fn command(&self, command: Command) -> Result<(), OrderError> {
-        self.order(|answer| Order::Command(command, answer)).await
+        self.order(command, None).await
     }
 
     /// Opens, locks and attaches the disk of a volume.
@@ -108,7 +107,7 @@ impl Remote {
             data_size: backing.size(),
             meta_size: is_external.then(|| backing.meta_size()),
         };
-        self.order(|answer| Order::Attach(volume, Box::new(backing), sizes, answer)).await
+        self.order(Command::Attach(volume, sizes), Some(Box::new(backing))).await
     }
 
     /// The volumes there are, and whether each has a disk by configuration.
@@ -132,9 +131,13 @@ impl Remote {
         let _ = self.send(Order::End).await;
     }
 
-    async fn order(&self, order: impl FnOnce(Answer) -> Order) -> Result<(), OrderError> {
+    async fn order(
+        &self,
+        command: Command,
+        disk: Option<Box<disk::Backing>>,
+    ) -> Result<(), OrderError> {
         let (answer, answered) = oneshot::channel();
-        self.send(order(answer)).await?;
+        self.send(Order::Command(command, disk, answer)).await?;
         Ok(answered.await.map_err(|_| OrderError::Ending)??)
     }
 
@@ -153,7 +156,9 @@ fn open_soon(
     let until = Instant::now() + limits::DISK_FREE;
     loop {
         match disk::Backing::open(path, options, pool) {
-            Err(disk::OpenError::InUse { holder: None, .. }) if Instant::now() < until => {
+            Err(disk::OpenError { fault: disk::OpenFault::InUse(None), .. })
+                if Instant::now() < until =>
+            {
                 std::thread::sleep(limits::WAIT_STEP);
             }
             other => return other,

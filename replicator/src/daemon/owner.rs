@@ -6,19 +6,19 @@
 
 use super::buffer_table::BufferTable;
 use super::clock;
-use super::disks::{Disks, Finished};
+use super::disks::Disks;
 use super::front::{Client, Inbox, Incoming, Waiter};
-use super::ids::IdMap;
 use super::limits;
 use super::orders::{Answer, Order};
 use super::snapshot::{Snapshot, VolumeCounters};
 use super::spin::Spin;
 use crate::config::Config;
-use crate::link::{Arrival, Links};
+use crate::link::Links;
 use crate::node::{
     Action, BufferId, Command, CommandId, ConnectionState, Event, Level, Node, Notice, OpenId,
     Refusal, RefusalKind, Request, RequestError, RequestId, RequestOp, Time, VolumeNumber,
 };
+use rustc_hash::FxHashMap;
 use std::cell::RefCell;
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -48,19 +48,18 @@ pub(super) struct Owner<W: Waiter> {
     table: BufferTable,
     /// Requests the node has at most at a time.
     room: usize,
-    requests: IdMap<RequestId, Pending<W>>,
+    requests: FxHashMap<RequestId, Pending<W>>,
     last_request: u64,
-    clients: IdMap<OpenId, Client>,
+    clients: FxHashMap<OpenId, Client>,
     orders: mpsc::Receiver<Order>,
-    commands: IdMap<CommandId, Ordered>,
+    commands: FxHashMap<CommandId, Ordered>,
     last_command: u64,
     counters: Vec<VolumeCounters>,
     /// Wakes the task when the node wants a tick; may be early, never late.
     timer: Pin<Box<Sleep>>,
     armed: Option<Time>,
     /// Ready now; empty between turns.
-    finished: Vec<Finished>,
-    arrivals: Vec<Arrival>,
+    events: Vec<Event>,
     incoming: Vec<Incoming<W>>,
     ordered: Vec<Order>,
     actions: Vec<Action>,
@@ -84,17 +83,16 @@ impl<W: Waiter> Owner<W> {
             links,
             table: BufferTable::default(),
             room: config.limits.requests,
-            requests: IdMap::default(),
+            requests: FxHashMap::default(),
             last_request: 0,
-            clients: IdMap::default(),
+            clients: FxHashMap::default(),
             orders,
-            commands: IdMap::default(),
+            commands: FxHashMap::default(),
             last_command: 0,
             counters: counters.collect(),
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             armed: None,
-            finished: Vec::new(),
-            arrivals: Vec::new(),
+            events: Vec::new(),
             incoming: Vec::new(),
             ordered: Vec::new(),
             actions: Vec::new(),
@@ -111,10 +109,7 @@ impl<W: Waiter> Owner<W> {
         // at any moment, what it handles with a time from before was asked for before.
         let now = clock::now();
         let due = self.node.deadline().is_some_and(|deadline| deadline <= now);
-        let idle = self.finished.is_empty()
-            && self.arrivals.is_empty()
-            && self.incoming.is_empty()
-            && self.ordered.is_empty();
+        let idle = self.events.is_empty() && self.incoming.is_empty() && self.ordered.is_empty();
         if !idle || due {
             self.handle_all(now, due);
             self.spin.worked();
@@ -133,9 +128,9 @@ impl<W: Waiter> Owner<W> {
     /// Takes what is ready, and leaves a waker with what is not.
     fn gather(&mut self, inbox: &RefCell<Inbox<W>>, cx: &mut Context<'_>) {
         let _ = self.disks.poll_ready(cx);
-        self.disks.poll(&mut self.table, &mut self.finished);
+        self.disks.poll(&mut self.table, &mut self.events);
         let table = &mut self.table;
-        self.links.poll(cx, |buffer| table.name(buffer), &mut self.arrivals);
+        self.links.poll(cx, |buffer| table.name(buffer), &mut self.events);
         while self.ordered.len() < limits::QUEUED_ORDERS
             && let Poll::Ready(Some(order)) = self.orders.poll_recv(cx)
         {
@@ -160,15 +155,7 @@ impl<W: Waiter> Owner<W> {
         if due {
             self.handle(now, Event::Tick);
         }
-        self.handle_finished(now);
-        let mut arrivals = take(&mut self.arrivals);
-        for arrival in arrivals.drain(..) {
-            match arrival {
-                Arrival::Link(link, event) => self.handle(now, Event::Link(link, event)),
-                Arrival::Message(link, message) => self.handle(now, Event::Peer(link, message)),
-            }
-        }
-        self.arrivals = arrivals;
+        self.handle_events(now);
         let mut incoming = take(&mut self.incoming);
         for incoming in incoming.drain(..) {
             self.client(now, incoming);
@@ -184,21 +171,19 @@ impl<W: Waiter> Owner<W> {
             self.links.flush_turn();
             self.disks.submit();
             // What the engines did at once is known now; the answers to it go out with the rest.
-            self.disks.poll(&mut self.table, &mut self.finished);
-            if self.finished.is_empty() {
+            self.disks.poll(&mut self.table, &mut self.events);
+            if self.events.is_empty() {
                 return;
             }
-            self.handle_finished(clock::now());
+            self.handle_events(clock::now());
             self.run();
         }
     }
 
-    fn handle_finished(&mut self, now: Time) {
-        let mut finished = take(&mut self.finished);
-        for (io, result) in finished.drain(..) {
-            self.handle(now, Event::Disk(io, result));
+    fn handle_events(&mut self, now: Time) {
+        for event in self.events.drain(..) {
+            self.node.handle(now, event, &mut self.actions);
         }
-        self.finished = finished;
     }
 
     fn handle(&mut self, now: Time, event: Event) {
@@ -212,24 +197,21 @@ impl<W: Waiter> Owner<W> {
                 let _ = answer.send(self.snapshot());
             }
             Order::End => self.over = true,
-            Order::Command(command, answer) => self.command(now, command, answer),
-            Order::Attach(volume, backing, sizes, answer) => {
-                if let Err(error) = self.disks.open(volume, *backing) {
+            Order::Command(command, disk, answer) => {
+                if let (Command::Attach(volume, _), Some(disk)) = (&command, disk)
+                    && let Err(error) = self.disks.open(*volume, *disk)
+                {
                     let text = format!("volume {volume}: cannot watch the disk: {error}");
                     let _ = answer.send(Err(Refusal { kind: RefusalKind::State, text }));
                     return;
                 }
-                self.command(now, Command::Attach(volume, sizes), answer);
+                self.last_command += 1;
+                let id = CommandId(self.last_command);
+                let is_down = command == Command::Down;
+                self.commands.insert(id, Ordered { answer, is_down });
+                self.handle(now, Event::Admin(id, command));
             }
         }
-    }
-
-    fn command(&mut self, now: Time, command: Command, answer: Answer) {
-        self.last_command += 1;
-        let id = CommandId(self.last_command);
-        let is_down = command == Command::Down;
-        self.commands.insert(id, Ordered { answer, is_down });
-        self.handle(now, Event::Admin(id, command));
     }
 
     fn client(&mut self, now: Time, incoming: Incoming<W>) {

@@ -6,9 +6,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Once};
 
-use rustix::io::Errno;
+use bitmap::{Bytes, MetaWrite};
 
-use super::error::{DiskError, OpenError};
+use super::error::{DiskError, OpenError, OpenFault};
 use super::files::Files;
 use super::lock;
 use super::queue::Queue;
@@ -57,7 +57,10 @@ pub struct Options {
     pub create_meta: bool,
 }
 
-/// An open, locked disk with its engine.
+/// An open, locked disk with its engine, which carries out operations on it.
+///
+/// Dropping it with operations in flight abandons them: they may still reach the disk, and the lock
+/// on it is held until they have.
 pub struct Backing {
     /// `None`: at once, or on disk threads.
     pub(super) ring: Option<Ring>,
@@ -70,23 +73,19 @@ impl Backing {
     /// Opens and locks a disk and its metadata. Reads take their memory from `pool`.
     ///
     /// # Errors
-    /// [`OpenError`], which names the file; [`OpenError::InUse`] if another process has it.
+    /// [`OpenError`], which names the file; [`OpenFault::InUse`] if another process has it.
     pub fn open(path: &Path, options: &Options, pool: &Pool) -> Result<Self, OpenError> {
         let access = Access { direct: options.direct, create: false, exclusive: true };
         let data = Target::open(path, access)?;
         let meta = open_meta(path, &data, options)?;
-        match (&options.meta, &meta) {
-            (Some(meta_path), Some(meta)) => {
-                take_lock(path, &data, lock::Range::Whole)?;
-                take_lock(meta_path, meta, lock::Range::Whole)?;
-            }
-            (_, Some(meta)) => {
-                take_lock(path, &data, lock::Range::Data)?;
-                take_lock(path, meta, lock::Range::Meta)?;
-            }
-            (_, None) => take_lock(path, &data, lock::Range::Whole)?,
+        let shared = meta.is_some() && options.meta.is_none();
+        let (for_data, for_meta) =
+            if shared { (lock::DATA, lock::META) } else { (lock::WHOLE, lock::WHOLE) };
+        take_lock(path, &data, for_data)?;
+        if let Some(meta) = &meta {
+            take_lock(options.meta.as_deref().unwrap_or(path), meta, for_meta)?;
         }
-        Self::over(path, data, meta, options, pool)
+        Self::over(data, meta, options, pool).map_err(OpenFault::of(path))
     }
 
     /// A disk of `size` zero bytes in memory, gone with the last reference to it.
@@ -94,35 +93,31 @@ impl Backing {
     /// # Errors
     /// If the system has no memory to give.
     pub fn in_memory(size: u64, pool: &Pool) -> Result<Self, OpenError> {
-        let path = Path::new("memory");
-        let failed = |action| {
-            move |errno: Errno| OpenError::System { path: path.into(), action, error: errno.into() }
+        let made = || {
+            let made = rustix::fs::memfd_create("disk", rustix::fs::MemfdFlags::CLOEXEC);
+            let memory = File::from(made.map_err(OpenFault::system("be had"))?);
+            rustix::fs::ftruncate(&memory, size).map_err(OpenFault::system("grow"))?;
+            let data = Target::over(memory, Direct::No)?;
+            Self::over(data, None, &Options::default(), pool)
         };
-        let made = rustix::fs::memfd_create("disk", rustix::fs::MemfdFlags::CLOEXEC);
-        let memory = File::from(made.map_err(failed("be had"))?);
-        rustix::fs::ftruncate(&memory, size).map_err(failed("grow"))?;
-        let data = Target::over(path, memory, Direct::No)?;
-        Self::over(path, data, None, &Options::default(), pool)
+        made().map_err(OpenFault::of(Path::new("memory")))
     }
 
     fn over(
-        path: &Path,
         data: Target,
         meta: Option<Target>,
         options: &Options,
         pool: &Pool,
-    ) -> Result<Self, OpenError> {
-        let failed = |action| {
-            move |error: io::Error| OpenError::System { path: path.to_owned(), action, error }
-        };
+    ) -> Result<Self, OpenFault> {
         let wants_ring = match options.engine {
-            EngineChoice::Auto => data.is_direct(),
+            EngineChoice::Auto => data.direct,
             EngineChoice::Pread => false,
             EngineChoice::Uring => true,
         };
         let files = Files::new(data, meta, pool.clone());
-        let files = files.map_err(|errno| failed("ask for the size")(errno.into()))?;
-        let queue = Queue::new(Arc::new(files)).map_err(failed("start a disk thread"))?;
+        let files = files.map_err(OpenFault::system("ask for the size"))?;
+        let queue =
+            Queue::new(Arc::new(files)).map_err(OpenFault::system("start a disk thread"))?;
         let ring = if wants_ring { try_ring(&queue) } else { None };
         Ok(Self { queue, ring, external_meta: options.meta.is_some() })
     }
@@ -139,23 +134,23 @@ impl Backing {
 
     /// Whether data goes past the page cache.
     pub fn is_direct(&self) -> bool {
-        self.queue.files.data().is_direct()
+        self.queue.files.data.direct
     }
 
     /// Bytes of the disk, in whole logical blocks, as of opening or [`Self::measure`].
     pub fn size(&self) -> u64 {
-        self.queue.files.data_size()
+        self.queue.files.data.size()
     }
 
     /// Bytes of the file that holds the metadata; if internal, the size of the disk.
     pub fn meta_size(&self) -> u64 {
-        self.queue.files.meta_size()
+        self.queue.files.meta().size()
     }
 
     /// The logical block of data in bytes, 512 or more: no two operations in flight may touch the
     /// same one.
     pub fn logical_block(&self) -> u32 {
-        self.queue.files.data().block().max(512) as u32
+        self.queue.files.data.block.max(512) as u32
     }
 
     /// Looks again how large the disk is; it may have grown.
@@ -173,7 +168,7 @@ impl Backing {
     /// # Errors
     /// If there is not enough space, or the disk refuses.
     pub fn allocate_meta(&mut self, offset: u64, len: u64) -> Result<(), DiskError> {
-        let op = Op::ZeroMeta { offset, len };
+        let op = Op::WriteMeta(MetaWrite { offset, bytes: Bytes::Zeros(len) });
         let meta = self.queue.files.meta();
         // An internal range that does not fit is an error, not a reason to make the disk larger.
         if !self.external_meta {
@@ -214,22 +209,20 @@ fn open_meta(path: &Path, data: &Target, options: &Options) -> Result<Option<Tar
         return Target::open(path, access).map(Some);
     }
     // Memory has no past-the-cache, and one O_DIRECT description is as good as two.
-    if data.is_direct() || data.is_in_memory() {
+    if data.direct || data.in_memory {
         return Ok(None);
     }
     // The description of the data has claimed the device already.
     Target::open(path, Access { direct, create: false, exclusive: false }).map(Some)
 }
 
-fn take_lock(path: &Path, target: &Target, range: lock::Range) -> Result<(), OpenError> {
-    match lock::take(target.file(), range) {
-        Ok(true) => Ok(()),
-        Ok(false) => {
-            let holder = lock::holder(target.metadata());
-            Err(OpenError::InUse { path: path.to_owned(), holder })
-        }
-        Err(error) => Err(OpenError::System { path: path.to_owned(), action: "lock", error }),
-    }
+fn take_lock(path: &Path, target: &Target, bytes: lock::Bytes) -> Result<(), OpenError> {
+    let fault = match lock::take(&target.file, bytes) {
+        Ok(true) => return Ok(()),
+        Ok(false) => OpenFault::InUse(lock::holder(&target.metadata)),
+        Err(error) => OpenFault::System("lock", error),
+    };
+    Err(OpenFault::of(path)(fault))
 }
 
 fn try_ring(queue: &Queue) -> Option<Ring> {

@@ -15,7 +15,9 @@ use std::io::{Error, ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-use super::{Completion, Done, Engine, IoToken, Op};
+use bitmap::{Bytes, MetaWrite};
+
+use super::{Backing, Completion, Done, IoToken, Op};
 use crate::buffers::Pool;
 
 /// Long enough for a loaded machine, short enough to notice that a completion is missing.
@@ -32,7 +34,7 @@ fn skip(what: &str, why: &str) {
 }
 
 /// Submits everything and waits for all completions, in whatever order they come.
-fn run(engine: &mut dyn Engine, ops: Vec<(IoToken, Op)>) -> Vec<Completion> {
+fn run(engine: &mut Backing, ops: Vec<(IoToken, Op)>) -> Vec<Completion> {
     let count = ops.len();
     let mut batch = ops;
     let mut out = Vec::new();
@@ -48,18 +50,22 @@ fn run(engine: &mut dyn Engine, ops: Vec<(IoToken, Op)>) -> Vec<Completion> {
     out
 }
 
-fn run_one(engine: &mut dyn Engine, op: Op) -> Result<Done, super::DiskError> {
+fn run_one(engine: &mut Backing, op: Op) -> Result<Done, super::DiskError> {
     let mut out = run(engine, vec![(7, op)]);
     assert_eq!(out[0].token, 7);
     out.remove(0).result
 }
 
+fn meta_write(offset: u64, bytes: Bytes) -> Op {
+    Op::WriteMeta(MetaWrite { offset, bytes })
+}
+
 /// Waits for the wake-up alone, so that a lost one is a failure.
-fn sleep_until_woken(engine: &dyn Engine) {
+fn sleep_until_woken(engine: &Backing) {
     assert!(woken_within(engine, PATIENCE), "no wake-up within {PATIENCE:?}");
 }
 
-fn woken_within(engine: &dyn Engine, bound: Duration) -> bool {
+fn woken_within(engine: &Backing, bound: Duration) -> bool {
     let deadline = Instant::now() + bound;
     let fd = engine.wake_fd().as_raw_fd();
     loop {

@@ -11,10 +11,14 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use super::backing::Backing;
 use super::files::Files;
-use super::{Completion, DiskError, Done, Engine, IoToken, Op, limits};
+use super::{Completion, DiskError, Done, IoToken, Op, limits};
 
-impl Engine for Backing {
-    fn submit(&mut self, batch: &mut Vec<(IoToken, Op)>) {
+/// All calls come from the owner's thread and none waits for a disk (memory file systems excepted).
+impl Backing {
+    /// Starts operations, in order, taking them out of `batch`. At most [`limits::IN_FLIGHT`] are
+    /// held at a time, counted from submission to poll; those that do not fit stay in `batch`, to
+    /// be submitted after a poll has returned something.
+    pub fn submit(&mut self, batch: &mut Vec<(IoToken, Op)>) {
         let mut budget = limits::INLINE_BYTES;
         for (token, op) in batch.drain(..batch.len().min(self.queue.room())) {
             let Some(job) = self.queue.admit(token, op) else { continue };
@@ -39,18 +43,23 @@ impl Engine for Backing {
         }
     }
 
-    fn poll(&mut self, out: &mut Vec<Completion>) {
+    /// Appends to `out` all completions there are, without waiting. Completions may be ready as
+    /// soon as `submit` returns, and those wake nobody: poll once between submitting and sleeping.
+    pub fn poll(&mut self, out: &mut Vec<Completion>) {
         if let Some(ring) = &mut self.ring {
             ring.poll(&mut self.queue);
         }
         self.queue.poll(out);
     }
 
-    fn wake_fd(&self) -> BorrowedFd<'_> {
-        self.queue.wake.as_fd()
+    /// An eventfd that is written to when completions come later. Watch it edge-triggered
+    /// (tokio's `AsyncFd` does): nobody reads it. Clear the readiness first, then poll.
+    pub fn wake_fd(&self) -> BorrowedFd<'_> {
+        self.queue.wake.0.as_fd()
     }
 
-    fn in_flight(&self) -> usize {
+    /// Operations submitted whose completions have not been polled.
+    pub fn in_flight(&self) -> usize {
         self.queue.in_flight()
     }
 }
@@ -58,12 +67,12 @@ impl Engine for Backing {
 /// `None` if that could make the thread wait.
 fn try_at_once(files: &Files, op: &Op) -> Option<Result<Done, DiskError>> {
     let target = files.target(op);
-    if target.is_in_memory() {
+    if target.in_memory {
         return Some(files.perform(op));
     }
     match op {
-        Op::Read { offset, len, detect_zero: false } if !target.is_direct() => {
-            let mut buffer = files.pool().take(*len as usize);
+        Op::Read { offset, len, detect_zero: false } if !target.direct => {
+            let mut buffer = files.pool.take(*len as usize);
             target.read_now(*offset, buffer.as_mut())?;
             Some(Ok(Done::Read(buffer.freeze())))
         }

@@ -2,7 +2,7 @@
 //! Decides nothing: what an error means for the device is the node's business.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
@@ -58,38 +58,43 @@ pub struct Holder {
 
 /// A disk that could not be opened.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// A system call refused.
-    #[error("{}: cannot {action}: {error}", path.display())]
-    System {
-        /// The disk.
-        path: PathBuf,
-        /// What was tried.
-        action: &'static str,
-        /// Why not.
-        error: io::Error,
-    },
+#[error("{}: {fault}", path.display())]
+pub struct OpenError {
+    /// The disk.
+    pub path: PathBuf,
+    /// Why not.
+    pub fault: OpenFault,
+}
+
+/// Why a disk could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenFault {
+    /// A system call refused: what was tried, and why not.
+    #[error("cannot {0}: {1}")]
+    System(&'static str, io::Error),
     /// A directory, a socket, a terminal.
-    #[error("{}: neither a regular file nor a block device", path.display())]
-    NotADisk {
-        /// What was named as a disk.
-        path: PathBuf,
-    },
-    /// Somebody else has it. With no holder in sight it may be the I/O of a killed process that is
-    /// still under way (wait and try again), or a mount, or another driver.
-    #[error("{}: in use by {}", path.display(), name_of(holder.as_ref()))]
-    InUse {
-        /// The disk.
-        path: PathBuf,
-        /// Who, if that could be found out.
-        holder: Option<Holder>,
-    },
+    #[error("neither a regular file nor a block device")]
+    NotADisk,
+    /// Somebody else has it; who, if that could be found out. With no holder in sight it may be the
+    /// I/O of a killed process that is still under way (wait and try again), or a mount, or another
+    /// driver.
+    #[error("in use by {}", name_of(.0.as_ref()))]
+    InUse(Option<Holder>),
     /// O_DIRECT was demanded and the file system has none.
-    #[error("{}: the file system does not allow O_DIRECT; choose the page cache", path.display())]
-    NoDirect {
-        /// The disk.
-        path: PathBuf,
-    },
+    #[error("the file system does not allow O_DIRECT; choose the page cache")]
+    NoDirect,
+}
+
+impl OpenFault {
+    /// For `map_err` of what was tried.
+    pub(super) fn system<E: Into<io::Error>>(action: &'static str) -> impl FnOnce(E) -> Self {
+        move |error| Self::System(action, error.into())
+    }
+
+    /// For `map_err` of the disk that was to be opened.
+    pub(super) fn of(path: &Path) -> impl FnOnce(Self) -> OpenError {
+        move |fault| OpenError { path: path.to_owned(), fault }
+    }
 }
 
 fn name_of(holder: Option<&Holder>) -> String {

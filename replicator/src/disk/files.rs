@@ -4,9 +4,10 @@
 //!
 //! Not here: who runs it, and in which order results are believed (`queue.rs`).
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use bitmap::{Bytes, MetaWrite};
 use rustix::io::Errno;
 
 use super::error::{Cause, DiskError};
@@ -16,12 +17,10 @@ use crate::buffers::Pool;
 
 #[derive(Debug)]
 pub(super) struct Files {
-    data: Target,
+    pub(super) data: Target,
     /// `None` if metadata goes through the description of the data: internal, and O_DIRECT.
     meta: Option<Target>,
-    data_size: AtomicU64,
-    meta_size: AtomicU64,
-    pool: Pool,
+    pub(super) pool: Pool,
     /// IO-4: something durable failed. Never reset.
     flush_failed: AtomicBool,
     /// Held while metadata smaller than a block is merged into its block. Data has no such lock:
@@ -35,8 +34,6 @@ impl Files {
         let files = Self {
             data,
             meta,
-            data_size: AtomicU64::new(0),
-            meta_size: AtomicU64::new(0),
             pool,
             flush_failed: AtomicBool::new(false),
             merging: Mutex::new(()),
@@ -47,25 +44,8 @@ impl Files {
 
     /// Looks how large the disk and the file of the metadata are now.
     pub(super) fn measure(&self) -> Result<(), Errno> {
-        self.data_size.store(self.data.size()?, Ordering::Relaxed);
-        self.meta_size.store(self.meta().size()?, Ordering::Relaxed);
-        Ok(())
-    }
-
-    pub(super) fn data_size(&self) -> u64 {
-        self.data_size.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn meta_size(&self) -> u64 {
-        self.meta_size.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn pool(&self) -> &Pool {
-        &self.pool
-    }
-
-    pub(super) fn data(&self) -> &Target {
-        &self.data
+        self.data.measure()?;
+        self.meta.iter().try_for_each(Target::measure)
     }
 
     pub(super) fn meta(&self) -> &Target {
@@ -81,7 +61,7 @@ impl Files {
     /// Whether an operation may start: inside the disk, and not durable after IO-4.
     pub(super) fn admit(&self, op: &Op) -> Result<(), DiskError> {
         op.check_length();
-        let size = if op.is_meta() { self.meta_size() } else { self.data_size() };
+        let size = self.target(op).size();
         let (offset, len) = op.range();
         if offset.checked_add(len).is_none_or(|end| end > size) {
             return Err(op.error(Cause::OutOfRange { size }));
@@ -128,11 +108,7 @@ impl Files {
                 finished(zeroed.and_then(|()| if *fua { target.flush() } else { Ok(()) }))
             }
             Op::Flush => finished(target.flush()),
-            Op::WriteMeta { offset, bytes } => finished(self.write_meta(target, *offset, bytes)),
-            Op::ZeroMeta { offset, len } => {
-                let _merging = self.merging.lock().unwrap_or_else(PoisonError::into_inner);
-                finished(target.write_zeros(*offset, *len, true, &self.pool))
-            }
+            Op::WriteMeta(write) => finished(self.write_meta(target, write)),
         };
         done.map_err(|cause| op.error(cause))
     }
@@ -152,11 +128,21 @@ impl Files {
         Ok(Done::Read(bytes))
     }
 
-    fn write_meta(&self, target: &Target, offset: u64, bytes: &[u8]) -> Result<(), Cause> {
-        let aligned = self.pool.copy_of(bytes);
-        let _merging = (!target.takes(offset, aligned.as_ref()))
-            .then(|| self.merging.lock().unwrap_or_else(PoisonError::into_inner));
-        target.write(offset, aligned.as_ref(), true, &self.pool)
+    fn write_meta(&self, target: &Target, write: &MetaWrite) -> Result<(), Cause> {
+        let merging = || self.merging.lock().unwrap_or_else(PoisonError::into_inner);
+        let offset = write.offset;
+        match &write.bytes {
+            Bytes::Data(bytes) => {
+                let aligned = self.pool.copy_of(bytes);
+                let _merging = (!target.takes(offset, aligned.as_ref())).then(merging);
+                target.write(offset, aligned.as_ref(), true, &self.pool)
+            }
+            Bytes::Zeros(len) => {
+                let _merging = merging();
+                target.write_zeros(offset, *len, &self.pool)?;
+                target.flush()
+            }
+        }
     }
 }
 

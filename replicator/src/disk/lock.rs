@@ -14,31 +14,19 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 use super::error::Holder;
 
-/// The bytes that are locked, the same for all, so that any two daemons meet. A disk of which data
-/// and internal metadata have a description each needs two locks that do not conflict.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Range {
-    /// Both bytes: one description is all there is.
-    Whole,
-    /// The first: data, beside a description for metadata.
-    Data,
-    /// The second: metadata, beside a description for data.
-    Meta,
-}
+/// Bytes to lock: first, and how many. The same for all, so that any two daemons meet. A disk of
+/// which data and internal metadata have a description each needs two locks that do not conflict.
+pub(super) type Bytes = (libc::off_t, libc::off_t);
 
-impl Range {
-    fn start_and_len(self) -> (libc::off_t, libc::off_t) {
-        match self {
-            Self::Whole => (0, 2),
-            Self::Data => (0, 1),
-            Self::Meta => (1, 1),
-        }
-    }
-}
+/// One description is all there is.
+pub(super) const WHOLE: Bytes = (0, 2);
+/// Data, beside a description for metadata.
+pub(super) const DATA: Bytes = (0, 1);
+/// Metadata, beside a description for data.
+pub(super) const META: Bytes = (1, 1);
 
 /// Takes the lock for ever; `false` if somebody else has it.
-pub(super) fn take(file: &fs::File, range: Range) -> io::Result<bool> {
-    let (start, len) = range.start_and_len();
+pub(super) fn take(file: &fs::File, (start, len): Bytes) -> io::Result<bool> {
     // SAFETY: all-zero bytes are a valid `flock`.
     let mut lock: libc::flock = unsafe { std::mem::zeroed() };
     lock.l_type = libc::F_WRLCK as libc::c_short;

@@ -11,13 +11,13 @@
 //! In reading order: this file is the contract; [`backing`] opens a disk and chooses the engine;
 //! `target` is one open description and how to transfer bytes through it; `files` carries out one
 //! operation on data and metadata; `queue` holds what is under way, with `threads` and
-//! `syncs` behind it; `engine` decides which of the three ways an operation goes, `uring` is the ring.
+//! `syncs` behind it; `engine` is how it is used, and decides which of the three ways an operation goes; `uring` is the ring.
 //!
 //! # What completions promise
 //!
 //! - **Flush** covers exactly the data operations whose completions had been polled when it was
 //!   submitted. One that was merely under way, or done and not yet polled, is not covered.
-//! - A **FUA** operation, [`Op::WriteMeta`] and [`Op::ZeroMeta`] are stable when they complete,
+//! - A **FUA** operation, [`Op::WriteMeta`] are stable when they complete,
 //!   and say nothing of any other operation.
 //! - **IO-4**: once a flush or anything durable by itself has failed, every later one fails too,
 //!   and so does every one still in flight, whatever the kernel says: it reports a write-back
@@ -26,7 +26,7 @@
 //!   data operations that touch the same logical block ([`Backing::logical_block`]): unaligned
 //!   ones are done by reading, merging and writing whole blocks.
 
-use std::os::fd::BorrowedFd;
+use bitmap::{Bytes, MetaWrite};
 
 use crate::buffers::Buffer;
 
@@ -48,7 +48,7 @@ mod wake;
 mod conformance;
 
 pub use backing::{Backing, Direct, EngineChoice, Options};
-pub use error::{Cause, DiskError, Holder, OpenError};
+pub use error::{Cause, DiskError, Holder, OpenError, OpenFault};
 pub use rustix::io::Errno;
 
 /// Names an operation to its submitter; engines only carry it. It need not be unique.
@@ -96,21 +96,10 @@ pub enum Op {
         /// How many, at most [`limits::TRANSFER`].
         len: u32,
     },
-    /// Write metadata; stable when it completes. The area shares no page (4096 bytes) with data: one
-    /// may go past the page cache while the other goes through it.
-    WriteMeta {
-        /// First byte.
-        offset: u64,
-        /// What to write, at most [`limits::TRANSFER`] bytes.
-        bytes: Vec<u8>,
-    },
-    /// Write zeros over metadata, allocated and stable when it completes.
-    ZeroMeta {
-        /// First byte.
-        offset: u64,
-        /// How many.
-        len: u64,
-    },
+    /// Write metadata, at most [`limits::TRANSFER`] bytes that are not zeros; allocated and stable
+    /// when it completes. The area shares no page (4096 bytes) with data: one may go past the page
+    /// cache while the other goes through it.
+    WriteMeta(MetaWrite),
 }
 
 impl Op {
@@ -122,8 +111,8 @@ impl Op {
             Self::Zero { .. } => "zeroing",
             Self::Flush => "flush",
             Self::ReadMeta { .. } => "metadata read",
-            Self::WriteMeta { .. } => "metadata write",
-            Self::ZeroMeta { .. } => "metadata zeroing",
+            Self::WriteMeta(MetaWrite { bytes: Bytes::Data(_), .. }) => "metadata write",
+            Self::WriteMeta(MetaWrite { bytes: Bytes::Zeros(_), .. }) => "metadata zeroing",
         }
     }
 
@@ -134,33 +123,33 @@ impl Op {
                 (*offset, u64::from(*len))
             }
             Self::Write { offset, buffer, .. } => (*offset, buffer.len() as u64),
-            Self::Zero { offset, len, .. } | Self::ZeroMeta { offset, len } => (*offset, *len),
+            Self::Zero { offset, len, .. } => (*offset, *len),
             Self::Flush => (0, 0),
-            Self::WriteMeta { offset, bytes } => (*offset, bytes.len() as u64),
+            Self::WriteMeta(write) => (write.offset, write.bytes.len()),
         }
     }
 
     /// Whether its success is a promise about stable storage.
     pub fn is_durable(&self) -> bool {
         match self {
-            Self::Flush | Self::WriteMeta { .. } | Self::ZeroMeta { .. } => true,
+            Self::Flush | Self::WriteMeta(_) => true,
             Self::Write { fua, .. } | Self::Zero { fua, .. } => *fua,
             Self::Read { .. } | Self::ReadMeta { .. } => false,
         }
     }
 
     fn is_meta(&self) -> bool {
-        matches!(self, Self::ReadMeta { .. } | Self::WriteMeta { .. } | Self::ZeroMeta { .. })
+        matches!(self, Self::ReadMeta { .. } | Self::WriteMeta(_))
     }
 
-    /// Bytes that are transferred in one piece.
+    /// Zeros apart, bytes are transferred in one piece.
     fn check_length(&self) {
-        let limited = !matches!(self, Self::Zero { .. } | Self::ZeroMeta { .. });
-        let len = self.range().1;
-        assert!(
-            !limited || len <= limits::TRANSFER as u64,
-            "a transfer of {len} bytes is too long"
+        let zeros = matches!(
+            self,
+            Self::Zero { .. } | Self::WriteMeta(MetaWrite { bytes: Bytes::Zeros(_), .. })
         );
+        let len = self.range().1;
+        assert!(zeros || len <= limits::TRANSFER as u64, "a transfer of {len} bytes is too long");
     }
 
     fn error(&self, cause: impl Into<Cause>) -> DiskError {
@@ -187,27 +176,4 @@ pub struct Completion {
     pub token: IoToken,
     /// How it ended.
     pub result: Result<Done, DiskError>,
-}
-
-/// Carries out operations on one disk. All calls come from the owner's thread and none waits for a
-/// disk (memory file systems excepted).
-///
-/// Dropping an engine with operations in flight abandons them: they may still reach the disk, and
-/// the lock on it is held until they have.
-pub trait Engine: Send {
-    /// Starts operations, in order, taking them out of `batch`. At most [`limits::IN_FLIGHT`] are
-    /// held at a time, counted from submission to poll; those that do not fit stay in `batch`, to
-    /// be submitted after a poll has returned something.
-    fn submit(&mut self, batch: &mut Vec<(IoToken, Op)>);
-
-    /// Appends to `out` all completions there are, without waiting. Completions may be ready as
-    /// soon as `submit` returns, and those wake nobody: poll once between submitting and sleeping.
-    fn poll(&mut self, out: &mut Vec<Completion>);
-
-    /// An eventfd that is written to when completions come later. Watch it edge-triggered
-    /// (tokio's `AsyncFd` does): nobody reads it. Clear the readiness first, then poll.
-    fn wake_fd(&self) -> BorrowedFd<'_>;
-
-    /// Operations submitted whose completions have not been polled.
-    fn in_flight(&self) -> usize;
 }

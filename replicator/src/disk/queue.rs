@@ -106,11 +106,11 @@ impl Queue {
     /// the report that is made only once.
     fn may_be_deceived(&self, op: &Op) -> bool {
         let target = self.files.target(op);
-        !target.is_direct() || !target.has_dsync() || matches!(op, Op::Flush | Op::Zero { .. })
+        !target.direct || !target.dsync || matches!(op, Op::Flush | Op::Zero { .. })
     }
 
     fn syncs_of(&mut self, op: &Op) -> &mut Syncs<Job> {
-        let is_apart = !std::ptr::eq(self.files.target(op), self.files.data());
+        let is_apart = !std::ptr::eq(self.files.target(op), &self.files.data);
         &mut self.syncs[usize::from(is_apart)]
     }
 }

@@ -6,15 +6,15 @@
 use std::fs::{File, Metadata};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::ops::Range;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{Advice, AtFlags, FallocateFlags, Mode, OFlags, SeekFrom, StatxFlags};
-use rustix::io::{Errno, ReadWriteFlags};
+use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
 use super::backing::Direct;
-use super::error::{Cause, OpenError};
+use super::error::{Cause, OpenError, OpenFault};
 use super::{limits, lock};
 use crate::buffers::Pool;
 
@@ -34,67 +34,72 @@ pub(super) struct Access {
 
 #[derive(Debug)]
 pub(super) struct Target {
-    file: File,
-    metadata: Metadata,
-    direct: bool,
+    pub(super) file: File,
+    /// As it was when opened: for its identity, not its size.
+    pub(super) metadata: Metadata,
+    /// Bytes of whole blocks, when last measured.
+    size: AtomicU64,
+    pub(super) direct: bool,
     /// Transfers start and end at multiples of this; 1 for the page cache.
-    block: u64,
+    pub(super) block: u64,
     /// And their memory starts at multiples of this.
     memory: usize,
     /// Ranges for `fallocate` start and end at multiples of this.
     zero_block: u64,
-    in_memory: bool,
-    /// RWF_DSYNC does what it says. A FUSE server may ignore it, and knows fdatasync.
-    dsync: bool,
+    pub(super) in_memory: bool,
+    /// RWF_DSYNC does what it says: writes may carry it in place of a later fdatasync. A FUSE server
+    /// may ignore it, and knows fdatasync.
+    pub(super) dsync: bool,
 }
 
 impl Target {
     /// Opens `path` for reading and writing.
     pub(super) fn open(path: &Path, access: Access) -> Result<Self, OpenError> {
-        let failed = |action, error| OpenError::System { path: path.to_owned(), action, error };
+        Self::try_open(path, access).map_err(OpenFault::of(path))
+    }
+
+    fn try_open(path: &Path, access: Access) -> Result<Self, OpenFault> {
         let mut flags = OFlags::RDWR | OFlags::CLOEXEC;
         // Asked before it is opened: opening a FIFO or a tape would have effects.
         match std::fs::metadata(path) {
-            Ok(found) if !is_disk(&found) => {
-                return Err(OpenError::NotADisk { path: path.to_owned() });
-            }
+            Ok(found) if !is_disk(&found) => return Err(OpenFault::NotADisk),
             // Without O_CREAT, O_EXCL claims a block device.
             Ok(found) => flags.set(OFlags::EXCL, access.exclusive && is_block_device(&found)),
             Err(error) if access.create && error.kind() == io::ErrorKind::NotFound => {
                 flags |= OFlags::CREATE | OFlags::EXCL;
             }
-            Err(error) => return Err(failed("open", error)),
+            Err(error) => return Err(OpenFault::System("open", error)),
         }
         let file = match rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR) {
             Ok(descriptor) => File::from(descriptor),
             Err(Errno::BUSY) => {
                 let holder = std::fs::metadata(path).ok().and_then(|disk| lock::holder(&disk));
-                return Err(OpenError::InUse { path: path.to_owned(), holder });
+                return Err(OpenFault::InUse(holder));
             }
-            Err(errno) => return Err(failed("open", errno.into())),
+            Err(errno) => return Err(OpenFault::System("open", errno.into())),
         };
-        Self::over(path, file, access.direct)
+        Self::over(file, access.direct)
     }
 
-    /// What `file`, which was opened as `path` for reading and writing, is.
-    pub(super) fn over(path: &Path, file: File, direct: Direct) -> Result<Self, OpenError> {
-        let failed = |action, error| OpenError::System { path: path.to_owned(), action, error };
-        let metadata = file.metadata().map_err(|error| failed("fstat", error))?;
+    /// What `file`, which was opened for reading and writing, is.
+    pub(super) fn over(file: File, direct: Direct) -> Result<Self, OpenFault> {
+        let metadata = file.metadata().map_err(OpenFault::system("fstat"))?;
         if !is_disk(&metadata) {
-            return Err(OpenError::NotADisk { path: path.to_owned() });
+            return Err(OpenFault::NotADisk);
         }
         let block_device = is_block_device(&metadata);
-        let system = rustix::fs::fstatfs(&file).map_err(|e| failed("fstatfs", e.into()))?;
+        let system = rustix::fs::fstatfs(&file).map_err(OpenFault::system("fstatfs"))?;
         // A device node may live on a tmpfs; what it names does not.
         let on = |magic| !block_device && system.f_type as i64 == magic;
         let mut sector = 1;
         if block_device {
             let told = rustix::fs::ioctl_blksszget(&file);
-            sector = told.map_err(|e| failed("ask for the block size", e.into()))?.into();
+            sector = told.map_err(OpenFault::system("ask for the block size"))?.into();
         }
         let mut target = Self {
             file,
             metadata,
+            size: AtomicU64::new(0),
             direct: false,
             block: 1,
             memory: 1,
@@ -111,12 +116,12 @@ impl Target {
             Direct::IfPossible | Direct::Yes => !target.in_memory,
         };
         if try_direct && !target.make_direct(sector) && direct == Direct::Yes {
-            return Err(OpenError::NoDirect { path: path.to_owned() });
+            return Err(OpenFault::NoDirect);
         }
         // IO-4: after a failed write-back the page cache goes on showing what the medium lacks, and no later flush writes it.
         // Who attaches a disk reads the medium.
         rustix::fs::fadvise(&target.file, 0, None, Advice::DontNeed)
-            .map_err(|e| failed("drop the page cache", e.into()))?;
+            .map_err(OpenFault::system("drop the page cache"))?;
         Ok(target)
     }
 
@@ -148,46 +153,22 @@ impl Target {
         rustix::fs::fcntl_setfl(&self.file, flags | flag)
     }
 
-    pub(super) fn file(&self) -> &File {
-        &self.file
+    /// Bytes of whole blocks, as of [`Self::measure`].
+    pub(super) fn size(&self) -> u64 {
+        self.size.load(Ordering::Relaxed)
     }
 
-    /// As it was when opened: for its identity, not its size.
-    pub(super) fn metadata(&self) -> &Metadata {
-        &self.metadata
-    }
-
-    pub(super) fn is_direct(&self) -> bool {
-        self.direct
-    }
-
-    pub(super) fn is_block_device(&self) -> bool {
-        is_block_device(&self.metadata)
-    }
-
-    pub(super) fn is_in_memory(&self) -> bool {
-        self.in_memory
-    }
-
-    pub(super) fn block(&self) -> u64 {
-        self.block
-    }
-
-    /// Whether writes may carry RWF_DSYNC in place of a later fdatasync.
-    pub(super) fn has_dsync(&self) -> bool {
-        self.dsync
-    }
-
-    /// Bytes of whole blocks it has now.
-    pub(super) fn size(&self) -> Result<u64, Errno> {
+    /// Looks how large it is now.
+    pub(super) fn measure(&self) -> Result<(), Errno> {
         // Seeking moves an offset that nobody uses: all transfers name theirs.
         let size = rustix::fs::seek(&self.file, SeekFrom::End(0))?;
-        Ok(size - size % self.block)
+        self.size.store(size - size % self.block, Ordering::Relaxed);
+        Ok(())
     }
 
     /// The smallest range of whole blocks around `offset..offset + len`.
     pub(super) fn whole_blocks(&self, offset: u64, len: u64) -> Range<u64> {
-        round_out(offset..offset + len, self.block)
+        offset - offset % self.block..(offset + len).next_multiple_of(self.block)
     }
 
     /// Whether the kernel takes this transfer as it stands.
@@ -200,7 +181,7 @@ impl Target {
     /// Reads whole blocks into aligned memory.
     pub(super) fn read(&self, mut offset: u64, mut bytes: &mut [u8]) -> Result<(), Cause> {
         while !bytes.is_empty() {
-            let read = retry(|| rustix::io::pread(&self.file, &mut *bytes, offset))?;
+            let read = retry_on_intr(|| rustix::io::pread(&self.file, &mut *bytes, offset))?;
             // O_DIRECT stops inside a block only at the end of the file.
             if read == 0 || !(read as u64).is_multiple_of(self.block) {
                 return Err(Cause::UnexpectedEnd);
@@ -264,7 +245,7 @@ impl Target {
         };
         while !bytes.is_empty() {
             let from = &[IoSlice::new(bytes)];
-            let written = retry(|| rustix::io::pwritev2(&self.file, from, offset, flags))?;
+            let written = retry_on_intr(|| rustix::io::pwritev2(&self.file, from, offset, flags))?;
             // Go on at a block boundary; the next attempt says what stopped this one.
             let whole = written - written % self.block as usize;
             if whole == 0 {
@@ -286,33 +267,29 @@ impl Target {
         pool: &Pool,
     ) -> Result<(), Cause> {
         let end = offset + len;
-        let middle = round_in(offset..end, self.zero_block);
+        // The whole blocks inside.
+        let block = self.zero_block;
+        let middle = offset.next_multiple_of(block)..end - end % block;
         if middle.is_empty() {
-            return self.write_zeros(offset, len, false, pool);
+            return self.write_zeros(offset, len, pool);
         }
-        self.write_zeros(offset, middle.start - offset, false, pool)?;
-        self.write_zeros(middle.end, end - middle.end, false, pool)?;
+        self.write_zeros(offset, middle.start - offset, pool)?;
+        self.write_zeros(middle.end, end - middle.end, pool)?;
         let len = middle.end - middle.start;
         // On a block device both mean "reads as zeros", never a discard of undefined result.
         let punch = may_unmap.then_some(FallocateFlags::PUNCH_HOLE);
         for how in punch.into_iter().chain([FallocateFlags::ZERO_RANGE]) {
             let how = how | FallocateFlags::KEEP_SIZE;
-            match retry(|| rustix::fs::fallocate(&self.file, how, middle.start, len)) {
+            match retry_on_intr(|| rustix::fs::fallocate(&self.file, how, middle.start, len)) {
                 Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::NODEV) => {}
                 done => return Ok(done?),
             }
         }
-        self.write_zeros(middle.start, len, false, pool)
+        self.write_zeros(middle.start, len, pool)
     }
 
     /// Writes real zeros, in bounded pieces: what they cover is allocated afterwards.
-    pub(super) fn write_zeros(
-        &self,
-        mut offset: u64,
-        len: u64,
-        durable: bool,
-        pool: &Pool,
-    ) -> Result<(), Cause> {
+    pub(super) fn write_zeros(&self, mut offset: u64, len: u64, pool: &Pool) -> Result<(), Cause> {
         if len == 0 {
             return Ok(());
         }
@@ -325,16 +302,18 @@ impl Target {
             self.write(offset, piece, false, pool)?;
             offset = next;
         }
-        if durable { self.flush() } else { Ok(()) }
+        Ok(())
     }
 
     /// Reserves space for a range, extending the file if need be; nothing where the file system
     /// cannot, or on a block device, whose space is there.
     pub(super) fn reserve(&self, offset: u64, len: u64) -> Result<(), Cause> {
-        if self.is_block_device() {
+        if is_block_device(&self.metadata) {
             return Ok(());
         }
-        match retry(|| rustix::fs::fallocate(&self.file, FallocateFlags::empty(), offset, len)) {
+        match retry_on_intr(|| {
+            rustix::fs::fallocate(&self.file, FallocateFlags::empty(), offset, len)
+        }) {
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
                 // Only if it is too short: not every file system can set a size.
                 let size = rustix::fs::seek(&self.file, SeekFrom::End(0))?;
@@ -349,7 +328,7 @@ impl Target {
 
     /// Whether the file system knows the range as a hole: `true` is sure, `false` is not.
     pub(super) fn is_hole(&self, offset: u64, len: u64) -> bool {
-        if self.is_block_device() {
+        if is_block_device(&self.metadata) {
             return false;
         }
         match rustix::fs::seek(&self.file, SeekFrom::Data(offset)) {
@@ -369,29 +348,10 @@ impl Target {
     }
 }
 
-impl AsFd for Target {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
-    }
-}
-
 fn is_disk(metadata: &Metadata) -> bool {
     metadata.is_file() || is_block_device(metadata)
 }
 
 fn is_block_device(metadata: &Metadata) -> bool {
     metadata.file_type().is_block_device()
-}
-
-fn round_out(range: Range<u64>, block: u64) -> Range<u64> {
-    range.start - range.start % block..range.end.next_multiple_of(block)
-}
-
-/// The largest range of whole blocks inside; empty if there is none.
-fn round_in(range: Range<u64>, block: u64) -> Range<u64> {
-    range.start.next_multiple_of(block)..range.end - range.end % block
-}
-
-fn retry<T>(call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
-    rustix::io::retry_on_intr(call)
 }

@@ -6,10 +6,12 @@
 //! the writes that it covers.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 
+use bitmap::{Bytes, MetaWrite};
 use io_uring::{IoUring, Probe, opcode, squeue, types};
 use rustix::io::Errno;
+use slab::Slab;
 
 use super::files::Files;
 use super::queue::Queue;
@@ -20,8 +22,7 @@ use crate::buffers::BufferMut;
 pub(super) struct Ring {
     ring: IoUring,
     /// What the kernel works on. The index is the user data of the request.
-    flights: Vec<Option<Flight>>,
-    free: Vec<usize>,
+    flights: Slab<Flight>,
 }
 
 /// A request in the kernel. It keeps alive the memory the kernel uses.
@@ -47,46 +48,40 @@ impl Ring {
         if !ring.params().is_feature_nodrop() || !needed.iter().all(|&c| probe.is_supported(c)) {
             return Err(io::ErrorKind::Unsupported.into());
         }
-        ring.submitter().register_eventfd(queue.wake.as_fd().as_raw_fd())?;
-        Ok(Self { ring, flights: Vec::new(), free: Vec::new() })
+        ring.submitter().register_eventfd(queue.wake.0.as_raw_fd())?;
+        Ok(Self { ring, flights: Slab::new() })
     }
 
     /// Gives the job back if the ring cannot do it in one step.
     pub(super) fn start(&mut self, job: Job, queue: &Queue) -> Result<(), Job> {
         let files = &queue.files;
         let target = files.target(&job.op);
-        let fd = types::Fd(target.as_fd().as_raw_fd());
-        let sync = |durable: bool| if durable { libc::RWF_DSYNC } else { 0 };
+        let fd = types::Fd(target.file.as_raw_fd());
+        let write = |offset: u64, bytes: &[u8], durable: bool| {
+            let entry = opcode::Write::new(fd, bytes.as_ptr(), bytes.len() as u32).offset(offset);
+            entry.rw_flags(if durable { libc::RWF_DSYNC } else { 0 }).build()
+        };
         let (entry, buffer, wanted) = match &job.op {
             Op::Read { offset, len, detect_zero: false } | Op::ReadMeta { offset, len } => {
                 let range = target.whole_blocks(*offset, u64::from(*len));
                 let whole = (range.end - range.start) as u32;
-                let mut buffer = files.pool().take(whole as usize);
+                let mut buffer = files.pool.take(whole as usize);
                 let into = buffer.as_mut().as_mut_ptr();
                 let entry = opcode::Read::new(fd, into, whole).offset(range.start).build();
                 (entry, Some(buffer), u64::from(whole))
             }
             Op::Write { offset, buffer, fua }
-                if target.takes(*offset, buffer.as_ref()) && (!fua || target.has_dsync()) =>
+                if target.takes(*offset, buffer.as_ref()) && (!fua || target.dsync) =>
             {
-                let bytes = buffer.as_ref();
-                let entry = opcode::Write::new(fd, bytes.as_ptr(), bytes.len() as u32)
-                    .offset(*offset)
-                    .rw_flags(sync(*fua))
-                    .build();
-                (entry, None, bytes.len() as u64)
+                (write(*offset, buffer.as_ref(), *fua), None, buffer.len() as u64)
             }
-            Op::WriteMeta { offset, bytes } if target.has_dsync() => {
-                let mut copy = files.pool().take(bytes.len());
+            Op::WriteMeta(MetaWrite { offset, bytes: Bytes::Data(bytes) }) if target.dsync => {
+                let mut copy = files.pool.take(bytes.len());
                 copy.as_mut().copy_from_slice(bytes);
                 if !target.takes(*offset, copy.as_ref()) {
                     return Err(job);
                 }
-                let entry = opcode::Write::new(fd, copy.as_ref().as_ptr(), bytes.len() as u32)
-                    .offset(*offset)
-                    .rw_flags(sync(true))
-                    .build();
-                (entry, Some(copy), bytes.len() as u64)
+                (write(*offset, copy.as_ref(), true), Some(copy), bytes.len() as u64)
             }
             Op::Flush => {
                 let entry = opcode::Fsync::new(fd).flags(types::FsyncFlags::DATASYNC).build();
@@ -94,17 +89,9 @@ impl Ring {
             }
             _ => return Err(job),
         };
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.flights.push(None);
-            self.flights.len() - 1
-        });
-        self.flights[slot] = Some(Flight { job, buffer, wanted });
-        if !self.push(&entry.user_data(slot as u64), queue) {
-            self.free.push(slot);
-            let flight = self.flights[slot].take().expect("put there above");
-            return Err(flight.job);
-        }
-        Ok(())
+        let slot = self.flights.insert(Flight { job, buffer, wanted });
+        let pushed = self.push(&entry.user_data(slot as u64), queue);
+        if pushed { Ok(()) } else { Err(self.flights.remove(slot).job) }
     }
 
     /// `false` if the kernel takes nothing at present.
@@ -147,10 +134,8 @@ impl Ring {
     }
 
     fn land(&mut self, slot: u64, result: i32, queue: &mut Queue) {
-        let slot = slot as usize;
-        let flight = self.flights[slot].take().expect("the kernel completes a request once");
-        self.free.push(slot);
-        let Flight { job, buffer, wanted } = flight;
+        // The kernel completes a request once: else there is nothing to remove, which is a panic.
+        let Flight { job, buffer, wanted } = self.flights.remove(slot as usize);
         let result = match u64::try_from(result) {
             Ok(done) if done == wanted => Ok(done_with(&job.op, buffer, &queue.files)),
             // In part only, which may mean the end of the file, or little memory, or not at all
@@ -183,7 +168,7 @@ impl Drop for Ring {
     fn drop(&mut self) {
         // The kernel may still read and write this memory, after the ring is closed too. Waiting
         // for it could take for ever, so it is never given back.
-        let in_kernel: Vec<Flight> = self.flights.drain(..).flatten().collect();
+        let in_kernel = std::mem::take(&mut self.flights);
         if !in_kernel.is_empty() {
             tracing::warn!(requests = in_kernel.len(), "disk closed with requests in flight");
         }

@@ -2,13 +2,12 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::event::{EventfdFlags, eventfd};
 
 /// Shared by the threads and the ring of one engine.
 #[derive(Debug)]
-pub(super) struct Wake(File);
+pub(super) struct Wake(pub(super) File);
 
 impl Wake {
     pub(super) fn new() -> io::Result<Self> {
@@ -23,11 +22,5 @@ impl Wake {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => panic!("writing to an eventfd failed: {error}"),
         }
-    }
-}
-
-impl AsFd for Wake {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
     }
 }

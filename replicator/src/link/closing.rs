@@ -16,7 +16,7 @@ pub(super) async fn close(socket: Socket, outgoing: Outgoing, linger: Duration) 
 async fn drain(socket: Socket, mut outgoing: Outgoing) -> io::Result<()> {
     loop {
         outgoing.write(&socket)?;
-        if outgoing.bytes() == 0 {
+        if outgoing.bytes == 0 {
             break;
         }
         poll_fn(|context| socket.poll_writable(context)).await;

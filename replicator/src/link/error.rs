@@ -4,9 +4,12 @@ use crate::wire::{HelloError, Mismatch, WireError};
 use std::io;
 use std::net::SocketAddr;
 
-/// Links cannot be made at all.
+/// Why a resource cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// The system gives no random numbers: identifiers of generations would repeat (GI-3).
+    #[error("no random numbers from the system: {0}")]
+    Random(getrandom::Error),
     /// The configuration is wrong.
     #[error("{0}")]
     Config(String),

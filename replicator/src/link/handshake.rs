@@ -45,10 +45,7 @@ impl Fresh {
 }
 
 /// What a handshake task has to tell of one peer.
-pub(super) struct Outcome {
-    pub(super) node: NodeId,
-    pub(super) what: What,
-}
+pub(super) type Outcome = (NodeId, What);
 
 pub(super) enum What {
     /// Our attempt has ended.
@@ -71,7 +68,7 @@ pub(super) async fn dial(
     let result = attempt(&config, node, address).await;
     // If nobody listens any more, the links are gone.
     let what = What::Dialed { id, address, result };
-    let _ = report.send(Outcome { node, what }).await;
+    let _ = report.send((node, what)).await;
 }
 
 async fn attempt(

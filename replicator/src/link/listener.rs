@@ -85,6 +85,6 @@ async fn shake(
         }
     };
     // If nobody listens any more, the links are gone.
-    let _ = report.send(Outcome { node, what }).await;
+    let _ = report.send((node, what)).await;
     complaint
 }

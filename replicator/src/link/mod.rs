@@ -29,7 +29,7 @@ pub use config::{LinkConfig, LinkLimits, LinkTiming, PeerAddress, Secret};
 pub use error::{LinkError, StartError};
 
 use crate::buffers::{Buffer, Pool};
-use crate::node::{BufferId, LinkDown, LinkEvent, LinkId};
+use crate::node::{BufferId, Event, LinkDown, LinkId};
 use crate::wire::{Answer, Message};
 use bitmap::NodeId;
 use error::HandshakeError;
@@ -45,15 +45,6 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-/// What links bring.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Arrival {
-    /// For `Event::Link`.
-    Link(LinkId, LinkEvent),
-    /// For `Event::Peer`, in stream order.
-    Message(LinkId, Message),
-}
-
 /// All links of one resource on one node. Belongs to a tokio runtime of one thread, with I/O and time.
 pub struct Links {
     config: Arc<LinkConfig>,
@@ -61,7 +52,7 @@ pub struct Links {
     address: Option<SocketAddr>,
     peers: Vec<Peer>,
     /// Events that arose outside `poll`.
-    pending: Vec<Arrival>,
+    pending: Vec<Event>,
     /// What the tasks found.
     outcomes: mpsc::Receiver<Outcome>,
     report: mpsc::Sender<Outcome>,
@@ -121,8 +112,7 @@ impl Links {
     pub fn connect(&mut self, id: LinkId, node: NodeId) {
         while self.tasks.try_join_next().is_some() {}
         let timing = self.config.timing;
-        let peer = self.peers.iter_mut().find(|peer| peer.node == node);
-        let peer = peer.unwrap_or_else(|| panic!("node {} is not a configured peer", node.0));
+        let peer = peer_of(&mut self.peers, node);
         assert!(peer.link.is_none() && peer.attempt.is_none(), "one link to node {}", node.0);
         if self.config.me < node {
             let dial = handshake::dial(self.config.clone(), id, node, self.report.clone());
@@ -153,7 +143,7 @@ impl Links {
     /// `Action::Close`: forgets a link or an attempt. What was sent before still goes out, for a bounded time, in the
     /// background. Nothing more comes from this id.
     pub fn close(&mut self, id: LinkId) {
-        self.pending.retain(|(Arrival::Link(from, _) | Arrival::Message(from, _))| *from != id);
+        self.pending.retain(|event| !matches!(event, Event::Link(from, _) if *from == id));
         for peer in &mut self.peers {
             if let Some((_, Attempt::Dials(task))) =
                 peer.attempt.take_if(|(sought, _)| *sought == id)
@@ -177,7 +167,8 @@ impl Links {
         while self.closing.join_next().await.is_some() {}
     }
 
-    /// Takes what has arrived, without waiting; `name` names the payloads. A call takes about 1 MiB a link at most, so
+    /// Takes what has arrived, without waiting: `Event::Peer` in stream order, and `Event::Link`; `name` names the
+    /// payloads. A call takes about 1 MiB a link at most, so
     /// that no peer starves another.
     ///
     /// If nothing has arrived, the task of `context` is woken when something does; after another method was called, poll
@@ -186,7 +177,7 @@ impl Links {
         &mut self,
         context: &mut Context<'_>,
         mut name: impl FnMut(Buffer) -> BufferId,
-        arrivals: &mut Vec<Arrival>,
+        arrivals: &mut Vec<Event>,
     ) {
         let before = arrivals.len();
         arrivals.append(&mut self.pending);
@@ -212,10 +203,8 @@ impl Links {
         }
     }
 
-    fn handshake_ended(&mut self, outcome: Outcome, arrivals: &mut Vec<Arrival>) {
-        let Outcome { node, what } = outcome;
-        let peer = self.peers.iter_mut().find(|peer| peer.node == node);
-        let peer = peer.expect("handshakes are with configured peers");
+    fn handshake_ended(&mut self, (node, what): Outcome, arrivals: &mut Vec<Event>) {
+        let peer = peer_of(&mut self.peers, node);
         match what {
             What::Dialed { id, address, result } => {
                 if peer.attempt.as_ref().is_none_or(|(sought, _)| *sought != id) {
@@ -257,4 +246,9 @@ impl Links {
             What::Refused { proved: false, text } => peer.complaint = Some(text),
         }
     }
+}
+
+fn peer_of(peers: &mut [Peer], node: NodeId) -> &mut Peer {
+    let peer = peers.iter_mut().find(|peer| peer.node == node);
+    peer.unwrap_or_else(|| panic!("node {} is not a configured peer", node.0))
 }

@@ -22,9 +22,9 @@ pub(super) struct Outgoing {
     /// Bytes of the first piece that were sent.
     piece_sent: usize,
     /// Bytes of all pieces that were not sent.
-    bytes: usize,
-    /// The socket was full when we last tried.
-    blocked: bool,
+    pub(super) bytes: usize,
+    /// The socket was full when we last tried, so something is left.
+    pub(super) blocked: bool,
 }
 
 #[derive(Debug)]
@@ -59,23 +59,13 @@ impl Outgoing {
         outgoing
     }
 
-    /// Bytes that were not sent.
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// Is something left that the socket did not take?
-    pub(super) fn is_blocked(&self) -> bool {
-        self.blocked
-    }
-
     pub(super) fn push(&mut self, message: &Message, payload: Option<Buffer>) {
         if self.headers_sent > CLEAR_AWAY && self.headers_sent * 2 > self.headers.len() {
             self.headers.drain(..self.headers_sent);
             self.headers_sent = 0;
         }
         let before = self.headers.len();
-        self.encoder.encode(message, payload.as_ref().map(AsRef::as_ref), &mut self.headers);
+        self.encoder.encode(message, payload.as_deref(), &mut self.headers);
         self.queue_headers(self.headers.len() - before);
         if let Some(buffer) = payload {
             self.bytes += buffer.len();
@@ -176,7 +166,7 @@ mod tests {
         let message = Message::ReadData { id: 1, buffer: Some(BufferId(0)) };
         let socket = Socket::new(ours);
         let push = |outgoing: &mut Outgoing| outgoing.push(&message, Some(payload.clone()));
-        while outgoing.bytes() < 1 << 20 {
+        while outgoing.bytes < 1 << 20 {
             push(&mut outgoing);
             outgoing.write(&socket)?;
         }
@@ -184,13 +174,13 @@ mod tests {
         let mut taken = vec![0; 16 << 10];
         for _ in 0..1000 {
             theirs.read_exact(&mut taken)?;
-            while outgoing.bytes() < 1 << 20 {
+            while outgoing.bytes < 1 << 20 {
                 push(&mut outgoing);
             }
             // The runtime looks whether the socket takes more.
             tokio::task::yield_now().await;
             outgoing.write(&socket)?;
-            assert!(outgoing.bytes() > 0, "always behind");
+            assert!(outgoing.bytes > 0, "always behind");
             largest = largest.max(outgoing.headers.len());
         }
         assert!(largest < 512 << 10, "{largest} bytes of headers");

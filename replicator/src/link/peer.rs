@@ -1,10 +1,9 @@
 //! One peer as the links see it: the link that is up, or what is on the way to one. Knows no other peer.
 
-use super::Arrival;
 use super::error::LinkError;
 use super::handshake::Fresh;
 use super::stream::Link;
-use crate::node::{LinkDown, LinkEvent, LinkId};
+use crate::node::{Event, LinkDown, LinkEvent, LinkId};
 use crate::wire::Answer;
 use bitmap::NodeId;
 use std::pin::Pin;
@@ -43,28 +42,28 @@ impl Peer {
         id: LinkId,
         fresh: Fresh,
         greeting: Option<Answer>,
-    ) -> Arrival {
+    ) -> Event {
         let incarnation = fresh.session.incarnation;
         (self.attempt, self.complaint) = (None, None);
         self.link.insert(Link::new(id, fresh, greeting)).flush();
         tracing::info!("link to node {} is up", self.node.0);
-        Arrival::Link(id, LinkEvent::Up { incarnation })
+        Event::Link(id, LinkEvent::Up { incarnation })
     }
 
     /// The link, if there is one, has ended.
-    pub(super) fn broken(&mut self, error: &LinkError) -> Option<Arrival> {
+    pub(super) fn broken(&mut self, error: &LinkError) -> Option<Event> {
         let link = self.link.take()?;
         tracing::warn!("link to node {} is gone: {error}", self.node.0);
         Some(down(link.id, LinkDown::Broken))
     }
 
     /// The attempt, if there is one, has failed.
-    pub(super) fn failed(&mut self, why: LinkDown) -> Option<Arrival> {
+    pub(super) fn failed(&mut self, why: LinkDown) -> Option<Event> {
         self.attempt.take().map(|(id, _)| down(id, why))
     }
 
     /// Ends what has waited long enough; else `context` is woken when it has.
-    pub(super) fn expire(&mut self, context: &mut Context<'_>) -> Option<Arrival> {
+    pub(super) fn expire(&mut self, context: &mut Context<'_>) -> Option<Event> {
         let mut is_over = |until: &mut Pin<Box<Sleep>>| until.as_mut().poll(context).is_ready();
         self.fresh.take_if(|(_, until)| is_over(until));
         let over = self.attempt.take_if(|(_, attempt)| match attempt {
@@ -75,6 +74,6 @@ impl Peer {
     }
 }
 
-fn down(id: LinkId, why: LinkDown) -> Arrival {
-    Arrival::Link(id, LinkEvent::Down(why))
+fn down(id: LinkId, why: LinkDown) -> Event {
+    Event::Link(id, LinkEvent::Down(why))
 }

@@ -53,60 +53,57 @@ fn answered_by(message: &Message) -> Option<u64> {
     }
 }
 
-/// Ours.
+/// Of both ends. Nothing depends on the place of the peer's among other messages (a read that comes later finds what is
+/// newer), so these alone wait.
 #[derive(Debug, Default)]
-pub(super) struct Asked(Open);
-
-impl Asked {
-    /// Remembers what is asked.
-    pub(super) fn sent(&mut self, message: &Message) {
-        if let Some((id, read)) = asked_by(message) {
-            assert!(self.0.by_id.len() < MAX_READS, "LIM: more reads than a node may ask");
-            self.0.insert(id, read);
-        }
-    }
-
-    /// Compares an answer with what was asked, and forgets it.
-    pub(super) fn received(
-        &mut self,
-        message: &Message,
-        payload: Option<usize>,
-    ) -> Result<(), LinkError> {
-        let Some(id) = answered_by(message) else { return Ok(()) };
-        let fits = |read: &Read| match message {
-            Message::SyncData { .. } => read.sync,
-            // A refusal answers both kinds.
-            _ => payload.is_none() || !read.sync,
-        };
-        let read = self.0.remove(id).filter(fits);
-        let asked = read.ok_or(LinkError::Read(id, "an answer to a read that was not asked"))?.len;
-        match payload {
-            Some(found) if found as u64 != asked => {
-                Err(LinkError::AnswerLength { id, asked, found: found as u64 })
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-/// The peer's: those the node works on, and those that wait. Nothing depends on their place among other messages (a read
-/// that comes later finds what is newer), so these alone wait.
-#[derive(Debug, Default)]
-pub(super) struct Owed {
-    /// Passed on and not answered.
-    open: Open,
+pub(super) struct Reads {
+    /// Ours.
+    asked: Open,
+    /// The peer's, passed on and not answered.
+    owed: Open,
+    /// The peer's, not passed on.
     waiting: VecDeque<Message>,
 }
 
-impl Owed {
-    /// Keeps a read until `next` gives it out; everything else comes back.
-    pub(super) fn received(&mut self, message: Message) -> Result<Option<Message>, LinkError> {
-        let Some((id, _)) = asked_by(&message) else { return Ok(Some(message)) };
-        if self.open.by_id.len() + self.waiting.len() >= MAX_READS {
-            return Err(LinkError::Read(id, "more reads than a node may ask"));
+impl Reads {
+    /// Remembers what we ask, forgets what we answer.
+    pub(super) fn sent(&mut self, message: &Message) {
+        if let Some((id, read)) = asked_by(message) {
+            assert!(self.asked.by_id.len() < MAX_READS, "LIM: more reads than a node may ask");
+            self.asked.insert(id, read);
+        } else if let Some(id) = answered_by(message) {
+            self.owed.remove(id);
         }
-        self.waiting.push_back(message);
-        Ok(None)
+    }
+
+    /// Compares an answer, with so many bytes, with what was asked, and forgets that. Keeps a read until `next` gives it
+    /// out; everything else comes back.
+    pub(super) fn received(
+        &mut self,
+        message: Message,
+        payload: Option<usize>,
+    ) -> Result<Option<Message>, LinkError> {
+        if let Some((id, _)) = asked_by(&message) {
+            if self.owed.by_id.len() + self.waiting.len() >= MAX_READS {
+                return Err(LinkError::Read(id, "more reads than a node may ask"));
+            }
+            self.waiting.push_back(message);
+            return Ok(None);
+        }
+        if let Some(id) = answered_by(&message) {
+            let fits = |read: &Read| match message {
+                Message::SyncData { .. } => read.sync,
+                // A refusal answers both kinds.
+                _ => payload.is_none() || !read.sync,
+            };
+            let read = self.asked.remove(id).filter(fits);
+            let unasked = LinkError::Read(id, "an answer to a read that was not asked");
+            let asked = read.ok_or(unasked)?.len;
+            if let Some(found) = payload.map(|len| len as u64).filter(|&found| found != asked) {
+                return Err(LinkError::AnswerLength { id, asked, found });
+            }
+        }
+        Ok(Some(message))
     }
 
     /// The next read whose answer, with all that is owed and `queued`, keeps below `limit` bytes; one always may.
@@ -116,21 +113,14 @@ impl Owed {
         limit: usize,
     ) -> Result<Option<Message>, LinkError> {
         let Some((id, read)) = self.waiting.front().and_then(asked_by) else { return Ok(None) };
-        let ahead = self.open.bytes + queued as u64;
+        let ahead = self.owed.bytes + queued as u64;
         if ahead > 0 && ahead + read.len > limit as u64 {
             return Ok(None);
         }
-        if self.open.insert(id, read).is_some() {
+        if self.owed.insert(id, read).is_some() {
             return Err(LinkError::Read(id, "asked again before it was answered"));
         }
         Ok(self.waiting.pop_front())
-    }
-
-    /// Takes note of an answer to the peer.
-    pub(super) fn sent(&mut self, message: &Message) {
-        if let Some(id) = answered_by(message) {
-            self.open.remove(id);
-        }
     }
 }
 
@@ -149,33 +139,35 @@ mod tests {
 
     #[test]
     fn reads_are_given_out_in_order_as_far_as_their_answers_fit() -> Result<(), LinkError> {
-        let mut owed = Owed::default();
-        assert_eq!(owed.received(Message::Ping)?, Some(Message::Ping), "nothing else waits");
+        let mut reads = Reads::default();
+        assert_eq!(reads.received(Message::Ping, None)?, Some(Message::Ping), "nothing else waits");
         for (id, len) in [(1, 500), (2, 60), (3, 60), (4, 10)] {
-            assert_eq!(owed.received(read(id, len))?, None);
+            assert_eq!(reads.received(read(id, len), None)?, None);
         }
-        assert_eq!(owed.next(1, 100)?, None, "something is to be sent first");
-        assert_eq!(owed.next(0, 100)?, Some(read(1, 500)), "one always may");
-        assert_eq!(owed.next(0, 100)?, None);
-        owed.sent(&Message::ReadData { id: 1, buffer: None });
-        assert_eq!(owed.next(0, 100)?, Some(read(2, 60)));
-        assert_eq!(owed.next(0, 100)?, None, "4 would fit, but 3 came first");
-        owed.sent(&Message::SyncData { id: 2, buffer: None });
-        assert_eq!(owed.next(40, 100)?, Some(read(3, 60)));
-        assert_eq!(owed.next(30, 100)?, Some(read(4, 10)));
+        assert_eq!(reads.next(1, 100)?, None, "something is to be sent first");
+        assert_eq!(reads.next(0, 100)?, Some(read(1, 500)), "one always may");
+        assert_eq!(reads.next(0, 100)?, None);
+        reads.sent(&Message::ReadData { id: 1, buffer: None });
+        assert_eq!(reads.next(0, 100)?, Some(read(2, 60)));
+        assert_eq!(reads.next(0, 100)?, None, "4 would fit, but 3 came first");
+        reads.sent(&Message::SyncData { id: 2, buffer: None });
+        assert_eq!(reads.next(40, 100)?, Some(read(3, 60)));
+        assert_eq!(reads.next(30, 100)?, Some(read(4, 10)));
         Ok(())
     }
 
     #[test]
     fn a_peer_cannot_ask_without_end_nor_twice_by_one_name() {
-        let mut owed = Owed::default();
+        let mut reads = Reads::default();
         for id in 0..MAX_READS as u64 {
-            assert!(owed.received(read(id, 1)).is_ok());
+            assert!(reads.received(read(id, 1), None).is_ok());
         }
-        assert!(owed.received(read(7_000_000, 1)).is_err());
-        let mut owed = Owed::default();
-        assert!(owed.received(read(1, 1)).is_ok() && owed.received(read(1, 1)).is_ok());
-        assert!(owed.next(0, 100).is_ok());
-        assert!(owed.next(0, 100).is_err());
+        assert!(reads.received(read(7_000_000, 1), None).is_err());
+        let mut reads = Reads::default();
+        assert!(
+            reads.received(read(1, 1), None).is_ok() && reads.received(read(1, 1), None).is_ok()
+        );
+        assert!(reads.next(0, 100).is_ok());
+        assert!(reads.next(0, 100).is_err());
     }
 }

@@ -3,7 +3,7 @@
 //! A reader that spins must ask the kernel each time: the runtime learns of new bytes only when its thread sleeps. When
 //! the kernel says "not now", the runtime is told, else waiting would return at once for ever.
 
-use rustix::io::Errno;
+use rustix::io::retry_on_intr;
 use rustix::net::{SendAncillaryBuffer, SendFlags};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::task::{Context, Poll};
@@ -20,12 +20,7 @@ impl Socket {
 
     /// Bytes received; 0 at the end of the stream; none if there is nothing now.
     pub(super) fn read(&self, into: &mut [IoSliceMut<'_>]) -> io::Result<Option<usize>> {
-        let mut read = || loop {
-            match rustix::io::readv(&self.0, into) {
-                Err(Errno::INTR) => {}
-                result => return Ok(result?),
-            }
-        };
+        let mut read = || Ok(retry_on_intr(|| rustix::io::readv(&self.0, into))?);
         match read() {
             Err(error) if is_not_now(&error) => not_now(self.0.try_io(Interest::READABLE, read)),
             result => result.map(Some),
@@ -47,12 +42,8 @@ impl Socket {
 
     fn send(&self, from: &[IoSlice<'_>]) -> io::Result<usize> {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        loop {
-            match rustix::net::sendmsg(&self.0, from, &mut SendAncillaryBuffer::default(), flags) {
-                Err(Errno::INTR) => {}
-                result => return Ok(result?),
-            }
-        }
+        let mut nothing = SendAncillaryBuffer::default();
+        Ok(retry_on_intr(|| rustix::net::sendmsg(&self.0, from, &mut nothing, flags))?)
     }
 
     /// No more is sent: the other end sees the end of the stream after the last byte.

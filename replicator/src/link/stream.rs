@@ -1,14 +1,13 @@
 //! A link that is up: one socket, what waits to go out, what is coming in.
 
-use super::Arrival;
 use super::error::LinkError;
 use super::handshake::Fresh;
 use super::incoming::Incoming;
 use super::outgoing::Outgoing;
-use super::reads::{Asked, Owed};
+use super::reads::Reads;
 use super::socket::Socket;
 use crate::buffers::{Buffer, Pool};
-use crate::node::{BufferId, LinkId};
+use crate::node::{BufferId, Event, LinkId};
 use crate::wire::{Answer, Decoder, Encoder, Message};
 use std::task::{Context, Poll};
 
@@ -21,12 +20,10 @@ pub(super) struct Link {
     socket: Socket,
     incoming: Incoming,
     outgoing: Outgoing,
-    asked: Asked,
-    owed: Owed,
+    reads: Reads,
     /// Sending has failed. What the peer sent before is still received: it may say why.
-    failed: Option<LinkError>,
     /// So many more times: a peer that goes on sending must not keep it.
-    last_turns: u32,
+    failed: Option<(LinkError, u32)>,
 }
 
 impl Link {
@@ -39,10 +36,8 @@ impl Link {
             socket: Socket::new(stream),
             incoming: Incoming::new(Decoder::new(session.integrity)),
             outgoing: Outgoing::new(Encoder::new(session.integrity), &greeting),
-            asked: Asked::default(),
-            owed: Owed::default(),
+            reads: Reads::default(),
             failed: None,
-            last_turns: LAST_TURNS,
         }
     }
 
@@ -51,12 +46,11 @@ impl Link {
         if self.failed.is_some() {
             return;
         }
-        self.asked.sent(message);
-        self.owed.sent(message);
+        self.reads.sent(message);
         self.outgoing.push(message, payload);
-        let bytes = self.outgoing.bytes();
+        let bytes = self.outgoing.bytes;
         if bytes > limit {
-            self.failed = Some(LinkError::SendQueue { bytes, limit });
+            self.failed = Some((LinkError::SendQueue { bytes, limit }, LAST_TURNS));
         }
     }
 
@@ -65,13 +59,13 @@ impl Link {
         if self.failed.is_none()
             && let Err(error) = self.outgoing.write(&self.socket)
         {
-            self.failed = Some(error.into());
+            self.failed = Some((error.into(), LAST_TURNS));
         }
     }
 
     /// Goes on with what the socket did not take before.
     pub(super) fn resume(&mut self) {
-        if self.outgoing.is_blocked() {
+        if self.outgoing.blocked {
             self.flush();
         }
     }
@@ -83,31 +77,29 @@ impl Link {
         ahead: usize,
         pool: &Pool,
         name: &mut impl FnMut(Buffer) -> BufferId,
-        arrivals: &mut Vec<Arrival>,
+        arrivals: &mut Vec<Event>,
     ) -> Result<(), LinkError> {
-        let Self { id, asked, owed, incoming, outgoing, socket, .. } = self;
-        let (before, queued) = (arrivals.len(), outgoing.bytes());
-        let mut pass = |owed: &mut Owed, message: Option<Message>| {
-            arrivals.extend(message.map(|message| Arrival::Message(*id, message)));
-            while let Some(read) = owed.next(queued, ahead)? {
-                arrivals.push(Arrival::Message(*id, read));
+        let Self { id, reads, incoming, outgoing, socket, .. } = self;
+        let (before, queued) = (arrivals.len(), outgoing.bytes);
+        let mut pass = |reads: &mut Reads, message: Option<Message>| {
+            arrivals.extend(message.map(|message| Event::Peer(*id, message)));
+            while let Some(read) = reads.next(queued, ahead)? {
+                arrivals.push(Event::Peer(*id, read));
             }
             Ok(())
         };
-        pass(owed, None)?;
-        incoming.receive(socket, pool, &mut |mut message, payload| {
-            asked.received(&message, payload.as_ref().map(Buffer::len))?;
-            if let Some(buffer) = payload {
+        pass(reads, None)?;
+        incoming.receive(socket, pool, &mut |message, payload| {
+            let mut message = reads.received(message, payload.as_deref().map(<[u8]>::len))?;
+            if let (Some(message), Some(buffer)) = (&mut message, payload) {
                 message.name_buffer(name(buffer));
             }
-            let message = owed.received(message)?;
-            pass(owed, message)
+            pass(reads, message)
         })?;
         match self.failed.take() {
-            Some(error) if arrivals.len() == before || self.last_turns == 0 => Err(error),
-            Some(error) => {
-                self.last_turns -= 1;
-                self.failed = Some(error);
+            Some((error, turns)) if arrivals.len() == before || turns == 0 => Err(error),
+            Some((error, turns)) => {
+                self.failed = Some((error, turns - 1));
                 Ok(())
             }
             None => Ok(()),
@@ -119,7 +111,7 @@ impl Link {
         if self.failed.is_some() || self.socket.poll_readable(context).is_ready() {
             return Poll::Ready(());
         }
-        if self.outgoing.is_blocked() {
+        if self.outgoing.blocked {
             return self.socket.poll_writable(context);
         }
         Poll::Pending

@@ -467,7 +467,7 @@ impl Node {
             Message::InSync { volume } => return self.peer_in_sync(p, volume),
             Message::PromoteRequest => self.promote_request(p),
             Message::PromoteReply { granted } => self.promote_reply(p, granted),
-            Message::RoleIs(role) => {
+            Message::RoleIs { role } => {
                 self.peers[p].role = role;
                 self.peers[p].promoting = false;
             }

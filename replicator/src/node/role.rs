@@ -101,7 +101,7 @@ impl Node {
         self.end_change(command, Err(Refusal { kind, text }));
         for p in 0..self.peers.len() {
             if self.peers[p].connected() {
-                self.send(p, Message::RoleIs(self.role));
+                self.send(p, Message::RoleIs { role: self.role });
             }
         }
     }
@@ -267,7 +267,7 @@ impl Node {
         for p in 0..self.peers.len() {
             // A word about the data before this is not about what is written from now on.
             self.peers[p].discard_my_data = false;
-            self.send(p, Message::RoleIs(Role::Primary));
+            self.send(p, Message::RoleIs { role: Role::Primary });
             if forced {
                 self.restart_link(p, "this node's data was declared good by force");
             }
@@ -304,7 +304,7 @@ impl Node {
         self.notice(Level::Info, "role Secondary".into());
         for p in 0..self.peers.len() {
             if self.peers[p].connected() {
-                self.send(p, Message::RoleIs(Role::Secondary));
+                self.send(p, Message::RoleIs { role: Role::Secondary });
             }
         }
         self.end_change(command, Ok(()));

@@ -110,6 +110,7 @@ shapes! {
         InSync, InSyncShape { volume: u16 }
         PromoteRequest, PromoteRequestShape {}
         PromoteReply, PromoteReplyShape { granted: bool }
+        RoleIs, RoleIsShape { role: u8 }
         Invalidate, InvalidateShape {}
         Bye, ByeShape { outdate: bool }
         Ping, PingShape {}
@@ -117,7 +118,6 @@ shapes! {
     }
     others {
         AgreedShape { outcome: u8, verdicts: Vec<u8>, reason: u8, text: String }
-        RoleIsShape { role: u8 }
     }
 }
 
@@ -126,7 +126,6 @@ pub(super) fn encode(message: &Message, out: &mut Vec<u8>) -> FrameType {
     let kind = match message {
         Message::Facts(facts) => put(out, FrameType::Facts, &facts.shape()),
         Message::Agreed(agreed) => put(out, FrameType::Agreed, &agreed.shape()),
-        Message::RoleIs(role) => put(out, FrameType::RoleIs, &RoleIsShape { role: role.shape() }),
         _ => encode_fields(message, out).expect("the data path has its own layouts"),
     };
     assert_eq!(check(message), Ok(()), "{kind:?}");
@@ -138,10 +137,6 @@ pub(super) fn decode(kind: FrameType, body: &[u8]) -> Result<Message, WireError>
     let message = match kind {
         FrameType::Facts => Message::Facts(Box::new(read(kind, take(kind, body)?)?)),
         FrameType::Agreed => Message::Agreed(read(kind, take(kind, body)?)?),
-        FrameType::RoleIs => {
-            let RoleIsShape { role } = take(kind, body)?;
-            Message::RoleIs(read(kind, role)?)
-        }
         _ => decode_fields(kind, body)?,
     };
     check(&message).map_err(|what| WireError::Value(kind, what))?;
@@ -300,19 +295,18 @@ impl Sent for Agreed {
         AgreedShape { outcome, verdicts, reason, text }
     }
     fn read(shape: AgreedShape) -> Result<Self, &'static str> {
-        let agreed = match (shape.outcome, shape.reason) {
-            (0, 0) => Self::Go(Sent::read(shape.verdicts.clone())?),
-            (1, 0) => Self::YouStepDown,
-            (2, 0) => Self::IStepDown,
-            (3, 1) => Self::Refuse(RefuseReason::SplitBrain),
-            (3, 2) => Self::Refuse(RefuseReason::Unrelated),
-            (3, 3) => Self::Refuse(RefuseReason::TwoPrimaries),
-            (3, 4) => Self::Refuse(RefuseReason::Incompatible(shape.text.clone())),
-            (3, 5) => Self::Refuse(RefuseReason::Stale),
-            _ => return Err("outcome"),
-        };
         // One message has one encoding: what an outcome has no use for is empty, and no text is too long.
-        if agreed.shape() == shape { Ok(agreed) } else { Err("outcome") }
+        let all = [
+            Self::Go(Sent::read(shape.verdicts.clone())?),
+            Self::YouStepDown,
+            Self::IStepDown,
+            Self::Refuse(RefuseReason::SplitBrain),
+            Self::Refuse(RefuseReason::Unrelated),
+            Self::Refuse(RefuseReason::TwoPrimaries),
+            Self::Refuse(RefuseReason::Incompatible(shape.text.clone())),
+            Self::Refuse(RefuseReason::Stale),
+        ];
+        all.into_iter().find(|agreed| agreed.shape() == shape).ok_or("outcome")
     }
 }
 

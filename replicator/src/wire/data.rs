@@ -40,42 +40,32 @@ layout! {
         content: u8,
         reserved: u8,
     }
-}
 
-layout! {
     /// `Write`.
     WriteBody {
         data: DataHeader,
         start: U64,
         length: U64,
     }
-}
 
-layout! {
     /// `ReadData`, `SyncData`.
     AnswerBody {
         data: DataHeader,
         id: U64,
     }
-}
 
-layout! {
     /// `Received`, `Written` (a dagtag), `Flushed` (a flush's number).
     NumberBody {
         number: U64,
     }
-}
 
-layout! {
     /// `Flush`.
     FlushBody {
         number: U64,
         flags: u8,
         reserved: [u8; 7],
     }
-}
 
-layout! {
     /// `Read`, `SyncRead`.
     AskBody {
         id: U64,

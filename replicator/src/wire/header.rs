@@ -17,33 +17,22 @@ pub const HEADER_LEN: usize = size_of::<FrameHeader>();
 /// Flag: a receiver that does not know the type skips the frame.
 pub const OPTIONAL: u16 = 1;
 
-/// One field of a fixed layout, for the documentation test.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Field {
-    /// Name.
-    pub name: &'static str,
-    /// Bytes from the start of the structure.
-    pub offset: usize,
-    /// Bytes.
-    pub size: usize,
-}
-
-/// Declares a packed little-endian structure together with the table that documents it.
+/// Declares packed little-endian structures, each together with the table that documents it.
 macro_rules! layout {
-    ($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty,)* }) => {
+    ($($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty,)* })*) => { $(
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
         #[repr(C)]
         pub(super) struct $name { $(pub(super) $field: $type,)* }
 
         impl $name {
-            pub(super) const FIELDS: &[$crate::wire::header::Field] = &[$($crate::wire::header::Field {
+            pub(super) const FIELDS: &[bitmap::Field] = &[$(bitmap::Field {
                 name: stringify!($field),
                 offset: core::mem::offset_of!($name, $field),
                 size: size_of::<$type>(),
             },)*];
         }
-    };
+    )* };
 }
 pub(super) use layout;
 

@@ -42,9 +42,7 @@ layout! {
         reserved_2: [u8; 44],
         checksum: U32,
     }
-}
 
-layout! {
     /// What follows: proofs, and the word to begin.
     AnswerBytes {
         magic: [u8; 8],

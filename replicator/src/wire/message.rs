@@ -128,7 +128,10 @@ pub enum Message {
         granted: bool,
     },
     /// The sender's role changed.
-    RoleIs(Role),
+    RoleIs {
+        /// Now.
+        role: Role,
+    },
     /// Please throw your data away and copy mine.
     Invalidate,
     /// The sender leaves on purpose. With `outdate`, the receiver's data must be considered Outdated from now on.

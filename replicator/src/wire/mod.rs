@@ -18,7 +18,7 @@ pub use control::SHAPES;
 pub use data::UNNAMED;
 pub use error::WireError;
 pub use features::{Features, Integrity, VERSION_MAX, VERSION_MIN};
-pub use header::{Field, FrameType, HEADER_LEN, MAGIC, OPTIONAL, RESERVED_TYPES};
+pub use header::{FrameType, HEADER_LEN, MAGIC, OPTIONAL, RESERVED_TYPES};
 pub use hello::{
     ANSWER_LEN, Answer, End, HELLO_LEN, Hello, HelloError, Mismatch, PROOF_LEN, Session,
     authenticable, identify, settle,
@@ -27,7 +27,7 @@ pub use limits::*;
 pub use message::*;
 
 /// Every fixed layout by name, for the test that compares `docs/protocol.md` with the code.
-pub const LAYOUTS: &[(&str, &[Field])] = &[
+pub const LAYOUTS: &[(&str, &[bitmap::Field])] = &[
     ("FrameHeader", header::FrameHeader::FIELDS),
     ("DataHeader", data::DataHeader::FIELDS),
     ("WriteBody", data::WriteBody::FIELDS),

@@ -3,8 +3,8 @@
 use crate::samples::{Sample, write};
 use bitmap::NodeId;
 use replicator::buffers::{Buffer, Pool};
-use replicator::link::{Arrival, LinkConfig, LinkLimits, LinkTiming, Links, PeerAddress};
-use replicator::node::{BufferId, LinkDown, LinkEvent, LinkId};
+use replicator::link::{LinkConfig, LinkLimits, LinkTiming, Links, PeerAddress};
+use replicator::node::{BufferId, Event, LinkDown, LinkEvent, LinkId};
 use replicator::wire::{Integrity, Message, UNNAMED};
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -22,7 +22,7 @@ pub(crate) const HIGH: NodeId = NodeId(1);
 /// One node as far as links see it: what arrived, and the payloads by name.
 pub(crate) struct Host {
     pub(crate) links: Links,
-    pub(crate) arrivals: Vec<Arrival>,
+    pub(crate) arrivals: Vec<Event>,
     pub(crate) buffers: HashMap<BufferId, Buffer>,
     pub(crate) pool: Pool,
 }
@@ -56,33 +56,33 @@ impl Host {
     }
 
     pub(crate) fn up(&mut self) -> Option<(LinkId, u64)> {
-        let up = |arrival: &mut Arrival| matches!(arrival, Arrival::Link(_, LinkEvent::Up { .. }));
+        let up = |arrival: &mut Event| matches!(arrival, Event::Link(_, LinkEvent::Up { .. }));
         match self.arrivals.extract_if(.., up).next()? {
-            Arrival::Link(id, LinkEvent::Up { incarnation }) => Some((id, incarnation)),
+            Event::Link(id, LinkEvent::Up { incarnation }) => Some((id, incarnation)),
             _ => unreachable!(),
         }
     }
 
     pub(crate) fn down(&mut self) -> Option<(LinkId, LinkDown)> {
-        let down = |arrival: &mut Arrival| matches!(arrival, Arrival::Link(_, LinkEvent::Down(_)));
+        let down = |arrival: &mut Event| matches!(arrival, Event::Link(_, LinkEvent::Down(_)));
         match self.arrivals.extract_if(.., down).next()? {
-            Arrival::Link(id, LinkEvent::Down(why)) => Some((id, why)),
+            Event::Link(id, LinkEvent::Down(why)) => Some((id, why)),
             _ => unreachable!(),
         }
     }
 
     /// The messages that stand first, without the names of their buffers.
     pub(crate) fn messages(&mut self) -> Vec<Seen> {
-        let count = self.arrivals.iter().take_while(|a| matches!(a, Arrival::Message(..))).count();
+        let count = self.arrivals.iter().take_while(|a| matches!(a, Event::Peer(..))).count();
         let seen = |arrival| match arrival {
-            Arrival::Message(id, mut message) => {
+            Event::Peer(id, mut message) => {
                 let payload = message.buffer().map(|name| self.buffers[&name].as_ref().to_vec());
                 if message.buffer().is_some() {
                     message.name_buffer(UNNAMED);
                 }
                 (id, message, payload)
             }
-            Arrival::Link(..) => unreachable!(),
+            _ => unreachable!(),
         };
         self.arrivals.drain(..count).map(seen).collect()
     }

@@ -160,7 +160,7 @@ async fn wakes(host: &mut Host) -> u32 {
         quiet.as_mut().poll(context)
     })
     .await;
-    assert_eq!(host.arrivals, []);
+    assert!(host.arrivals.is_empty());
     wakes
 }
 

@@ -156,7 +156,7 @@ pub(crate) fn all() -> Vec<Sample> {
         plain("in-sync", Message::InSync { volume: 1 }),
         plain("promote-request", Message::PromoteRequest),
         plain("promote-reply", Message::PromoteReply { granted: true }),
-        plain("role-is", Message::RoleIs(Role::Secondary)),
+        plain("role-is", Message::RoleIs { role: Role::Secondary }),
         plain("invalidate", Message::Invalidate),
         plain("bye", Message::Bye { outdate: true }),
         plain("ping", Message::Ping),

@@ -99,8 +99,8 @@ impl Control {
 fn router(served: Served, pages: Vec<Page>) -> Router {
     let mut router = Router::new()
         .route("/command", post(command::command))
-        .route("/wait/connect", post(wait::connect))
-        .route("/wait/sync", post(wait::sync))
+        .route("/wait/connect", wait::until(wait::is_connected))
+        .route("/wait/sync", wait::until(wait::is_in_sync))
         .route("/metrics", get(metrics));
     for (path, page) in pages {
         let page = Arc::new(page);

@@ -7,66 +7,45 @@ use crate::daemon::limits;
 use crate::node::{ConnectionState, DiskState, ReplicationState, Status};
 use axum::Json;
 use axum::extract::{Query, State};
-use serde::{Deserialize, Serialize};
+use axum::routing::{MethodRouter, post};
+use serde::Deserialize;
+use serde_json::json;
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 /// How long.
 #[derive(Debug, Deserialize)]
-pub(super) struct Patience {
+struct Patience {
     /// 0 or none: for ever.
     seconds: Option<f64>,
 }
 
-/// How a wait ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-enum Ended {
-    /// As wanted.
-    Reached,
-    /// It cannot be reached without an operator: a connection stands alone.
-    StandAlone,
-    /// Not in time.
-    TimedOut,
+/// `{"ended": ..}`: as wanted (`reached`), not without an operator, since a connection stands alone
+/// (`stand-alone`), or not in time (`timed-out`).
+pub(super) fn until(reached: fn(&Status) -> bool) -> MethodRouter<Served> {
+    post(move |State(served): State<Served>, Query(patience): Query<Patience>| async move {
+        let seconds = patience.seconds.filter(|&seconds| seconds > 0.0);
+        let until = seconds
+            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+            .and_then(|patience| Instant::now().checked_add(patience));
+        loop {
+            let status = served.remote.snapshot().await?.status;
+            let over = until.is_some_and(|until| Instant::now() >= until);
+            let ended = match () {
+                () if reached(&status) => "reached",
+                () if stands_alone(&status) => "stand-alone",
+                () if over => "timed-out",
+                () => {
+                    sleep(limits::WAIT_STEP).await;
+                    continue;
+                }
+            };
+            return Ok::<_, Refused>(Json(json!({ "ended": ended })));
+        }
+    })
 }
 
-#[derive(Serialize)]
-pub(super) struct Outcome {
-    ended: Ended,
-}
-
-pub(super) async fn connect(served: State<Served>, patience: Query<Patience>) -> Answer {
-    wait(&served, &patience, is_connected).await
-}
-
-pub(super) async fn sync(served: State<Served>, patience: Query<Patience>) -> Answer {
-    wait(&served, &patience, is_in_sync).await
-}
-
-type Answer = Result<Json<Outcome>, Refused>;
-
-async fn wait(served: &Served, patience: &Patience, reached: impl Fn(&Status) -> bool) -> Answer {
-    let seconds = patience.seconds.filter(|&seconds| seconds > 0.0);
-    let until = seconds
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .and_then(|patience| Instant::now().checked_add(patience));
-    loop {
-        let status = served.remote.snapshot().await?.status;
-        let over = until.is_some_and(|until| Instant::now() >= until);
-        let ended = match () {
-            () if reached(&status) => Ended::Reached,
-            () if stands_alone(&status) => Ended::StandAlone,
-            () if over => Ended::TimedOut,
-            () => {
-                tokio::time::sleep(limits::WAIT_STEP).await;
-                continue;
-            }
-        };
-        return Ok(Json(Outcome { ended }));
-    }
-}
-
-fn is_connected(status: &Status) -> bool {
+pub(super) fn is_connected(status: &Status) -> bool {
     status.peers.iter().all(|peer| peer.connection == ConnectionState::Connected)
 }
 
@@ -77,7 +56,7 @@ fn stands_alone(status: &Status) -> bool {
 }
 
 /// Connected, nothing is being copied, and of every volume both copies are good.
-fn is_in_sync(status: &Status) -> bool {
+pub(super) fn is_in_sync(status: &Status) -> bool {
     let good = |disk| matches!(disk, DiskState::UpToDate | DiskState::Diskless);
     is_connected(status)
         && status.volumes.iter().all(|volume| good(volume.disk))

@@ -10,11 +10,11 @@ use std::time::Instant;
 use rustix::fs::{Mode, OFlags};
 
 use super::super::backing::{Backing, Direct, EngineChoice, Options};
-use super::super::error::{Cause, DiskError, Holder, OpenError};
+use super::super::error::{Cause, DiskError, Holder, OpenError, OpenFault};
 use super::super::queue::Queue;
 use super::super::{Done, Errno, Op};
 use super::kinds::{self, DATA, Disk, META, OnFiles};
-use super::{PATIENCE, pool, run_one};
+use super::{Bytes, PATIENCE, meta_write, pool, run_one};
 
 macro_rules! on_files {
     ($demand:ident: $($kind:ident)*) => { mod $demand { $(
@@ -44,7 +44,7 @@ struct Swapped {
 
 impl Swapped {
     fn data_of(disk: &OnFiles, other: impl AsRawFd) -> Self {
-        let fd = disk.files.data().file().as_raw_fd();
+        let fd = disk.files.data.file.as_raw_fd();
         // SAFETY: both descriptors are open; dup makes a new one that nobody else has.
         let original = unsafe { OwnedFd::from_raw_fd(libc::dup(fd)) };
         replace(fd, other.as_raw_fd());
@@ -72,10 +72,10 @@ fn write(offset: u64, fua: bool) -> Op {
 }
 
 fn failed_flush_is_for_good(mut disk: Disk) {
-    assert!(run_one(&mut *disk.engine, Op::Flush).is_ok());
+    assert!(run_one(&mut disk.engine, Op::Flush).is_ok());
     let (_reader, pipe) = std::io::pipe().expect("a pipe");
     let swapped = Swapped::data_of(under(&disk), pipe);
-    let error = run_one(&mut *disk.engine, Op::Flush).expect_err("a pipe cannot be flushed");
+    let error = run_one(&mut disk.engine, Op::Flush).expect_err("a pipe cannot be flushed");
     assert_eq!(error.cause, Cause::Os(Errno::INVAL));
     drop(swapped);
     // IO-4: the kernel would flush again with success.
@@ -84,15 +84,15 @@ fn failed_flush_is_for_good(mut disk: Disk) {
         Op::Flush,
         write(0, true),
         Op::Zero { offset: 0, len: 4096, fua: true, may_unmap: true },
-        Op::WriteMeta { offset: meta, bytes: vec![1; 512] },
-        Op::ZeroMeta { offset: meta, len: 512 },
+        meta_write(meta, Bytes::Data(vec![1; 512])),
+        meta_write(meta, Bytes::Zeros(512)),
     ] {
-        let error = run_one(&mut *disk.engine, op).expect_err("IO-4");
+        let error = run_one(&mut disk.engine, op).expect_err("IO-4");
         assert_eq!(error.cause, Cause::FlushFailedBefore);
     }
-    run_one(&mut *disk.engine, write(0, false)).expect("what promises nothing goes on");
+    run_one(&mut disk.engine, write(0, false)).expect("what promises nothing goes on");
     let read = Op::Read { offset: 0, len: 4096, detect_zero: false };
-    assert!(matches!(run_one(&mut *disk.engine, read), Ok(Done::Read(_))));
+    assert!(matches!(run_one(&mut disk.engine, read), Ok(Done::Read(_))));
 }
 
 /// Of two flushes that run together the kernel tells one of the error and the other nothing; their
@@ -124,7 +124,7 @@ fn a_success_beside_a_failed_flush_is_not_believed(disk: Disk) {
 
 fn errors_reach_the_submitter(mut disk: Disk) {
     let path = &under(&disk).path;
-    let flags = if under(&disk).files.data().is_direct() {
+    let flags = if under(&disk).files.data.direct {
         OFlags::RDONLY | OFlags::DIRECT
     } else {
         OFlags::RDONLY
@@ -134,15 +134,15 @@ fn errors_reach_the_submitter(mut disk: Disk) {
     for len in [4096, 100] {
         let buffer = pool().copy_of(&vec![7; len]);
         let op = Op::Write { offset: 0, buffer, fua: false };
-        let error = run_one(&mut *disk.engine, op).expect_err("read-only");
+        let error = run_one(&mut disk.engine, op).expect_err("read-only");
         assert_eq!(error.cause, Cause::Os(Errno::BADF), "{len}");
     }
     drop(swapped);
-    run_one(&mut *disk.engine, write(0, true)).expect("a failed plain write is not a failed flush");
+    run_one(&mut disk.engine, write(0, true)).expect("a failed plain write is not a failed flush");
 }
 
 fn a_file_cut_short_is_noticed(mut disk: Disk) {
-    let engine = &mut *disk.engine;
+    let engine = &mut disk.engine;
     let path = &disk.under.as_ref().expect("a disk on files").path;
     let file = File::options().write(true).open(path).expect("it is there");
     for short in [8192, 5000] {
@@ -168,7 +168,7 @@ fn a_second_open_is_refused(disk: Disk) {
     }
     for (path, options) in attempts {
         match Backing::open(&path, &options, &pool()) {
-            Err(OpenError::InUse { path: named, holder }) => {
+            Err(OpenError { path: named, fault: OpenFault::InUse(holder) }) => {
                 assert_eq!((named, holder.as_ref()), (path, Some(&own)));
             }
             other => panic!("{:?}", other.map(|backing| backing.engine_name())),
@@ -184,12 +184,12 @@ fn free_as_soon_as_it_is_closed(disk: Disk) {
     drop(files);
     for round in 0..100 {
         for i in 0..8 {
-            run_one(&mut *engine, write(i * 4096, i % 2 == 0)).expect("written");
+            run_one(&mut engine, write(i * 4096, i % 2 == 0)).expect("written");
         }
-        run_one(&mut *engine, Op::Flush).expect("flushed");
+        run_one(&mut engine, Op::Flush).expect("flushed");
         drop(engine);
         let again = Backing::open(&path, &options, &pool());
-        engine = Box::new(again.unwrap_or_else(|error| panic!("round {round}: {error}")));
+        engine = again.unwrap_or_else(|error| panic!("round {round}: {error}"));
     }
 }
 
@@ -198,7 +198,9 @@ pub(super) fn reopen(path: &std::path::Path, options: &Options) -> Backing {
     let start = Instant::now();
     loop {
         match Backing::open(path, options, &pool()) {
-            Err(OpenError::InUse { .. }) if start.elapsed() < PATIENCE => std::thread::yield_now(),
+            Err(OpenError { fault: OpenFault::InUse(_), .. }) if start.elapsed() < PATIENCE => {
+                std::thread::yield_now();
+            }
             opened => return opened.expect("free again"),
         }
     }
@@ -287,16 +289,17 @@ fn what_is_no_disk_is_refused_by_name() {
         Backing::open(path, &options, &pool()).map(|_| ()).expect_err("not a disk")
     };
     let error = open(directory.path(), Direct::Auto);
-    assert!(matches!(&error, OpenError::NotADisk { path } if path == directory.path()));
+    assert!(matches!(error.fault, OpenFault::NotADisk));
+    assert_eq!(error.path, directory.path());
     // Opening a terminal or a FIFO could wait for ever.
-    assert!(matches!(open("/dev/tty".as_ref(), Direct::Auto), OpenError::NotADisk { .. }));
+    assert!(matches!(open("/dev/tty".as_ref(), Direct::Auto).fault, OpenFault::NotADisk));
     let missing = directory.path().join("missing");
     let error = open(&missing, Direct::Auto);
     assert!(error.to_string().contains(missing.to_str().expect("a name")), "{error}");
     assert!(!missing.exists());
     // A regular file, writable by its process, on a file system without O_DIRECT.
     let error = open("/proc/self/comm".as_ref(), Direct::Yes);
-    assert!(matches!(error, OpenError::NoDirect { .. }), "{error}");
+    assert!(matches!(error.fault, OpenFault::NoDirect), "{error}");
 }
 
 #[test]
@@ -329,7 +332,7 @@ fn a_hole_costs_no_transfer() {
     let mut disk = kinds::tmpfs().expect("memory");
     let mut ask = || {
         let op = Op::Read { offset: 0, len: DATA as u32, detect_zero: true };
-        run_one(&mut *disk.engine, op).expect("readable")
+        run_one(&mut disk.engine, op).expect("readable")
     };
     let before = bytes_read_by_this_thread();
     assert!(matches!(ask(), Done::Zeros(_)));

@@ -8,9 +8,8 @@ use std::sync::Arc;
 
 use rustix::fs::MemfdFlags;
 
-use super::super::Engine;
 use super::super::backing::{Backing, Direct, EngineChoice, Options};
-use super::super::error::OpenError;
+use super::super::error::{OpenError, OpenFault};
 use super::super::files::Files;
 use super::{pool, skip};
 
@@ -21,7 +20,7 @@ pub(super) const META: u64 = 16 * 4096;
 
 /// A disk to test, full of zeros.
 pub(super) struct Disk {
-    pub(super) engine: Box<dyn Engine>,
+    pub(super) engine: Backing,
     /// First byte of metadata.
     pub(super) meta_at: u64,
     /// No two operations at a time within one of these.
@@ -51,13 +50,7 @@ pub(super) enum Room {
 
 pub(super) fn memory() -> Option<Disk> {
     let memory = Backing::in_memory(DATA + META, &pool()).expect("memory");
-    Some(Disk {
-        engine: Box::new(memory),
-        meta_at: DATA,
-        block: 1,
-        under: None,
-        _room: Room::Nowhere,
-    })
+    Some(Disk { engine: memory, meta_at: DATA, block: 1, under: None, _room: Room::Nowhere })
 }
 
 /// A memory file system, present on every Linux.
@@ -137,7 +130,7 @@ fn on_loop(options: Options, name: &'static str) -> Option<Disk> {
 
 fn open(path: &Path, options: Options, name: &str, room: Room) -> Option<Disk> {
     let backing = match Backing::open(path, &options, &pool()) {
-        Err(OpenError::NoDirect { .. }) => return None,
+        Err(OpenError { fault: OpenFault::NoDirect, .. }) => return None,
         opened => opened.expect("a disk of its own"),
     };
     if backing.engine_name() != name {
@@ -148,8 +141,8 @@ fn open(path: &Path, options: Options, name: &str, room: Room) -> Option<Disk> {
     assert_eq!(backing.size(), if options.meta.is_some() { DATA } else { DATA + META });
     Some(Disk {
         meta_at: if options.meta.is_some() { 0 } else { DATA },
-        block: files.data().block(),
-        engine: Box::new(backing),
+        block: files.data.block,
+        engine: backing,
         under: Some(OnFiles { files, path: path.to_owned(), options }),
         _room: room,
     })

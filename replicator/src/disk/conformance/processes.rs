@@ -13,8 +13,8 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use super::super::backing::{Backing, Direct, EngineChoice, Options};
-use super::super::error::{Cause, OpenError};
-use super::super::{Engine, Errno, Op};
+use super::super::error::{Cause, OpenError, OpenFault};
+use super::super::{Errno, Op};
 use super::files::reopen;
 use super::{PATIENCE, kinds, pool, run_one, skip, woken_within};
 
@@ -90,7 +90,7 @@ fn a_second_process_is_refused_and_told_who_has_the_disk() {
     for direct in [Direct::Auto, Direct::No] {
         let options = Options { direct, ..Options::default() };
         let error = Backing::open(&path, &options, &pool()).map(|_| ()).expect_err("in use");
-        assert!(matches!(&error, OpenError::InUse { holder: Some(h), .. } if h.pid == other.pid()));
+        assert!(matches!(&error.fault, OpenFault::InUse(Some(h)) if h.pid == other.pid()));
         let text = error.to_string();
         assert!(text.contains(path.to_str().expect("a name")), "{text}");
         assert!(text.contains(&other.pid().to_string()), "{text}");
@@ -345,7 +345,10 @@ fn the_lock_outlives_a_killed_process_until_its_last_write_has_landed() {
         // It cannot be waited for: the kernel does not let go of it.
         let attempt = Backing::open(&path, &options(direct, engine), &pool()).map(|_| ());
         freezer.thaw();
-        assert!(matches!(attempt, Err(OpenError::InUse { .. })), "{name}: {attempt:?}");
+        assert!(
+            matches!(attempt, Err(OpenError { fault: OpenFault::InUse(_), .. })),
+            "{name}: {attempt:?}"
+        );
         other.0.wait().expect("a child of ours");
         let mut backing = reopen(&path, &options(direct, engine));
         let read = Op::Read { offset: 0, len: 4096, detect_zero: true };

@@ -3,7 +3,7 @@
 use super::super::error::Cause;
 use super::super::{Done, IoToken, Op, limits};
 use super::kinds::{self, DATA, Disk, META};
-use super::{Random, pool, run, run_one};
+use super::{Bytes, Random, meta_write, pool, run, run_one};
 
 /// One test for each pair of a kind of disk and a demand.
 macro_rules! suite {
@@ -71,7 +71,7 @@ fn bytes_of(done: Done) -> Vec<u8> {
 }
 
 fn contents(disk: &mut Disk) -> Vec<u8> {
-    bytes_of(run_one(&mut *disk.engine, read(0, DATA)).expect("reading all of it"))
+    bytes_of(run_one(&mut disk.engine, read(0, DATA)).expect("reading all of it"))
 }
 
 fn random_operations_match_a_model(mut disk: Disk) {
@@ -79,8 +79,8 @@ fn random_operations_match_a_model(mut disk: Disk) {
         let mut random = Random(seed);
         let mut model = contents(&mut disk);
         let mut meta = vec![0; META as usize];
-        let zero = Op::ZeroMeta { offset: disk.meta_at, len: META };
-        run_one(&mut *disk.engine, zero).expect("metadata is zeroed");
+        let zero = meta_write(disk.meta_at, Bytes::Zeros(META));
+        run_one(&mut disk.engine, zero).expect("metadata is zeroed");
         for round in 0..60 {
             let mut busy = vec![false; (DATA / 512) as usize];
             let mut expected = Vec::new();
@@ -94,7 +94,7 @@ fn random_operations_match_a_model(mut disk: Disk) {
                     assert!(token > 0, "the first always fits");
                 }
             }
-            for completion in run(&mut *disk.engine, ops.clone()) {
+            for completion in run(&mut disk.engine, ops.clone()) {
                 let token = completion.token as usize;
                 let done = completion.result.expect("no faults here");
                 if let Some(expected) = &expected[token] {
@@ -105,7 +105,7 @@ fn random_operations_match_a_model(mut disk: Disk) {
         }
         assert!(contents(&mut disk) == model, "seed {seed:x}");
         let op = Op::ReadMeta { offset: disk.meta_at, len: META as u32 };
-        let found = bytes_of(run_one(&mut *disk.engine, op).expect("metadata"));
+        let found = bytes_of(run_one(&mut disk.engine, op).expect("metadata"));
         assert!(found == meta, "metadata, seed {seed:x}");
     }
 }
@@ -121,8 +121,8 @@ fn random_op(random: &mut Random, meta_at: u64) -> Op {
         let offset = meta_at + offset;
         return match random.below(3) {
             0 => Op::ReadMeta { offset, len: len as u32 },
-            1 => Op::WriteMeta { offset, bytes: fill(random) },
-            _ => Op::ZeroMeta { offset, len },
+            1 => meta_write(offset, Bytes::Data(fill(random))),
+            _ => meta_write(offset, Bytes::Zeros(len)),
         };
     }
     let (fua, flag) = (random.below(4) == 0, random.below(2) == 0);
@@ -138,7 +138,7 @@ fn random_op(random: &mut Random, meta_at: u64) -> Op {
 fn claim(op: &Op, meta_at: u64, block: u64, busy: &mut Vec<bool>) -> bool {
     let (offset, len) = op.range();
     // Metadata has no marks of its own: at most one operation on it in a round, marked by one more.
-    if matches!(op, Op::ReadMeta { .. } | Op::WriteMeta { .. } | Op::ZeroMeta { .. }) {
+    if matches!(op, Op::ReadMeta { .. } | Op::WriteMeta(_)) {
         assert!(offset >= meta_at && offset + len <= meta_at + META);
         let free = busy.len() == (DATA / 512) as usize;
         busy.push(true);
@@ -164,15 +164,17 @@ fn apply(op: &Op, meta_at: u64, data: &mut [u8], meta: &mut [u8]) -> Option<Vec<
         Op::Write { buffer, .. } => data[of(0)].copy_from_slice(buffer.as_ref()),
         Op::Zero { .. } => data[of(0)].fill(0),
         Op::Flush => {}
-        Op::WriteMeta { bytes, .. } => meta[of(meta_at)].copy_from_slice(bytes),
-        Op::ZeroMeta { .. } => meta[of(meta_at)].fill(0),
+        Op::WriteMeta(write) => match &write.bytes {
+            Bytes::Data(bytes) => meta[of(meta_at)].copy_from_slice(bytes),
+            Bytes::Zeros(_) => meta[of(meta_at)].fill(0),
+        },
     }
     None
 }
 
 fn unaligned_edges_touch_nothing_else(mut disk: Disk) {
     let mut model: Vec<u8> = (0..DATA).map(|i| (i % 251) as u8 + 1).collect();
-    run_one(&mut *disk.engine, write(0, &model)).expect("the pattern");
+    run_one(&mut disk.engine, write(0, &model)).expect("the pattern");
     let edges = [0, 1, 511, 512, 513, 4095, 4096, 4097, 8191, 8192, 12289, DATA - 1, DATA];
     for (round, pair) in edges.iter().flat_map(|a| edges.iter().map(move |b| (*a, *b))).enumerate()
     {
@@ -187,15 +189,15 @@ fn unaligned_edges_touch_nothing_else(mut disk: Disk) {
             _ => write(start, &vec![round as u8; range.len()]),
         };
         model[range.clone()].fill(if round % 3 == 2 { round as u8 } else { 0 });
-        run_one(&mut *disk.engine, op).expect("anywhere inside");
+        run_one(&mut disk.engine, op).expect("anywhere inside");
         assert!(contents(&mut disk) == model, "after {range:?}");
-        let found = run_one(&mut *disk.engine, read(start, end - start)).expect("anywhere inside");
+        let found = run_one(&mut disk.engine, read(start, end - start)).expect("anywhere inside");
         assert!(bytes_of(found) == model[range.clone()], "reading {range:?}");
     }
 }
 
 fn zeros_are_detected(mut disk: Disk) {
-    let engine = &mut *disk.engine;
+    let engine = &mut disk.engine;
     let asked = |offset, len| Op::Read { offset, len, detect_zero: true };
     let zeros = |done| matches!(done, Ok(Done::Zeros(len)) if len == 8192);
     assert!(zeros(run_one(engine, asked(4096, 8192))), "never written");
@@ -225,22 +227,22 @@ fn outside_of_the_disk_is_an_error(mut disk: Disk) {
         let zero = Op::Zero { offset, len, fua: true, may_unmap: false };
         for op in [read(offset, len), write, zero] {
             let action = op.action();
-            let error = run_one(&mut *disk.engine, op).expect_err("outside");
+            let error = run_one(&mut disk.engine, op).expect_err("outside");
             assert_eq!((error.action, error.offset, error.len), (action, offset, len));
             assert_eq!(error.cause, Cause::OutOfRange { size });
         }
     }
     let meta_end = disk.meta_at + META;
-    let op = Op::WriteMeta { offset: meta_end - 1, bytes: vec![9; 2] };
-    let error = run_one(&mut *disk.engine, op).expect_err("outside");
+    let op = meta_write(meta_end - 1, Bytes::Data(vec![9; 2]));
+    let error = run_one(&mut disk.engine, op).expect_err("outside");
     assert_eq!(error.cause, Cause::OutOfRange { size: meta_end });
     // A request that was wrong says nothing about the disk.
-    assert!(run_one(&mut *disk.engine, Op::Flush).is_ok());
+    assert!(run_one(&mut disk.engine, Op::Flush).is_ok());
     assert!(contents(&mut disk).iter().all(|&byte| byte == 0));
 }
 
 fn each_operation_completes_once(mut disk: Disk) {
-    let engine = &mut *disk.engine;
+    let engine = &mut disk.engine;
     let total = limits::IN_FLIGHT + 100;
     let op = |i: usize| match i % 4 {
         0 => read((i % 7) as u64 * 4096, 4096),
@@ -276,16 +278,16 @@ fn neighbouring_sectors_of_metadata(mut disk: Disk) {
     let sectors = META / 512;
     for round in 1..4u8 {
         let at = disk.meta_at;
-        let op = |i: u64| Op::WriteMeta {
-            offset: at + i * 512,
-            bytes: vec![round.wrapping_mul(i as u8 | 1); 512],
+        let op = |i: u64| {
+            let bytes = vec![round.wrapping_mul(i as u8 | 1); 512];
+            meta_write(at + i * 512, Bytes::Data(bytes))
         };
         let ops = (0..sectors).map(|i| (i, op(i))).collect();
-        for completion in run(&mut *disk.engine, ops) {
+        for completion in run(&mut disk.engine, ops) {
             completion.result.expect("no faults here");
         }
         let all = Op::ReadMeta { offset: at, len: META as u32 };
-        let found = bytes_of(run_one(&mut *disk.engine, all).expect("metadata"));
+        let found = bytes_of(run_one(&mut disk.engine, all).expect("metadata"));
         for (i, sector) in found.chunks(512).enumerate() {
             let expected = round.wrapping_mul(i as u8 | 1);
             assert!(sector.iter().all(|&byte| byte == expected), "round {round} sector {i}");
@@ -299,6 +301,6 @@ fn large_transfers_arrive_whole(mut disk: Disk) {
     // A slice: its memory does not start where direct transfers want it.
     let padded = pool().copy_of(&[&[0; 3], &pattern[..]].concat());
     let buffer = padded.slice(3..padded.len());
-    run_one(&mut *disk.engine, Op::Write { offset: 0, buffer, fua: true }).expect("written");
+    run_one(&mut disk.engine, Op::Write { offset: 0, buffer, fua: true }).expect("written");
     assert!(contents(&mut disk) == pattern);
 }
