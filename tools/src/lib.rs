@@ -9,6 +9,7 @@ pub mod client;
 pub mod config;
 pub mod demo;
 pub mod export;
+pub mod failure;
 pub mod meta;
 pub mod resource;
 pub mod serve;

@@ -1,15 +1,17 @@
 //! Metadata of disks that are not in use: makes it, reads it. What it looks like is `bitmap`'s.
 
-use crate::config::{MetaDisk, Resource, Volume};
+use crate::config::{Resource, Volume};
+use crate::failure::{Failure, code};
 use crate::resource::{disk_options, placement};
 use crate::status::GenerationIds;
 use bitmap::{
-    Bytes, FormatParams, Layout, LayoutError, MetaWrite, Metadata, NodeId, OpenStep, Opened,
-    Opening, Placement,
+    Bytes, FormatParams, MetaWrite, Metadata, NodeId, OpenError, OpenStep, Opened, Opening,
+    Placement,
 };
 use replicator::buffers::Pool;
-use replicator::disk::{Backing, DiskError, Done, Op, OpenError, limits};
-use std::path::PathBuf;
+use replicator::disk::{Backing, Done, Op, limits};
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
 
 /// Sectors of the ring of the activity log, at least.
 const AL_SECTORS: u32 = 256;
@@ -18,60 +20,22 @@ const EXTENT: u32 = 4 << 20;
 /// Unused memory to keep between two operations.
 const IDLE: usize = 8 << 20;
 
-/// Why metadata cannot be made or read.
-#[derive(Debug, thiserror::Error)]
-pub enum MetaError {
-    /// `disk none;`.
-    #[error("volume {0} has no disk here (`disk none;`), so it has no metadata")]
-    Diskless(u16),
-    /// The disk cannot be had.
-    #[error("{0}")]
-    Open(#[from] OpenError),
-    /// The disk fails.
-    #[error("{}: {error}", path.display())]
-    Disk {
-        /// Which.
-        path: PathBuf,
-        /// How.
-        error: DiskError,
-    },
-    /// It does not fit.
-    #[error("{}: {error}", path.display())]
-    Layout {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        error: LayoutError,
-    },
-    /// There is none that can be used.
-    #[error("{}: {error}", path.display())]
-    Unusable {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        error: bitmap::OpenError,
-    },
-    /// No random numbers.
-    #[error("no random numbers from the system: {0}")]
-    Random(getrandom::Error),
-}
-
 /// A disk, opened and locked, that is to get metadata.
 pub struct Blank {
     backing: Backing,
     path: PathBuf,
     params: FormatParams,
-    layout: Layout,
-    size: u64,
+    /// As it will be.
+    metadata: Metadata,
 }
 
 /// Opens the disk of a volume to give it metadata.
 ///
 /// # Errors
 /// If it is in use, or too small.
-pub fn open_blank(resource: &Resource, volume: &Volume) -> Result<Blank, MetaError> {
+pub fn open_blank(resource: &Resource, volume: &Volume) -> Result<Blank, Failure> {
     let (backing, path) = open(volume, true)?;
-    let placement = placement(&volume.meta_disk);
+    let placement = placement(volume);
     let slots: Vec<NodeId> = resource.peers.iter().map(|peer| NodeId(peer.node_id)).collect();
     let al_slots = volume.options.number("al-extents") as u32;
     // What recovery needs is the whole table in the ring, twice over.
@@ -88,7 +52,8 @@ pub fn open_blank(resource: &Resource, volume: &Volume) -> Result<Blank, MetaErr
         data_size,
         size: (size > 0).then_some(size),
         node_id: NodeId(resource.me.node_id),
-        device_uuid: getrandom::u64().map_err(MetaError::Random)?,
+        device_uuid: getrandom::u64()
+            .map_err(|error| Failure::of("no random numbers from the system", error))?,
         slots,
         al_slots,
         al_sectors,
@@ -96,43 +61,37 @@ pub fn open_blank(resource: &Resource, volume: &Volume) -> Result<Blank, MetaErr
         extent_size: EXTENT,
         logical_block_size: backing.logical_block().min(BLOCK),
     };
-    let formatted = Metadata::format(params.clone());
-    let (metadata, _) =
-        formatted.map_err(|error| MetaError::Layout { path: path.clone(), error })?;
-    let size = metadata.geometry().size;
-    Ok(Blank { backing, path, params, layout: *metadata.layout(), size })
+    let (metadata, _) = format(&params, &path)?;
+    Ok(Blank { backing, path, params, metadata })
 }
 
 impl Blank {
     /// Where the metadata goes.
-    pub fn path(&self) -> &std::path::Path {
+    pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// Bytes that clients will see.
     pub fn size(&self) -> u64 {
-        self.size
+        self.metadata.geometry().size
     }
 
     /// What is there now, in words; `None`: zeros only.
     ///
     /// # Errors
     /// If the disk cannot be read.
-    pub fn found(&mut self) -> Result<Option<String>, MetaError> {
+    pub fn found(&mut self) -> Result<Option<String>, Failure> {
         let size = self.backing.meta_size();
-        match read(&mut self.backing, &self.path, self.params.placement, size) {
+        match read(&mut self.backing, self.params.placement) {
             Ok(opened) => {
                 let superblock = opened.metadata.superblock();
                 let (node, generation) = (superblock.node_id.0, superblock.current);
                 return Ok(Some(format!("metadata of node-id {node}, generation {generation}")));
             }
-            Err(MetaError::Unusable { error: bitmap::OpenError::NoMetadata, .. }) => {}
-            Err(MetaError::Unusable { error, .. }) => {
-                return Ok(Some(format!("metadata that cannot be used: {error}")));
-            }
-            Err(other) => return Err(other),
+            Err(OpenError::NoMetadata) => {}
+            Err(error) => return Ok(Some(format!("metadata that cannot be used: {error}"))),
         }
-        let area = self.layout.metadata_area();
+        let area = self.metadata.layout().metadata_area();
         let mut offset = area.start;
         while offset < area.end.min(size) {
             let len = (area.end.min(size) - offset).min(limits::TRANSFER as u64);
@@ -140,7 +99,7 @@ impl Blank {
             if let Done::Read(bytes) = self.perform(&read)?
                 && bytes.as_ref().iter().any(|&byte| byte != 0)
             {
-                let kept = self.layout.data_size();
+                let kept = self.metadata.layout().data_size();
                 return Ok(Some(format!(
                     "data behind byte {kept}, where the metadata goes (a file system?)"
                 )));
@@ -154,13 +113,12 @@ impl Blank {
     ///
     /// # Errors
     /// If the disk fails or is full.
-    pub fn format(mut self) -> Result<(), MetaError> {
-        let area = self.layout.metadata_area();
+    pub fn format(mut self) -> Result<(), Failure> {
+        let area = self.metadata.layout().metadata_area();
         let allocated = self.backing.allocate_meta(area.start, area.len());
-        allocated.map_err(|error| MetaError::Disk { path: self.path.clone(), error })?;
-        let failed = |error| MetaError::Layout { path: self.path.clone(), error };
+        allocated.map_err(|error| Failure::of(self.path.display(), error))?;
         self.params.device_size = self.backing.meta_size();
-        let (_, stages) = Metadata::format(self.params.clone()).map_err(failed)?;
+        let (_, stages) = format(&self.params, &self.path)?;
         for MetaWrite { offset, bytes } in stages.into_iter().flatten() {
             let op = match bytes {
                 Bytes::Data(bytes) => Op::WriteMeta { offset, bytes },
@@ -171,48 +129,52 @@ impl Blank {
         Ok(())
     }
 
-    fn perform(&mut self, op: &Op) -> Result<Done, MetaError> {
+    fn perform(&mut self, op: &Op) -> Result<Done, Failure> {
         let done = self.backing.perform(op);
-        done.map_err(|error| MetaError::Disk { path: self.path.clone(), error })
+        done.map_err(|error| Failure::of(self.path.display(), error))
     }
+}
+
+/// The metadata as it will be, and the writes that make it.
+fn format(params: &FormatParams, path: &Path) -> Result<(Metadata, Vec<Vec<MetaWrite>>), Failure> {
+    Metadata::format(params.clone()).map_err(|error| unusable(path, error))
+}
+
+/// What is wrong lies in what was asked for, or was found: not in the disk.
+fn unusable(path: &Path, error: impl Display) -> Failure {
+    Failure::new(code::CONFIGURATION, format_args!("{}: {error}", path.display()))
 }
 
 /// Reads the metadata of a volume that is not attached; changes nothing.
 ///
 /// # Errors
 /// If the disk is in use, or there is no metadata that can be used.
-pub fn read_volume(volume: &Volume) -> Result<Metadata, MetaError> {
+pub fn read_volume(volume: &Volume) -> Result<Metadata, Failure> {
     let (mut backing, path) = open(volume, false)?;
-    let size = backing.meta_size();
-    Ok(read(&mut backing, &path, placement(&volume.meta_disk), size)?.metadata)
+    let opened = read(&mut backing, placement(volume));
+    Ok(opened.map_err(|error| unusable(&path, error))?.metadata)
 }
 
 /// Opens and locks the disk of a volume; also, the path of what holds the metadata.
-fn open(volume: &Volume, create_meta: bool) -> Result<(Backing, PathBuf), MetaError> {
-    let disk = volume.disk.as_ref().ok_or(MetaError::Diskless(volume.number))?;
-    let options = disk_options(&volume.meta_disk, create_meta);
-    let backing = Backing::open(disk, &options, &Pool::new(IDLE))?;
-    let path = match &volume.meta_disk {
-        MetaDisk::Internal => disk.clone(),
-        MetaDisk::External(path) => path.clone(),
-    };
-    Ok((backing, path))
+fn open(volume: &Volume, create_meta: bool) -> Result<(Backing, PathBuf), Failure> {
+    let disk = volume.disk.as_ref().ok_or_else(|| {
+        let number = volume.number;
+        let text =
+            format!("volume {number} has no disk here (`disk none;`), so it has no metadata");
+        Failure::new(code::NEEDS_DISK, text)
+    })?;
+    let options = disk_options(volume, create_meta);
+    let backing = Backing::open(disk, &options, &Pool::new(IDLE)).map_err(Failure::failed)?;
+    Ok((backing, volume.meta_disk.as_ref().unwrap_or(disk).clone()))
 }
 
-fn read(
-    backing: &mut Backing,
-    path: &std::path::Path,
-    placement: Placement,
-    size: u64,
-) -> Result<Opened, MetaError> {
-    let mut opening = Opening::new(placement, size);
+fn read(backing: &mut Backing, placement: Placement) -> Result<Opened, OpenError> {
+    let mut opening = Opening::new(placement, backing.meta_size());
     let mut results = Vec::new();
     loop {
         match opening.step(results) {
             OpenStep::Done(opened) => return Ok(*opened),
-            OpenStep::Refused(error) => {
-                return Err(MetaError::Unusable { path: path.to_owned(), error });
-            }
+            OpenStep::Refused(error) => return Err(error),
             OpenStep::Read(ranges) => {
                 let read = ranges.into_iter().map(|(offset, len)| {
                     match backing.perform(&Op::ReadMeta { offset, len }) {

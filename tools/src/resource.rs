@@ -1,7 +1,7 @@
 //! From a resource of the configuration to what the replicator runs, and the names of its files.
 //! The only place that knows which option becomes which value of the node.
 
-use crate::config::{Listen, MetaDisk, Resource};
+use crate::config::{Listen, Resource, Volume};
 use bitmap::{NodeId, Placement};
 use replicator::config::{Config, Limits, Timing, VolumeConfig};
 use replicator::daemon::{Setup, VolumeFiles};
@@ -55,7 +55,7 @@ pub fn setup(resource: &Resource) -> Setup {
     let me = &resource.me;
     let volumes = me.volumes.iter().map(|volume| VolumeConfig {
         number: volume.number,
-        placement: placement(&volume.meta_disk),
+        placement: placement(volume),
         size: volume.options.number("size"),
     });
     let net = &resource.net;
@@ -90,7 +90,7 @@ pub fn setup(resource: &Resource) -> Setup {
     let files = me.volumes.iter().map(|volume| VolumeFiles {
         volume: volume.number,
         disk: volume.disk.clone(),
-        options: disk_options(&volume.meta_disk, false),
+        options: disk_options(volume, false),
     });
     let detection = Duration::from_millis(timing.ping_interval + timing.ping_timeout);
     let user = LinkTiming::default().user.max(detection);
@@ -116,20 +116,13 @@ pub fn setup(resource: &Resource) -> Setup {
 }
 
 /// Where the metadata lies, in the words of the format.
-pub fn placement(meta_disk: &MetaDisk) -> Placement {
-    match meta_disk {
-        MetaDisk::Internal => Placement::Internal,
-        MetaDisk::External(_) => Placement::External,
-    }
+pub fn placement(volume: &Volume) -> Placement {
+    if volume.meta_disk.is_some() { Placement::External } else { Placement::Internal }
 }
 
-/// How a disk is opened; `create_meta` makes the file of external metadata if there is none.
-pub fn disk_options(meta_disk: &MetaDisk, create_meta: bool) -> disk::Options {
-    let meta = match meta_disk {
-        MetaDisk::Internal => None,
-        MetaDisk::External(path) => Some(path.clone()),
-    };
-    disk::Options { meta, create_meta, ..disk::Options::default() }
+/// How its disk is opened; `create_meta` makes the file of external metadata if there is none.
+pub fn disk_options(volume: &Volume, create_meta: bool) -> disk::Options {
+    disk::Options { meta: volume.meta_disk.clone(), create_meta, ..disk::Options::default() }
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! `create-md`, `dump-md`: metadata of disks that are not attached.
 
+use super::print;
 use super::target::Subject;
-use super::{Failure, print};
 use crate::config::Volume;
+use crate::failure::Failure;
 use crate::meta;
 use std::io::{BufRead, IsTerminal};
 

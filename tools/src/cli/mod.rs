@@ -1,23 +1,21 @@
 //! `polluxadm`: the words of `drbdadm`, its output and its exit codes. Each command reads the
 //! configuration, asks the running daemons or the disks, and prints; it decides nothing.
 
-mod failure;
 mod metadata;
 mod process;
 mod query;
 mod target;
 mod wait;
 
-pub(crate) use failure::Failure;
 pub(crate) use metadata::create;
 pub(crate) use process::{Life, ended, up};
 pub(crate) use target::{Subject, Target};
 
 use crate::config::Configuration;
+use crate::failure::{Failure, code};
 use crate::resource::RunDir;
 use crate::{demo, serve};
 use clap::{Parser, Subcommand};
-use failure::code;
 use serde_json::{Value, json};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -185,7 +183,7 @@ pub fn main() -> ExitCode {
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return end(Err(Failure::failed(format!("cannot start: {error}")))),
+        Err(error) => return end(Err(Failure::of("cannot start", error))),
     };
     end(runtime.block_on(run(args)))
 }
@@ -226,7 +224,7 @@ pub fn daemon() -> ExitCode {
         log.with_ansi(std::io::stderr().is_terminal()).with_target(false).init();
         let configuration = place.load()?;
         let resource = target::find(&configuration, &name)?;
-        Ok(serve::serve(resource, &place.run_dir(), !no_up)?)
+        serve::serve(resource, &place.run_dir(), !no_up)
     };
     end(run())
 }
@@ -266,17 +264,8 @@ async fn run(Args { place, command }: Args) -> Result<(), Failure> {
             place.each(&on.target, async |it| process::up(it, Life::Own).await).await
         }
         Command::Down(on) => place.each(&on.target, process::down).await,
-        Command::Attach(on) => {
-            let attach = async |it: &Subject| Ok(process::attach(it, it.volume()?).await?);
-            place.each(&on.target, attach).await
-        }
-        Command::Detach(on) => {
-            let detach = async |it: &Subject| {
-                let with = json!({ "volume": it.volume()? });
-                Ok(it.client.command("detach", with).await?)
-            };
-            place.each(&on.target, detach).await
-        }
+        Command::Attach(on) => place.each(&on.target, process::attach).await,
+        Command::Detach(on) => place.each(&on.target, process::detach).await,
         Command::Connect { on, discard_my_data } => {
             let with = json!({ "discard-my-data": discard_my_data });
             place.tell(&on.target, "connect", with).await

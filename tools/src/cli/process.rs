@@ -1,8 +1,8 @@
 //! `up` and `down`: the daemon of a resource as a process, beside what it is told.
 
-use super::Failure;
 use super::target::Subject;
 use crate::client::ClientError;
+use crate::failure::Failure;
 use crate::status::{Connection, Status};
 use replicator::daemon::control::RunLock;
 use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal, setsid};
@@ -42,7 +42,7 @@ pub(crate) async fn up(it: &Subject, life: Life) -> Result<(), Failure> {
     for volume in it.resource.me.volumes.iter().filter(|volume| volume.disk.is_some()) {
         let device = status.devices.iter().find(|device| device.volume == volume.number);
         if device.is_some_and(|device| device.disk_state == "Diskless") {
-            first = first.and(attach(it, Some(volume.number)).await);
+            first = first.and(attach_one(it, Some(volume.number)).await);
         }
     }
     let stands_alone = |connection: &Connection| connection.connection_state == "StandAlone";
@@ -52,8 +52,16 @@ pub(crate) async fn up(it: &Subject, life: Life) -> Result<(), Failure> {
     Ok(first?)
 }
 
+pub(super) async fn attach(it: &Subject) -> Result<(), Failure> {
+    Ok(attach_one(it, it.volume()?).await?)
+}
+
+pub(super) async fn detach(it: &Subject) -> Result<(), Failure> {
+    Ok(it.client.command("detach", json!({ "volume": it.volume()? })).await?)
+}
+
 /// Attaches one volume, or all, and says what of their metadata is not as it is configured.
-pub(super) async fn attach(it: &Subject, volume: Option<u16>) -> Result<(), ClientError> {
+async fn attach_one(it: &Subject, volume: Option<u16>) -> Result<(), ClientError> {
     it.client.command("attach", json!({ "volume": volume })).await?;
     for device in it.status().await?.devices {
         if volume.is_none_or(|number| number == device.volume)
@@ -69,15 +77,13 @@ pub(super) async fn attach(it: &Subject, volume: Option<u16>) -> Result<(), Clie
 async fn start(it: &Subject, life: Life) -> Result<Status, Failure> {
     let run_dir = it.place.run_dir();
     let log_path = run_dir.log(&it.resource.name);
-    let cannot = |what: &Path, error: std::io::Error| {
-        Failure::failed(format!("{}: {error}", what.display()))
-    };
-    std::fs::create_dir_all(run_dir.path()).map_err(|e| cannot(run_dir.path(), e))?;
+    let made = std::fs::create_dir_all(run_dir.path());
+    made.map_err(|error| Failure::of(run_dir.path().display(), error))?;
     let log = File::options().append(true).create(true).open(&log_path);
-    let log = log.map_err(|error| cannot(&log_path, error))?;
+    let log = log.map_err(|error| Failure::of(log_path.display(), error))?;
     let before = log.metadata().map_or(0, |metadata| metadata.len());
     let child = daemon(it, log, life).and_then(|mut command| command.spawn());
-    let mut child = child.map_err(|error| cannot(Path::new("polluxd"), error))?;
+    let mut child = child.map_err(|error| Failure::of("polluxd", error))?;
     let until = Instant::now() + PATIENCE;
     loop {
         match it.status().await {

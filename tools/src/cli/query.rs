@@ -1,9 +1,10 @@
 //! Commands that only tell: `status` and its short forms, generation identifiers, `dump`.
 
 use super::target::{self, Subject, Target};
-use super::{Failure, Place, code, print};
+use super::{Place, print};
 use crate::client::ClientError;
 use crate::config;
+use crate::failure::{Failure, code};
 use crate::meta;
 use crate::show::VolumeGenerations;
 use crate::status::{self, GenerationIds, Layout};

@@ -1,9 +1,10 @@
 //! What a command is for: `RESOURCE`, `RESOURCE/VOLUME`, `RESOURCE:PEER`, `RESOURCE:PEER/VOLUME` or
 //! `all`.
 
-use super::{Failure, Place, code};
+use super::Place;
 use crate::client::{Client, ClientError};
 use crate::config::{Configuration, Host, Resource, Volume};
+use crate::failure::{Failure, code};
 use crate::status::Status;
 use std::str::FromStr;
 

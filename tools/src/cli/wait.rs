@@ -2,7 +2,8 @@
 //! stderr), 5 when the time is over.
 
 use super::target::Subject;
-use super::{Failure, Place, Whole, code};
+use super::{Place, Whole};
+use crate::failure::{Failure, code};
 
 #[derive(clap::Args)]
 pub(super) struct Options {

@@ -9,7 +9,7 @@ use super::draft::{Draft, Level, Options, Slot, VolumeDraft, section, twice, unk
 use super::options::Value;
 use super::place::{ConfigError, Place, Warning};
 use super::statement::Statement;
-use super::{Host, Listen, MetaDisk, RESOURCES_MAX, Resource, Settings, Volume};
+use super::{Host, Listen, RESOURCES_MAX, Resource, Settings, Volume};
 
 /// What all resources of a configuration have in common while they are read.
 #[derive(Default)]
@@ -291,7 +291,6 @@ fn volume(
         true => path("meta-disk", "internal", "meta-disk internal;")?,
         false => None,
     };
-    let meta_disk = meta_disk.map_or(MetaDisk::Internal, MetaDisk::External);
     let options = Settings::new("disk", &[&draft.options, wide]);
     Ok(Volume { number, minor: *minor, device: device.clone(), disk, meta_disk, options })
 }

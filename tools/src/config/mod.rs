@@ -87,19 +87,10 @@ pub struct Volume {
     pub device: Option<String>,
     /// The backing device or file, absolute; `None`: diskless.
     pub disk: Option<PathBuf>,
-    /// Where its metadata is.
-    pub meta_disk: MetaDisk,
+    /// The device or file of its metadata, absolute; `None`: internal, at the end of `disk`.
+    pub meta_disk: Option<PathBuf>,
     /// How its disk is used: `disk`.
     pub options: Settings,
-}
-
-/// Where the metadata of a volume is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum MetaDisk {
-    /// At the end of the backing device.
-    Internal,
-    /// On a device or file of its own, absolute.
-    External(PathBuf),
 }
 
 /// Where an NBD server listens.

@@ -2,7 +2,8 @@
 //! killed, and the node that returns gets what it missed, and only that.
 
 use super::{Demo, RESOURCE, say};
-use crate::cli::{Failure, Life, up};
+use crate::cli::{Life, up};
+use crate::failure::Failure;
 use nbd::client::{NbdClient, handshake};
 use serde_json::json;
 use std::collections::BTreeMap;

@@ -6,8 +6,9 @@
 
 mod check;
 
-use crate::cli::{Failure, Life, Place, Subject, Target, create, ended, up};
+use crate::cli::{Life, Place, Subject, Target, create, ended, up};
 use crate::config::Listen;
+use crate::failure::Failure;
 use crate::serve::Signals;
 use replicator::daemon::control::RunLock;
 use rustix::process::{Pid, Signal, kill_process};
@@ -100,13 +101,13 @@ impl Demo {
     async fn begin(options: &Options) -> Result<Self, Failure> {
         let within = options.dir.clone().unwrap_or_else(std::env::temp_dir);
         let path = within.join(format!("pollux-demo-{}", std::process::id()));
-        std::fs::create_dir_all(&within).map_err(|error| failed(within.display(), &error))?;
-        std::fs::create_dir(&path).map_err(|error| failed(path.display(), &error))?;
+        std::fs::create_dir_all(&within).map_err(|error| Failure::of(within.display(), error))?;
+        std::fs::create_dir(&path).map_err(|error| Failure::of(path.display(), error))?;
         let mut demo = Self { nodes: Vec::new(), directory: path };
         let config = demo.config();
-        let ports = free_ports().map_err(|error| failed("127.0.0.1", &error))?;
+        let ports = free_ports().map_err(|error| Failure::of("127.0.0.1", error))?;
         let text = configuration(&demo.directory, ports);
-        std::fs::write(&config, text).map_err(|error| failed(config.display(), &error))?;
+        std::fs::write(&config, text).map_err(|error| Failure::of(config.display(), error))?;
         for name in NAMES {
             let run_dir = demo.directory.join(name);
             let node = Some(name.to_owned());
@@ -214,10 +215,6 @@ fn configuration(directory: &Path, [link_a, link_b, nbd_a, nbd_b]: [SocketAddr; 
     format!("resource {RESOURCE} {{\n{}{}}}\n", on(0, link_a, nbd_a), on(1, link_b, nbd_b))
 }
 
-fn failed(what: impl std::fmt::Display, error: &std::io::Error) -> Failure {
-    Failure::failed(format!("{what}: {error}"))
-}
-
 /// A line of the story. A reader that has gone is no error.
 fn say(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
@@ -255,7 +252,7 @@ impl Node {
             std::fs::create_dir(&self.0.place.run_dir)?;
             File::create_new(&disk)?.set_len(size)
         };
-        make().map_err(|error| failed(disk.display(), &error))?;
+        make().map_err(|error| Failure::of(disk.display(), error))?;
         create(&self.0, false)
     }
 

@@ -2,11 +2,10 @@
 
 use crate::client::ClientError;
 use crate::config::ConfigError;
-use crate::meta::MetaError;
-use crate::serve::ServeError;
+use std::fmt::Display;
 
 /// Exit codes, as in drbdadm and drbdsetup.
-pub(super) mod code {
+pub(crate) mod code {
     pub(crate) const USAGE: u8 = 1;
     pub(crate) const TIMED_OUT: u8 = 5;
     pub(crate) const CONFIGURATION: u8 = 10;
@@ -18,41 +17,30 @@ pub(super) mod code {
 
 /// Why a command ended badly: what to print, and the exit code.
 #[derive(Debug)]
-pub(crate) struct Failure {
+pub struct Failure {
     pub(crate) code: u8,
     pub(crate) text: String,
 }
 
 impl Failure {
-    pub(crate) fn new(code: u8, text: impl Into<String>) -> Self {
-        Self { code, text: text.into() }
+    pub(crate) fn new(code: u8, text: impl Display) -> Self {
+        Self { code, text: text.to_string() }
     }
 
-    pub(crate) fn failed(text: impl Into<String>) -> Self {
+    /// Something did not work: `failed` in drbdadm.
+    pub(crate) fn failed(text: impl Display) -> Self {
         Self::new(code::FAILED, text)
+    }
+
+    /// The same, of one file or action.
+    pub(crate) fn of(what: impl Display, error: impl Display) -> Self {
+        Self::failed(format_args!("{what}: {error}"))
     }
 }
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
-        Self::new(code::CONFIGURATION, error.to_string())
-    }
-}
-
-impl From<MetaError> for Failure {
-    fn from(error: MetaError) -> Self {
-        let code = match &error {
-            MetaError::Diskless(_) => code::NEEDS_DISK,
-            MetaError::Layout { .. } | MetaError::Unusable { .. } => code::CONFIGURATION,
-            MetaError::Open(_) | MetaError::Disk { .. } | MetaError::Random(_) => code::FAILED,
-        };
-        Self::new(code, error.to_string())
-    }
-}
-
-impl From<ServeError> for Failure {
-    fn from(error: ServeError) -> Self {
-        Self::failed(error.to_string())
+        Self::new(code::CONFIGURATION, error)
     }
 }
 
@@ -69,6 +57,6 @@ impl From<ClientError> for Failure {
                 _ => code::REFUSED,
             },
         };
-        Self::new(code, error.to_string())
+        Self::new(code, error)
     }
 }
