@@ -5,10 +5,10 @@
 use bitmap::{ByteRange, Bytes, FormatParams, MetaWrite, Metadata, NodeId, Placement};
 use replicator::buffers::{Buffer, Pool};
 use replicator::config::{Config, Limits, Timing, VolumeConfig};
-use replicator::daemon::{Ask, Daemon, Open, OrderError, Setup, VolumeFiles, Waiter};
+use replicator::daemon::{Daemon, Open, OrderError, Setup, VolumeFiles, Waiter};
 use replicator::disk::{Backing, Op, Options};
 use replicator::link::{LinkConfig, LinkLimits, LinkTiming};
-use replicator::node::{Command, Protocol, RefusalKind, RequestError, Role};
+use replicator::node::{Command, Protocol, RefusalKind, RequestError, RequestOp, Role};
 use replicator::wire::Integrity;
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -98,9 +98,9 @@ fn run(test: impl Future<Output = ()>) {
     runtime.block_on(async { tokio::time::timeout(PATIENCE, test).await.expect("in time") });
 }
 
-fn ask(open: &Open<Told>, ask: Ask) -> oneshot::Receiver<Answer> {
+fn ask(open: &Open<Told>, op: RequestOp<Buffer>) -> oneshot::Receiver<Answer> {
     let (told, answer) = oneshot::channel();
-    open.submit([(0, ask, Told(told))]);
+    open.submit([(0, op, Told(told))]);
     answer
 }
 
@@ -135,10 +135,12 @@ fn what_was_written_is_read_by_the_next_process_too() {
                     let mut buffer = handle.allocate(BLOCK as usize);
                     buffer.as_mut().fill(n as u8 + 1);
                     let buffer = buffer.freeze();
-                    answers
-                        .push(ask(&open, Ask::Write { range: block(n), buffer, fua: n % 7 == 0 }));
+                    answers.push(ask(
+                        &open,
+                        RequestOp::Write { range: block(n), buffer, fua: n % 7 == 0 },
+                    ));
                 } else {
-                    answers.push(ask(&open, Ask::Read(block(n))));
+                    answers.push(ask(&open, RequestOp::Read(block(n))));
                 }
             }
             for (n, answer) in answers.into_iter().enumerate() {
@@ -148,9 +150,9 @@ fn what_was_written_is_read_by_the_next_process_too() {
                     assert_eq!(bytes.as_ref(), [n as u8 + 1; BLOCK as usize]);
                 }
             }
-            let zero = Ask::Zero { range: block(60), unmap: true, fua: true };
+            let zero = RequestOp::Zero { range: block(60), unmap: true, fua: true };
             assert!(ask(&open, zero).await.expect("answered").expect("done").is_none());
-            assert!(ask(&open, Ask::Flush).await.expect("answered").expect("done").is_none());
+            assert!(ask(&open, RequestOp::Flush).await.expect("answered").expect("done").is_none());
 
             let held = remote.command(Command::Down).await.expect_err("a client is there");
             let OrderError::Refused(held) = held else { panic!("{held:?}") };
@@ -212,7 +214,7 @@ fn an_end_leaves_nobody_waiting() {
         let reason = Rc::new(Cell::new(None));
         let told = Rc::clone(&reason);
         let open = handle.open(move |why| told.set(Some(why.to_owned()))).await.expect("open");
-        let flushes: Vec<_> = (0..100).map(|_| ask(&open, Ask::Flush)).collect();
+        let flushes: Vec<_> = (0..100).map(|_| ask(&open, RequestOp::Flush)).collect();
         remote.end().await;
         running.await.expect("it ended");
         assert!(reason.take().is_some(), "the client was told to go");
@@ -225,7 +227,7 @@ fn an_end_leaves_nobody_waiting() {
             }
         }
         assert!(failed > 0, "the test ends it before all are done");
-        let late = ask(&open, Ask::Flush).await.expect("answered");
+        let late = ask(&open, RequestOp::Flush).await.expect("answered");
         assert!(matches!(late, Err(RequestError::Shutdown)), "{late:?}");
         assert!(handle.open(|_| {}).await.is_err());
         assert_eq!(handle.snapshot().status.role, Role::Primary, "as it was at the end");

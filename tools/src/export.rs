@@ -8,8 +8,8 @@ use nbd_server::{
     Outcome, Refusal, Reply, Request, Span,
 };
 use replicator::buffers::{Buffer, BufferMut};
-use replicator::daemon::{Ask, Handle, Open, Waiter};
-use replicator::node::{RequestError, VolumeNumber};
+use replicator::daemon::{Handle, Open, Waiter};
+use replicator::node::{RequestError, RequestOp, VolumeNumber};
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -141,7 +141,7 @@ pub struct Volume {
     geometry: Geometry,
     closing: Closing,
     /// Kept for its memory; empty between calls.
-    batch: RefCell<Vec<(VolumeNumber, Ask, Waiting)>>,
+    batch: RefCell<Vec<(VolumeNumber, RequestOp<Buffer>, Waiting)>>,
 }
 
 impl BlockDevice for Volume {
@@ -158,23 +158,23 @@ impl BlockDevice for Volume {
     fn submit(&self, requests: &mut Vec<Request<Payload>>) {
         let mut batch = self.batch.borrow_mut();
         for Request { operation, reply } in requests.drain(..) {
-            let ask = match operation {
-                Operation::Read(span) => Ask::Read(range(span)),
+            let op = match operation {
+                Operation::Read(span) => RequestOp::Read(range(span)),
                 Operation::Write { offset, data, fua } => {
                     let buffer = match data {
                         Payload::Filling(buffer) => buffer.freeze(),
                         Payload::Filled(buffer) => buffer,
                     };
                     let range = ByteRange::new(offset, buffer.len() as u64);
-                    Ask::Write { range, buffer, fua }
+                    RequestOp::Write { range, buffer, fua }
                 }
-                Operation::Flush => Ask::Flush,
+                Operation::Flush => RequestOp::Flush,
                 // TRIM promises more here than NBD asks for: zeros, the same on every copy.
                 Operation::Trim { range: span, fua } => {
-                    Ask::Zero { range: range(span), unmap: true, fua }
+                    RequestOp::Zero { range: range(span), unmap: true, fua }
                 }
                 Operation::WriteZeroes { range: span, fua, no_hole } => {
-                    Ask::Zero { range: range(span), unmap: !no_hole, fua }
+                    RequestOp::Zero { range: range(span), unmap: !no_hole, fua }
                 }
                 Operation::Cache(_) => {
                     reply.complete(Ok(Outcome::Done));
@@ -186,9 +186,9 @@ impl BlockDevice for Volume {
                     continue;
                 }
             };
-            let is_read = matches!(ask, Ask::Read(_));
+            let is_read = matches!(op, RequestOp::Read(_));
             let waiting = Waiting { reply, is_read, _open: Rc::clone(&self.open) };
-            batch.push((self.number, ask, waiting));
+            batch.push((self.number, op, waiting));
         }
         self.open.submit(batch.drain(..));
     }

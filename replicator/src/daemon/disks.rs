@@ -3,7 +3,6 @@
 
 use super::buffer_table::BufferTable;
 use super::ids::IdMap;
-use crate::buffers::Buffer;
 use crate::disk::{Backing, Completion, Done, Engine, IoToken, Op};
 use crate::node::{BufferId, DiskDone, DiskError, DiskOp, IoId, VolumeNumber};
 use bitmap::{Bytes, MetaWrite};
@@ -187,7 +186,7 @@ impl Disks {
         gather.left -= 1;
         gather.failed |= result.is_err();
         if let (Some(read), Ok(Done::Read(buffer))) = (&mut gather.read, &result) {
-            read[part] = Ok(bytes(buffer));
+            read[part] = Ok(buffer.as_ref().to_vec());
         }
         if gather.left > 0 {
             return None;
@@ -215,10 +214,6 @@ impl Disks {
         }
         ready
     }
-}
-
-fn bytes(buffer: &Buffer) -> Vec<u8> {
-    buffer.as_ref().to_vec()
 }
 
 fn length(len: u64) -> u32 {

@@ -5,8 +5,7 @@ use super::limits;
 use super::owner::Owner;
 use super::snapshot::Snapshot;
 use crate::buffers::{Buffer, BufferMut, Pool};
-use crate::node::{OpenId, Refusal, RefusalKind, RequestError, VolumeNumber};
-use bitmap::ByteRange;
+use crate::node::{OpenId, Refusal, RefusalKind, RequestError, RequestOp, VolumeNumber};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -19,44 +18,19 @@ pub trait Waiter: 'static {
     fn done(self, result: Result<Option<Buffer>, RequestError>);
 }
 
-/// What a client can ask for. The range lies inside the volume and is not empty.
-#[derive(Debug)]
-pub enum Ask {
-    /// Read.
-    Read(ByteRange),
-    /// Write the buffer, which has the length of the range.
-    Write {
-        /// Where.
-        range: ByteRange,
-        /// What.
-        buffer: Buffer,
-        /// Stable on every UpToDate copy before it is done.
-        fua: bool,
-    },
-    /// Make the range read as zeros.
-    Zero {
-        /// Where.
-        range: ByteRange,
-        /// Space may be given back.
-        unmap: bool,
-        /// As for writes.
-        fua: bool,
-    },
-    /// Make everything stable that was done before.
-    Flush,
-}
-
 /// What waits for the owner's next turn.
 pub(super) enum Incoming<W> {
-    Request(VolumeNumber, Ask, W),
-    Open(OpenId, Opening),
+    Request(VolumeNumber, RequestOp<Buffer>, W),
+    Open(OpenId, Client),
     Close(OpenId),
 }
 
-/// A client whose open is under way.
-pub(super) struct Opening {
-    pub(super) answer: oneshot::Sender<Result<(), Refusal>>,
-    pub(super) must_go: MustGo,
+/// A client that has, or wants to have, the resource open.
+pub(super) struct Client {
+    /// Until it is answered.
+    pub(super) answer: Option<oneshot::Sender<Result<(), Refusal>>>,
+    /// Until it was told.
+    pub(super) must_go: Option<MustGo>,
 }
 
 /// Tells a client that it must go, and why.
@@ -136,7 +110,8 @@ impl<W: Waiter> Handle<W> {
             inbox.last_open += 1;
             OpenId(inbox.last_open)
         };
-        self.0.push([Incoming::Open(id, Opening { answer, must_go: Box::new(must_go) })]);
+        let client = Client { answer: Some(answer), must_go: Some(Box::new(must_go)) };
+        self.0.push([Incoming::Open(id, client)]);
         // From here on the node knows of it, also if the client does not wait for the answer.
         let mut open = Open { shared: Rc::clone(&self.0), id: Some(id) };
         let result = answered.await.unwrap_or_else(|_| Err(ending()));
@@ -170,17 +145,18 @@ pub struct Open<W: Waiter> {
 }
 
 impl<W: Waiter> Open<W> {
-    /// Asks for all of these. Each is answered exactly once, later: never inside of this call.
-    pub fn submit(&self, asks: impl IntoIterator<Item = (VolumeNumber, Ask, W)>) {
+    /// Asks for all of these. Ranges lie inside the volume and are not empty. Each is answered exactly once, later: never
+    /// inside of this call.
+    pub fn submit(&self, requests: impl IntoIterator<Item = (VolumeNumber, RequestOp<Buffer>, W)>) {
         if self.shared.ended.get() {
-            for (_, _, waiter) in asks {
+            for (_, _, waiter) in requests {
                 waiter.done(Err(RequestError::Shutdown));
             }
             return;
         }
-        let requests = asks.into_iter();
+        let requests = requests.into_iter();
         self.shared
-            .push(requests.map(|(volume, ask, waiter)| Incoming::Request(volume, ask, waiter)));
+            .push(requests.map(|(volume, op, waiter)| Incoming::Request(volume, op, waiter)));
     }
 
     /// The resource's handle.

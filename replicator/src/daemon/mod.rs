@@ -24,7 +24,7 @@ mod owner;
 mod snapshot;
 mod spin;
 
-pub use front::{Ask, Handle, Open, Waiter};
+pub use front::{Handle, Open, Waiter};
 pub use orders::{OrderError, Remote, VolumeFiles};
 pub use snapshot::{Snapshot, VolumeCounters};
 

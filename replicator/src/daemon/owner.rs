@@ -7,7 +7,7 @@
 use super::buffer_table::BufferTable;
 use super::clock;
 use super::disks::{Disks, Finished};
-use super::front::{Ask, Inbox, Incoming, MustGo, Opening, Waiter};
+use super::front::{Client, Inbox, Incoming, Waiter};
 use super::ids::IdMap;
 use super::limits;
 use super::orders::{Answer, Order};
@@ -24,33 +24,21 @@ use std::future::Future;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
 
 /// What a client waits for.
 struct Pending<W> {
     waiter: W,
+    /// Its place in `counters`.
     volume: usize,
-    kind: Kind,
-}
-
-#[derive(Clone, Copy)]
-enum Kind {
-    Read(u64),
-    Write(u64),
-    Flush,
+    op: RequestOp,
 }
 
 /// What an operator waits for.
 struct Ordered {
     answer: Answer,
     is_down: bool,
-}
-
-/// A client that has, or wants to have, the resource open.
-struct Client {
-    answer: Option<oneshot::Sender<Result<(), Refusal>>>,
-    must_go: Option<MustGo>,
 }
 
 pub(super) struct Owner<W: Waiter> {
@@ -246,8 +234,7 @@ impl<W: Waiter> Owner<W> {
 
     fn client(&mut self, now: Time, incoming: Incoming<W>) {
         match incoming {
-            Incoming::Open(id, Opening { answer, must_go }) => {
-                let client = Client { answer: Some(answer), must_go: Some(must_go) };
+            Incoming::Open(id, client) => {
                 self.clients.insert(id, client);
                 self.handle(now, Event::Open(id));
             }
@@ -256,24 +243,16 @@ impl<W: Waiter> Owner<W> {
                 self.clients.remove(&id);
                 self.handle(now, Event::Close(id));
             }
-            Incoming::Request(volume, ask, waiter) => {
-                let (op, kind) = match ask {
-                    Ask::Read(range) => (RequestOp::Read(range), Kind::Read(range.len())),
-                    Ask::Write { range, buffer, fua } => {
-                        assert_eq!(buffer.len() as u64, range.len(), "a write of {range:?}");
-                        let buffer = self.table.name(buffer);
-                        (RequestOp::Write { range, buffer, fua }, Kind::Write(range.len()))
-                    }
-                    Ask::Zero { range, unmap, fua } => {
-                        (RequestOp::Zero { range, unmap, fua }, Kind::Write(range.len()))
-                    }
-                    Ask::Flush => (RequestOp::Flush, Kind::Flush),
-                };
+            Incoming::Request(volume, op, waiter) => {
+                if let RequestOp::Write { range, buffer, .. } = &op {
+                    assert_eq!(buffer.len() as u64, range.len(), "a write of {range:?}");
+                }
+                let op = op.map(|buffer| self.table.name(buffer));
                 self.last_request += 1;
                 let id = RequestId(self.last_request);
                 let place = self.counters.iter().position(|c| c.number == volume);
                 let place = place.expect("front ends know the volumes there are");
-                self.requests.insert(id, Pending { waiter, volume: place, kind });
+                self.requests.insert(id, Pending { waiter, volume: place, op });
                 self.counters[place].upper_pending += 1;
                 self.handle(now, Event::Request(Request { id, volume, op }));
             }
@@ -333,16 +312,16 @@ impl<W: Waiter> Owner<W> {
         let counters = &mut self.counters[pending.volume];
         counters.upper_pending -= 1;
         counters.failed += u64::from(result.is_err());
-        match pending.kind {
-            Kind::Read(bytes) => {
+        match pending.op {
+            RequestOp::Read(range) => {
                 counters.reads += 1;
-                counters.read += bytes;
+                counters.read += range.len();
             }
-            Kind::Write(bytes) => {
+            RequestOp::Write { range, .. } | RequestOp::Zero { range, .. } => {
                 counters.writes += 1;
-                counters.written += bytes;
+                counters.written += range.len();
             }
-            Kind::Flush => counters.flushes += 1,
+            RequestOp::Flush => counters.flushes += 1,
         }
         let table = &self.table;
         pending.waiter.done(result.map(|buffer| buffer.map(|id| table.take(id))));

@@ -2,7 +2,9 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::event::{EventfdFlags, eventfd};
 
 /// Shared by the threads and the ring of one engine.
 #[derive(Debug)]
@@ -10,13 +12,8 @@ pub(super) struct Wake(File);
 
 impl Wake {
     pub(super) fn new() -> io::Result<Self> {
-        // SAFETY: a system call without pointers.
-        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the descriptor is new and nobody else's.
-        Ok(Self(unsafe { File::from_raw_fd(fd) }))
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        Ok(Self(File::from(eventfd(0, flags)?)))
     }
 
     pub(super) fn signal(&self) {

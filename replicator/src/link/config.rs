@@ -64,13 +64,21 @@ impl fmt::Debug for Secret {
 #[derive(Clone, Copy, Debug)]
 pub struct LinkLimits {
     /// Bytes queued on one link and not yet taken by its socket; more breaks the link. The node keeps well below:
-    /// `config::Limits::peer_bytes`, plus answers to `resync_bytes` of the peer. The peer's reads wait while a quarter
-    /// of it is owed or queued.
+    /// `config::Limits::peer_bytes`, plus answers to `resync_bytes` of the peer. The peer's reads wait while
+    /// `read_ahead` of it is owed or queued.
     pub send_bytes: usize,
     /// Connections accepted and not yet authenticated. Half of them are kept for the addresses of peers.
     pub unauthenticated: usize,
     /// Links that are being closed in the background; one more is cut.
     pub closing: usize,
+}
+
+impl LinkLimits {
+    /// Bytes queued, or owed in answer to the peer's reads, at which its next read waits. More than the node's own writes
+    /// ever fill, or a resync would stand still while clients write.
+    pub(super) fn read_ahead(&self) -> usize {
+        self.send_bytes / 4 * 3
+    }
 }
 
 impl Default for LinkLimits {

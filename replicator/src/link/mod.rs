@@ -11,7 +11,6 @@
 //! owner of [`Links`] reads and writes all of them from its loop, so that one turn costs one receive and one gathered
 //! send per link, and so that it may spin: each [`Links::poll`] asks the kernel.
 
-mod asked;
 mod closing;
 mod config;
 mod error;
@@ -22,6 +21,7 @@ mod log;
 mod outgoing;
 mod peer;
 mod proof;
+mod reads;
 mod socket;
 mod stream;
 
@@ -198,7 +198,7 @@ impl Links {
             arrivals.extend(peer.expire(context));
             let Some(link) = &mut peer.link else { continue };
             link.resume();
-            let ahead = self.config.limits.send_bytes / 4;
+            let ahead = self.config.limits.read_ahead();
             if let Err(error) = link.receive(ahead, &self.pool, &mut name, arrivals) {
                 arrivals.extend(peer.broken(&error));
             }

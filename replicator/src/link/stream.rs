@@ -1,16 +1,19 @@
 //! A link that is up: one socket, what waits to go out, what is coming in.
 
 use super::Arrival;
-use super::asked::{Asked, Owed};
 use super::error::LinkError;
 use super::handshake::Fresh;
 use super::incoming::Incoming;
 use super::outgoing::Outgoing;
+use super::reads::{Asked, Owed};
 use super::socket::Socket;
 use crate::buffers::{Buffer, Pool};
 use crate::node::{BufferId, LinkId};
 use crate::wire::{Answer, Decoder, Encoder, Message};
 use std::task::{Context, Poll};
+
+/// LIM: turns in which a link is still received from after sending has failed; far more than a socket holds.
+const LAST_TURNS: u32 = 16;
 
 #[derive(Debug)]
 pub(super) struct Link {
@@ -22,6 +25,8 @@ pub(super) struct Link {
     owed: Owed,
     /// Sending has failed. What the peer sent before is still received: it may say why.
     failed: Option<LinkError>,
+    /// So many more times: a peer that goes on sending must not keep it.
+    last_turns: u32,
 }
 
 impl Link {
@@ -37,6 +42,7 @@ impl Link {
             asked: Asked::default(),
             owed: Owed::default(),
             failed: None,
+            last_turns: LAST_TURNS,
         }
     }
 
@@ -98,11 +104,13 @@ impl Link {
             pass(owed, message)
         })?;
         match self.failed.take() {
-            Some(error) if arrivals.len() == before => Err(error),
-            failed => {
-                self.failed = failed;
+            Some(error) if arrivals.len() == before || self.last_turns == 0 => Err(error),
+            Some(error) => {
+                self.last_turns -= 1;
+                self.failed = Some(error);
                 Ok(())
             }
+            None => Ok(()),
         }
     }
 

@@ -9,14 +9,21 @@ use crate::wire::{Content, Message, PeerWrite};
 use alloc::collections::{BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use bitmap::{ByteRange, Generation, Ticket};
+use core::mem::replace;
 
-/// Most messages of one peer that wait for their turn; a peer that keeps to its own limits stays far below.
-const QUEUE: usize = 1 << 16;
+/// LIM: bytes of a peer's writes and flushes that were received and are not carried out. All else it may ask for once at a
+/// time, and its reads wait in the link. The largest `max-buffers` is half of this: who keeps to its own limits stays below.
+const RECEIVED: u64 = 1 << 30;
+
+/// What the smallest of them counts as: a buffer has whole pages.
+const PAGE: u64 = 4096;
 
 /// The receiving end of a link. Writes received stay after the link is gone, and are applied.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Receiver {
     queue: VecDeque<Message>,
+    /// Bytes of the writes and flushes not carried out, queued or begun.
+    held: u64,
     /// Writes being applied.
     active: BTreeSet<u64>,
     /// What must wait until the writes received before it are applied: the last operation begun before it, and it.
@@ -78,6 +85,11 @@ enum Kind {
     },
 }
 
+/// What a write counts as until it is carried out, where it is sent and where it is received.
+pub(super) fn weight(range: ByteRange) -> u64 {
+    range.len().max(PAGE)
+}
+
 impl PeerOp {
     pub(super) fn writes(&self) -> bool {
         matches!(self.kind, Kind::Write { .. } | Kind::Fetch { .. })
@@ -106,18 +118,26 @@ impl Receiver {
 impl Node {
     /// A message that acts on data.
     pub(super) fn receive(&mut self, p: usize, message: Message) -> Result<(), &'static str> {
-        let payload = super::peer::payload_of(&message);
+        let payload = message.buffer();
         let checked = self.check_message(p, &message);
-        if checked.is_err() || self.peers[p].rx.queue.len() >= QUEUE {
+        let rx = &mut self.peers[p].rx;
+        let held = rx.held
+            + match &message {
+                Message::Write(write) => weight(write.range),
+                Message::Flush { .. } => PAGE,
+                _ => 0,
+            };
+        if checked.is_err() || held > RECEIVED {
             self.out.extend(payload.map(Action::Release));
-            return checked.and(Err("more messages than agreed"));
+            return checked.and(Err("more writes at a time than any `max-buffers` allows"));
         }
-        self.peers[p].rx.queue.push_back(message);
+        rx.held = held;
+        rx.queue.push_back(message);
         self.pump_rx(p);
         Ok(())
     }
 
-    /// Hostile until here: volume and range must exist.
+    /// Hostile until here: volume and range must exist, and be asked for once at a time.
     fn check_message(&mut self, p: usize, message: &Message) -> Result<(), &'static str> {
         let place = match message {
             Message::Write(PeerWrite { volume, range, .. })
@@ -137,12 +157,18 @@ impl Node {
         };
         let v = self.volume_index(volume).ok_or("a volume that does not exist")?;
         let size = self.volumes[v].size;
-        match range {
-            Some(range) if range.start >= range.end || range.end > size => {
-                Err("a range outside the volume")
-            }
-            Some(_) | None => Ok(()),
+        if range.is_some_and(|range| range.start >= range.end || range.end > size) {
+            return Err("a range outside the volume");
         }
+        let resync = &mut self.peers[p].volumes[v];
+        let again = match (message, &mut resync.target) {
+            (Message::SyncCommit { .. } | Message::SyncFinish { .. }, _) => {
+                replace(&mut resync.source.asked, true)
+            }
+            (Message::SyncGrant { .. }, Some(target)) => replace(&mut target.granted, true),
+            _ => false,
+        };
+        if again { Err("a step of a resync before the last was answered") } else { Ok(()) }
     }
 
     /// Starts what may start.
@@ -259,6 +285,7 @@ impl Node {
         barrier: bool,
         ok: bool,
     ) {
+        self.peers[p].rx.held -= PAGE;
         if barrier {
             self.peers[p].rx.barrier = false;
         }
@@ -469,6 +496,9 @@ impl Node {
             }
             Kind::Write { content: Content::Zero { .. }, .. } => {}
         }
+        if let Kind::Write { .. } = op.kind {
+            self.peers[p].rx.held -= weight(op.range);
+        }
         if op.writes() {
             self.finished += 1;
             self.peers[p].rx.active.remove(&id);
@@ -487,7 +517,7 @@ impl Node {
         rx.queue.retain(|message| {
             let keep = matches!(message, Message::Write(_) | Message::Flush { .. });
             if !keep {
-                released.extend(super::peer::payload_of(message));
+                released.extend(message.buffer());
             }
             keep
         });

@@ -2,6 +2,7 @@
 //! and C, the new generation before the first acknowledgement alone (GI-2), and what the loss of a peer or a disk does to
 //! operations under way.
 
+use super::apply::weight;
 use super::request::{ClientOp, Kind, Part, Stage};
 use super::resync::Fetched;
 use super::types::{Action, BufferId, DiskState, Protocol, RequestError};
@@ -97,9 +98,12 @@ impl Node {
         if self.paused {
             return;
         }
-        let flush = self.client(id).is_flush();
+        let (v, flush) = (self.client(id).volume, self.client(id).is_flush());
         if (0..self.peers.len()).any(|p| self.lacks(p, flush)) {
             self.mint();
+        }
+        if !flush {
+            self.volumes[v].mark();
         }
         if let Some((v, ticket)) = self.generation_not_durable() {
             self.after_durable(v, ticket, Then::Recheck(id));
@@ -232,7 +236,7 @@ impl Node {
         if let Some(id) = self.peers[p].awaited.remove(&dagtag) {
             let op = self.client(id);
             op.written |= 1 << p;
-            let bytes = op.range.len();
+            let bytes = weight(op.range);
             self.peers[p].in_flight -= bytes;
             self.regate |= !self.parked.is_empty();
             self.count_copies(id);

@@ -397,9 +397,7 @@ impl Node {
         self.fail_requests(RequestError::NotPrimary);
         self.out.push(Action::CloseExports("the peer became Primary".into()));
         for volume in &mut self.volumes {
-            if let Some(meta) = volume.meta.as_mut().filter(|m| m.superblock().flags.primary_ind) {
-                meta.edit(|sb| sb.flags.primary_ind = false);
-            }
+            volume.unmark();
         }
     }
 

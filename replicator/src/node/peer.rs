@@ -49,7 +49,7 @@ pub(super) struct Peer {
     pub(super) ready: bool,
     pub(super) volumes: Vec<PeerVolume>,
     pub(super) rx: Receiver,
-    /// Bytes of writes sent and not yet written there.
+    /// Bytes of writes sent and not yet written there, small ones counted as pages.
     pub(super) in_flight: u64,
     /// Our writes there that are not written yet: dagtag to operation.
     pub(super) awaited: BTreeMap<u64, u64>,
@@ -429,7 +429,7 @@ impl Node {
     // ---- messages ----
 
     pub(super) fn message(&mut self, link: LinkId, message: Message) {
-        let payload = payload_of(&message);
+        let payload = message.buffer();
         // NET-1: an event of an earlier link changes nothing.
         let Some(p) = self.peer_of(link) else {
             self.out.extend(payload.map(Action::Release));
@@ -451,7 +451,7 @@ impl Node {
         let handshake = matches!(message, Message::Facts(_) | Message::Agreed(_));
         let always = matches!(message, Message::Ping | Message::Pong | Message::Bye { .. });
         if handshake == self.peers[p].connected() && !always {
-            self.out.extend(payload_of(&message).map(Action::Release));
+            self.out.extend(message.buffer().map(Action::Release));
             return Err("a message that does not belong here");
         }
         match message {
@@ -486,17 +486,5 @@ impl Node {
             | Message::SyncGrant { .. } => return self.receive(p, message),
         }
         Ok(())
-    }
-}
-
-/// The buffer a message brings.
-pub(super) fn payload_of(message: &Message) -> Option<super::BufferId> {
-    match message {
-        Message::Write(write) => match write.content {
-            crate::wire::Content::Data(buffer) => Some(buffer),
-            crate::wire::Content::Zero { .. } => None,
-        },
-        Message::ReadData { buffer, .. } | Message::SyncData { buffer, .. } => *buffer,
-        _ => None,
     }
 }

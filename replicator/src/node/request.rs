@@ -3,6 +3,7 @@
 //! A request becomes one operation, or several where it is too large for the activity log. An operation ends when every copy it
 //! was sent to has it or is lost; it is acknowledged earlier, when the copies that count have it.
 
+use super::apply::weight;
 use super::types::{
     Action, BufferId, DiskDone, DiskError, DiskOp, Protocol, Request, RequestError, RequestId,
     RequestOp, Role,
@@ -342,7 +343,7 @@ impl Node {
         for p in 0..self.peers.len() {
             if self.peers[p].replicates(v) {
                 self.client(id).sent |= 1 << p;
-                self.peers[p].in_flight += range.len();
+                self.peers[p].in_flight += weight(range);
                 let write = PeerWrite {
                     volume: self.volumes[v].number,
                     range,

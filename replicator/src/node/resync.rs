@@ -22,8 +22,8 @@ const PIECE: u64 = 256;
 /// What a source remembers.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Source {
-    /// Their bits are all here.
-    pub(super) bits_complete: bool,
+    /// The target has asked for a commit, or for the end, and was not answered: it asks for one thing at a time.
+    pub(super) asked: bool,
 }
 
 /// What a target remembers.
@@ -44,6 +44,8 @@ pub(super) struct Target {
     /// Some blocks could not be read at the source; they are tried again then.
     retry_at: Option<Time>,
     grant: Option<(Generation, Vec<Generation>)>,
+    /// A grant was received.
+    pub(super) granted: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -83,6 +85,7 @@ impl Target {
             finishing: false,
             retry_at: None,
             grant: None,
+            granted: false,
         }
     }
 
@@ -171,7 +174,6 @@ impl Node {
         let now = self.now;
         let peer = &mut self.peers[p].volumes[v];
         peer.replication = replication;
-        peer.source.bits_complete = true;
         peer.began = now;
         peer.progress = super::Resync { total: bytes, copied: 0, milliseconds: 0 };
         if let Some(target) = &mut peer.target {
@@ -518,6 +520,7 @@ impl Node {
             meta.clear_bits(slot, run.start.min(blocks)..run.end.min(blocks));
         }
         meta.sync_bits();
+        self.peers[p].volumes[v].source.asked = false;
         self.send(p, Message::SyncCommitted { id });
     }
 

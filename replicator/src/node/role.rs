@@ -28,11 +28,11 @@ enum Stage {
     Asked(LinkId),
     /// What was received is applied first; `None`: no peer is connected.
     Drain(Option<LinkId>),
-    /// The mark is being written.
-    Mark(Option<LinkId>, Vec<(usize, Ticket)>),
+    /// With force: the claim that our data is good is being written.
+    Claim(Option<LinkId>, Vec<(usize, Ticket)>),
     /// Demotion: every accepted request is answered, everything is flushed, the log runs empty.
     Quiesce,
-    /// The mark is being removed.
+    /// The mark of a Primary is being removed.
     Unmark(Vec<(usize, Ticket)>),
 }
 
@@ -99,12 +99,6 @@ impl Node {
     fn refuse_change(&mut self, command: Option<CommandId>, kind: RefusalKind, text: String) {
         self.change = None;
         self.end_change(command, Err(Refusal { kind, text }));
-        // The mark may be on disk already.
-        for volume in &mut self.volumes {
-            if let Some(meta) = volume.meta.as_mut().filter(|m| m.superblock().flags.primary_ind) {
-                meta.edit(|sb| sb.flags.primary_ind = false);
-            }
-        }
         for p in 0..self.peers.len() {
             if self.peers[p].connected() {
                 self.send(p, Message::RoleIs(self.role));
@@ -140,27 +134,27 @@ impl Node {
                     if !self.peers.iter().all(|p| p.rx.idle()) {
                         return;
                     }
-                    Stage::Mark(with, self.mark(change.force))
+                    Stage::Claim(with, self.claim(change.force))
                 }
                 // The operator's claim is on disk already: a new handshake judges it, after this node is Primary.
-                Stage::Mark(with, _)
+                Stage::Claim(with, _)
                     if with != link && self.volumes.iter().any(|volume| volume.forced) =>
                 {
                     for p in 0..self.peers.len() {
                         self.restart_link(p, "this node's data was declared good by force");
                     }
                     let link = self.peers.iter().find(|p| p.connected()).and_then(|p| p.link);
-                    let Stage::Mark(_, tickets) = change.stage else {
+                    let Stage::Claim(_, tickets) = change.stage else {
                         unreachable!("just matched")
                     };
-                    Stage::Mark(link, tickets)
+                    Stage::Claim(link, tickets)
                 }
-                Stage::Mark(with, _) if with != link => Stage::Check,
-                Stage::Mark(_, ref tickets) => {
+                Stage::Claim(with, _) if with != link => Stage::Check,
+                Stage::Claim(_, ref tickets) => {
                     if !self.all_durable(tickets) {
                         return;
                     }
-                    // ROLE-2: good data may have gone while the mark was written.
+                    // ROLE-2: good data may have gone while the claim was written.
                     let served = |(v, volume): (usize, &super::Volume)| {
                         volume.good()
                             || (volume.forced && volume.usable())
@@ -175,7 +169,7 @@ impl Node {
                     if !self.quiesce() {
                         return;
                     }
-                    Stage::Unmark(self.edit_disks(|sb| sb.flags.primary_ind = false))
+                    Stage::Unmark(self.unmark())
                 }
                 Stage::Unmark(ref tickets) => {
                     if !self.all_durable(tickets) {
@@ -229,8 +223,9 @@ impl Node {
         Ok(())
     }
 
-    /// The mark that says, after a crash, that this node was Primary; and with force, the claim that our data is good.
-    fn mark(&mut self, force: bool) -> Vec<(usize, Ticket)> {
+    /// With force: the claim that our data is good.
+    fn claim(&mut self, force: bool) -> Vec<(usize, Ticket)> {
+        let mut tickets = Vec::new();
         for v in 0..self.volumes.len() {
             let served = self.volumes[v].good() || self.peers.iter().any(|p| p.good(v));
             if force && !served {
@@ -239,22 +234,23 @@ impl Node {
                 let Some(meta) = volume.meta.as_mut() else {
                     continue;
                 };
-                meta.edit(|sb| {
+                let ticket = meta.edit(|sb| {
                     sb.mint(generation, |_| true);
                     sb.flags.consistent = true;
                     sb.flags.was_up_to_date = true;
                     sb.sync_to = Generation::NONE;
                 });
+                tickets.push((v, ticket));
                 volume.exposed = generation;
                 volume.forced = true;
             }
         }
-        self.edit_disks(|sb| sb.flags.primary_ind = true)
+        tickets
     }
 
-    fn edit_disks(&mut self, edit: impl Fn(&mut bitmap::Superblock)) -> Vec<(usize, Ticket)> {
+    fn unmark(&mut self) -> Vec<(usize, Ticket)> {
         let volumes = self.volumes.iter_mut().enumerate();
-        volumes.filter_map(|(v, volume)| Some((v, volume.meta.as_mut()?.edit(&edit)))).collect()
+        volumes.filter_map(|(v, volume)| Some((v, volume.unmark()?))).collect()
     }
 
     fn now_primary(&mut self, command: Option<CommandId>, force: bool) {
@@ -318,7 +314,7 @@ impl Node {
 
     pub(super) fn promote_request(&mut self, p: usize) {
         let ours = self.change.as_ref().is_some_and(|c| {
-            matches!(c.stage, Stage::Asked(_) | Stage::Drain(_) | Stage::Mark(..))
+            matches!(c.stage, Stage::Asked(_) | Stage::Drain(_) | Stage::Claim(..))
         });
         // Both asked at once: the lower node-id wins.
         let granted = self.role == Role::Secondary
@@ -326,7 +322,7 @@ impl Node {
             && !self
                 .change
                 .as_ref()
-                .is_some_and(|c| matches!(c.stage, Stage::Drain(_) | Stage::Mark(..)));
+                .is_some_and(|c| matches!(c.stage, Stage::Drain(_) | Stage::Claim(..)));
         self.peers[p].promoting |= granted;
         self.send(p, Message::PromoteReply { granted });
     }

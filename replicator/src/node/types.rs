@@ -167,9 +167,9 @@ pub struct Request {
     pub op: RequestOp,
 }
 
-/// What a client can want.
+/// What a client can want. `B` is its payload, or the payload's name.
 #[derive(Clone, Copy, Debug)]
-pub enum RequestOp {
+pub enum RequestOp<B = BufferId> {
     /// Read; the reply carries the buffer.
     Read(ByteRange),
     /// Write the buffer's content.
@@ -177,7 +177,7 @@ pub enum RequestOp {
         /// Where; the buffer has this length.
         range: ByteRange,
         /// The payload.
-        buffer: BufferId,
+        buffer: B,
         /// Stable on every UpToDate copy before the reply.
         fua: bool,
     },
@@ -192,6 +192,20 @@ pub enum RequestOp {
     },
     /// Make every write acknowledged so far stable.
     Flush,
+}
+
+impl<B> RequestOp<B> {
+    /// The same, with the payload exchanged.
+    pub fn map<C>(self, exchange: impl FnOnce(B) -> C) -> RequestOp<C> {
+        match self {
+            Self::Read(range) => RequestOp::Read(range),
+            Self::Write { range, buffer, fua } => {
+                RequestOp::Write { range, buffer: exchange(buffer), fua }
+            }
+            Self::Zero { range, unmap, fua } => RequestOp::Zero { range, unmap, fua },
+            Self::Flush => RequestOp::Flush,
+        }
+    }
 }
 
 /// What a finished disk operation brought.

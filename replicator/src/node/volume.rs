@@ -37,7 +37,7 @@ pub(super) struct Volume {
     pub(super) extents: BTreeMap<u32, ExtentUse>,
     /// Operations that wait for room in the activity log, first in first out.
     pub(super) log_queue: VecDeque<u64>,
-    /// Last edit of a generation; nothing is acknowledged before it is durable (GI-2).
+    /// Last edit of a generation or of the mark of a Primary; nothing is acknowledged before it is durable (GI-2).
     pub(super) generation_ticket: Option<Ticket>,
     /// Size and current generation as clients were last shown them; survive the loss of the disk.
     pub(super) size: u64,
@@ -146,6 +146,20 @@ impl Volume {
 
     pub(super) fn durable(&self, ticket: Ticket) -> bool {
         self.meta.as_ref().is_some_and(|m| m.durable() >= ticket)
+    }
+
+    /// From here on a crash is one of a Primary: acknowledged writes may be here alone. Not from the promotion on: who took
+    /// over and wrote nothing must not look as good as the one that crashed before (DUR-4).
+    pub(super) fn mark(&mut self) {
+        if let Some(meta) = self.meta.as_mut().filter(|m| !m.superblock().flags.primary_ind) {
+            self.generation_ticket = Some(meta.edit(|sb| sb.flags.primary_ind = true));
+        }
+    }
+
+    /// No more.
+    pub(super) fn unmark(&mut self) -> Option<Ticket> {
+        let meta = self.meta.as_mut().filter(|m| m.superblock().flags.primary_ind)?;
+        Some(meta.edit(|sb| sb.flags.primary_ind = false))
     }
 
     /// Operations up to this one, of those that have `finished`, are stable here.

@@ -11,7 +11,6 @@ use super::limits::DIRECT_PAYLOAD;
 use super::message::Message;
 use super::{control, data};
 use alloc::vec::Vec;
-use zerocopy::little_endian::U32;
 
 /// Turns the messages of one direction of a link into bytes.
 #[derive(Debug)]
@@ -40,9 +39,8 @@ impl Encoder {
             control::encode(message, out)
         });
         let body = head + HEADER_LEN;
-        let mut header = FrameHeader::new(kind, self.sequence, &out[body..], payload);
-        header.payload_checksum = U32::new(payload.map_or(0, |bytes| self.integrity.of(bytes)));
-        out[head..body].copy_from_slice(&header.sealed());
+        let header = FrameHeader::seal(kind, self.sequence, &out[body..], payload, self.integrity);
+        out[head..body].copy_from_slice(&header);
         self.sequence = self.sequence.wrapping_add(1);
     }
 }
@@ -138,7 +136,7 @@ impl Decoder {
                     if crc32fast::hash(body) != header.body_checksum.get() {
                         return Err(WireError::BodyChecksum(kind));
                     }
-                    let message = match data::body_len(kind) {
+                    let message = match data::layout_of(kind) {
                         Some(_) => data::decode(kind, body, payload_len, self.integrity)?,
                         None => control::decode(kind, body)?,
                     };
@@ -173,14 +171,13 @@ impl Decoder {
         let Some(kind) = header.frame_type()? else {
             return Ok(State::Skip(body_len as usize + payload_len as usize));
         };
-        let frame = header.kind.get();
-        if data::body_len(kind).is_some_and(|fixed| body_len as usize != fixed) {
-            return Err(WireError::Length { frame, what: "body", bytes: body_len });
+        let impossible =
+            |what, bytes| Err(WireError::Length { frame: header.kind.get(), what, bytes });
+        match data::layout_of(kind) {
+            Some((fixed, _)) if body_len as usize != fixed => impossible("body", body_len),
+            Some((_, false)) | None if payload_len > 0 => impossible("payload", payload_len),
+            _ => Ok(State::Rest(kind, header)),
         }
-        if payload_len > 0 && !data::carries_payload(kind) {
-            return Err(WireError::Length { frame, what: "payload", bytes: payload_len });
-        }
-        Ok(State::Rest(kind, header))
     }
 
     fn check_payload(

@@ -280,25 +280,24 @@ impl Sent for Vec<(u64, u64)> {
 impl Sent for Agreed {
     type Shape = AgreedShape;
     fn shape(&self) -> AgreedShape {
-        let of = |outcome, reason| AgreedShape {
-            outcome,
-            verdicts: Vec::new(),
-            reason,
-            text: String::new(),
+        let (outcome, reason) = match self {
+            Self::Go(_) => (0, 0),
+            Self::YouStepDown => (1, 0),
+            Self::IStepDown => (2, 0),
+            Self::Refuse(RefuseReason::SplitBrain) => (3, 1),
+            Self::Refuse(RefuseReason::Unrelated) => (3, 2),
+            Self::Refuse(RefuseReason::TwoPrimaries) => (3, 3),
+            Self::Refuse(RefuseReason::Incompatible(_)) => (3, 4),
+            Self::Refuse(RefuseReason::Stale) => (3, 5),
         };
-        match self {
-            Self::Go(verdicts) => AgreedShape { verdicts: verdicts.shape(), ..of(0, 0) },
-            Self::YouStepDown => of(1, 0),
-            Self::IStepDown => of(2, 0),
-            Self::Refuse(RefuseReason::SplitBrain) => of(3, 1),
-            Self::Refuse(RefuseReason::Unrelated) => of(3, 2),
-            Self::Refuse(RefuseReason::TwoPrimaries) => of(3, 3),
+        let verdicts = if let Self::Go(verdicts) = self { verdicts.shape() } else { Vec::new() };
+        let text = match self {
             Self::Refuse(RefuseReason::Incompatible(text)) => {
-                let text = text[..text.floor_char_boundary(MAX_TEXT)].into();
-                AgreedShape { text, ..of(3, 4) }
+                text[..text.floor_char_boundary(MAX_TEXT)].into()
             }
-            Self::Refuse(RefuseReason::Stale) => of(3, 5),
-        }
+            _ => String::new(),
+        };
+        AgreedShape { outcome, verdicts, reason, text }
     }
     fn read(shape: AgreedShape) -> Result<Self, &'static str> {
         let agreed = match (shape.outcome, shape.reason) {

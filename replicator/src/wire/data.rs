@@ -107,21 +107,17 @@ impl Message {
     }
 }
 
-/// Bytes of the body of a fixed-layout type; none for the others.
-pub(super) fn body_len(kind: FrameType) -> Option<usize> {
+/// Of a type of the data path: bytes of its body, and whether it may have a payload. None for the others.
+pub(super) fn layout_of(kind: FrameType) -> Option<(usize, bool)> {
+    use FrameType::*;
     Some(match kind {
-        FrameType::Write => size_of::<WriteBody>(),
-        FrameType::Received | FrameType::Written | FrameType::Flushed => size_of::<NumberBody>(),
-        FrameType::Flush => size_of::<FlushBody>(),
-        FrameType::Read | FrameType::SyncRead => size_of::<AskBody>(),
-        FrameType::ReadData | FrameType::SyncData => size_of::<AnswerBody>(),
+        Write => (size_of::<WriteBody>(), true),
+        Received | Written | Flushed => (size_of::<NumberBody>(), false),
+        Flush => (size_of::<FlushBody>(), false),
+        Read | SyncRead => (size_of::<AskBody>(), false),
+        ReadData | SyncData => (size_of::<AnswerBody>(), true),
         _ => return None,
     })
-}
-
-/// May this type have a payload?
-pub(super) fn carries_payload(kind: FrameType) -> bool {
-    matches!(kind, FrameType::Write | FrameType::ReadData | FrameType::SyncData)
 }
 
 /// Appends the body; none if the message is not of the data path. `payload_len` is checked against the message.
@@ -214,7 +210,7 @@ fn ask(out: &mut Vec<u8>, kind: FrameType, id: u64, volume: u16, range: ByteRang
     kind
 }
 
-/// The message of a data-path body, its buffer `UNNAMED`. The body has the length `body_len` says.
+/// The message of a data-path body, its buffer `UNNAMED`. The body has the length `layout_of` says.
 pub(super) fn decode(
     kind: FrameType,
     body: &[u8],
@@ -291,7 +287,7 @@ pub(super) fn decode(
             let sync = Message::SyncData { id, buffer };
             Ok(if read { Message::ReadData { id, buffer } } else { sync })
         }
-        _ => unreachable!("only the types body_len knows come here"),
+        _ => unreachable!("only the types layout_of knows come here"),
     }
 }
 

@@ -3,6 +3,7 @@
 //! All numbers are little-endian. `docs/protocol.md` shows these tables; a test compares.
 
 use super::error::WireError;
+use super::features::Integrity;
 use super::limits::{MAX_BODY, MAX_PAYLOAD};
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -64,12 +65,18 @@ layout! {
 const _: () = assert!(HEADER_LEN == 32);
 
 impl FrameHeader {
-    /// The header of a frame with this body.
-    pub(super) fn new(kind: FrameType, sequence: u32, body: &[u8], payload: Option<&[u8]>) -> Self {
+    /// The header of a frame, as it is sent. Its checksum covers everything before itself.
+    pub(super) fn seal(
+        kind: FrameType,
+        sequence: u32,
+        body: &[u8],
+        payload: Option<&[u8]>,
+        integrity: Integrity,
+    ) -> [u8; HEADER_LEN] {
         let payload_len = payload.map_or(0, <[u8]>::len);
         assert!(body.len() <= MAX_BODY, "{kind:?}: {} bytes of message", body.len());
         assert!(payload_len <= MAX_PAYLOAD, "{kind:?}: {payload_len} bytes of payload");
-        Self {
+        let mut header = Self {
             magic: U32::new(MAGIC),
             kind: U16::new(kind as u16),
             flags: U16::new(0),
@@ -77,15 +84,11 @@ impl FrameHeader {
             body_len: U32::new(body.len() as u32),
             payload_len: U32::new(payload_len as u32),
             body_checksum: U32::new(crc32fast::hash(body)),
-            payload_checksum: U32::new(0),
+            payload_checksum: U32::new(payload.map_or(0, |bytes| integrity.of(bytes))),
             header_checksum: U32::new(0),
-        }
-    }
-
-    /// The bytes to send. The checksum covers everything before itself.
-    pub(super) fn sealed(mut self) -> [u8; HEADER_LEN] {
-        self.header_checksum = U32::new(self.checksum());
-        zerocopy::transmute!(self)
+        };
+        header.header_checksum = U32::new(header.checksum());
+        zerocopy::transmute!(header)
     }
 
     /// Believes the header if nothing in it contradicts itself (NET-2).

@@ -408,8 +408,8 @@ impl Cluster {
         // Under A and B the last acknowledged writes may still be on their way.
         if self.protocol == Protocol::C {
             let [a, b] = &mut self.replicas;
-            a.join(b, &self.history);
-            b.join(a, &self.history);
+            a.join(b, &self.history, self.flush_peer);
+            b.join(a, &self.history, self.flush_peer);
         }
         self.touched = [false; 2];
         self.took_over = [false; 2];

@@ -82,14 +82,14 @@ impl Cluster {
             return Ok(());
         }
         // Under A, a Secondary that took over lacks the last moments of the lost Primary, and goes on without them; under
-        // B too, if it lost what it had received.
+        // B, and where a FLUSH does not reach the peer, too, if it lost what it had received.
         let takes_over = self.views[source].role == Role::Primary
             || self.touched[source]
             || self.took_over[source];
         let lossless = match self.protocol {
             Protocol::A => false,
             Protocol::B => self.kept_running[source],
-            Protocol::C => true,
+            Protocol::C => self.flush_peer || self.kept_running[source],
         };
         if takes_over && !lossless {
             return Ok(());

@@ -92,8 +92,9 @@ impl Replica {
         self.pending.clone_from(&source.pending);
     }
 
-    /// This copy is the same as another: what is promised of either is promised of both.
-    pub(super) fn join(&mut self, other: &Self, history: &History) {
+    /// This copy is the same as another: what is promised of either is promised of both; what is on the other's medium only
+    /// if a FLUSH reaches both.
+    pub(super) fn join(&mut self, other: &Self, history: &History, stable: bool) {
         let newer = |mine: &mut Vec<OpId>, theirs: &[OpId]| {
             for (m, &t) in mine.iter_mut().zip(theirs) {
                 *m = history.newer_of(*m, t);
@@ -101,7 +102,9 @@ impl Replica {
         };
         newer(&mut self.memory, &other.memory);
         newer(&mut self.cache, &other.cache);
-        newer(&mut self.stable, &other.stable);
+        if stable {
+            newer(&mut self.stable, &other.stable);
+        }
         for &id in &other.pending {
             if !self.pending.contains(&id) {
                 self.pending.push(id);

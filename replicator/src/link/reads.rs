@@ -1,34 +1,69 @@
-//! The reads under way on one link. Of ours, an answer must be to one of them and as long as asked: the node knows buffers
-//! by name only, so this is where a wrong length is stopped (NET-2). The peer's are passed on only as fast as the answers
-//! go out: what we read ahead for a peer that takes nothing would have to be kept (LIM).
+//! The reads under way on one link, asked by either end. Of ours, an answer must be to one of them and as long as asked: the
+//! node knows buffers by name only, so this is where a wrong length is stopped (NET-2). The peer's are passed on only as fast
+//! as the answers go out: what we read ahead for a peer that takes nothing would have to be kept (LIM).
 
 use super::error::LinkError;
 use crate::wire::Message;
 use std::collections::{HashMap, VecDeque};
 
 /// Reads under way on one link, in each direction; the node's limits keep it far below.
-const MAX_ASKED: usize = 1 << 16;
+const MAX_READS: usize = 1 << 16;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Kind {
-    Read,
-    Sync,
+/// Reads asked and not answered. A name is of one read, whatever its kind.
+#[derive(Debug, Default)]
+struct Open {
+    by_id: HashMap<u64, Read>,
+    bytes: u64,
 }
 
-/// Ours, and how many bytes each asks for.
+#[derive(Clone, Copy, Debug)]
+struct Read {
+    /// Part of a resync.
+    sync: bool,
+    len: u64,
+}
+
+impl Open {
+    fn insert(&mut self, id: u64, read: Read) -> Option<Read> {
+        self.bytes += read.len;
+        self.by_id.insert(id, read)
+    }
+
+    fn remove(&mut self, id: u64) -> Option<Read> {
+        let read = self.by_id.remove(&id)?;
+        self.bytes -= read.len;
+        Some(read)
+    }
+}
+
+/// The read a message asks for.
+fn asked_by(message: &Message) -> Option<(u64, Read)> {
+    match *message {
+        Message::Read { id, range, .. } => Some((id, Read { sync: false, len: range.len() })),
+        Message::SyncRead { id, range, .. } => Some((id, Read { sync: true, len: range.len() })),
+        _ => None,
+    }
+}
+
+/// The read a message answers.
+fn answered_by(message: &Message) -> Option<u64> {
+    match *message {
+        Message::ReadData { id, .. } | Message::SyncData { id, .. } => Some(id),
+        _ => None,
+    }
+}
+
+/// Ours.
 #[derive(Debug, Default)]
-pub(super) struct Asked(HashMap<(Kind, u64), u64>);
+pub(super) struct Asked(Open);
 
 impl Asked {
     /// Remembers what is asked.
     pub(super) fn sent(&mut self, message: &Message) {
-        let (key, range) = match *message {
-            Message::Read { id, range, .. } => ((Kind::Read, id), range),
-            Message::SyncRead { id, range, .. } => ((Kind::Sync, id), range),
-            _ => return,
-        };
-        assert!(self.0.len() < MAX_ASKED, "LIM: more reads than a node may ask");
-        self.0.insert(key, range.len());
+        if let Some((id, read)) = asked_by(message) {
+            assert!(self.0.by_id.len() < MAX_READS, "LIM: more reads than a node may ask");
+            self.0.insert(id, read);
+        }
     }
 
     /// Compares an answer with what was asked, and forgets it.
@@ -37,13 +72,14 @@ impl Asked {
         message: &Message,
         payload: Option<usize>,
     ) -> Result<(), LinkError> {
-        let (kind, id) = match *message {
-            Message::ReadData { id, .. } => (Kind::Read, id),
-            Message::SyncData { id, .. } => (Kind::Sync, id),
-            _ => return Ok(()),
+        let Some(id) = answered_by(message) else { return Ok(()) };
+        let fits = |read: &Read| match message {
+            Message::SyncData { .. } => read.sync,
+            // A refusal answers both kinds.
+            _ => payload.is_none() || !read.sync,
         };
-        let asked = self.0.remove(&(kind, id));
-        let asked = asked.ok_or(LinkError::Read(id, "an answer to a read that was not asked"))?;
+        let read = self.0.remove(id).filter(fits);
+        let asked = read.ok_or(LinkError::Read(id, "an answer to a read that was not asked"))?.len;
         match payload {
             Some(found) if found as u64 != asked => {
                 Err(LinkError::AnswerLength { id, asked, found: found as u64 })
@@ -53,21 +89,20 @@ impl Asked {
     }
 }
 
-/// The peer's `Read`s: those the node works on, and those that wait. Nothing depends on their place among other messages,
-/// so these alone wait; what a resync asks is bounded by who asks.
+/// The peer's: those the node works on, and those that wait. Nothing depends on their place among other messages (a read
+/// that comes later finds what is newer), so these alone wait.
 #[derive(Debug, Default)]
 pub(super) struct Owed {
-    /// Passed on and not answered, and how many bytes each asks for.
-    open: HashMap<u64, u64>,
-    bytes: u64,
+    /// Passed on and not answered.
+    open: Open,
     waiting: VecDeque<Message>,
 }
 
 impl Owed {
     /// Keeps a read until `next` gives it out; everything else comes back.
     pub(super) fn received(&mut self, message: Message) -> Result<Option<Message>, LinkError> {
-        let Message::Read { id, .. } = message else { return Ok(Some(message)) };
-        if self.open.len() + self.waiting.len() >= MAX_ASKED {
+        let Some((id, _)) = asked_by(&message) else { return Ok(Some(message)) };
+        if self.open.by_id.len() + self.waiting.len() >= MAX_READS {
             return Err(LinkError::Read(id, "more reads than a node may ask"));
         }
         self.waiting.push_back(message);
@@ -80,22 +115,21 @@ impl Owed {
         queued: usize,
         limit: usize,
     ) -> Result<Option<Message>, LinkError> {
-        let Some(Message::Read { id, range, .. }) = self.waiting.front() else { return Ok(None) };
-        let (id, len, ahead) = (*id, range.len(), self.bytes + queued as u64);
-        if ahead > 0 && ahead + len > limit as u64 {
+        let Some((id, read)) = self.waiting.front().and_then(asked_by) else { return Ok(None) };
+        let ahead = self.open.bytes + queued as u64;
+        if ahead > 0 && ahead + read.len > limit as u64 {
             return Ok(None);
         }
-        if self.open.insert(id, len).is_some() {
+        if self.open.insert(id, read).is_some() {
             return Err(LinkError::Read(id, "asked again before it was answered"));
         }
-        self.bytes += len;
         Ok(self.waiting.pop_front())
     }
 
     /// Takes note of an answer to the peer.
     pub(super) fn sent(&mut self, message: &Message) {
-        if let Message::ReadData { id, .. } = message {
-            self.bytes -= self.open.remove(id).unwrap_or(0);
+        if let Some(id) = answered_by(message) {
+            self.open.remove(id);
         }
     }
 }
@@ -106,7 +140,11 @@ mod tests {
     use bitmap::ByteRange;
 
     fn read(id: u64, len: u64) -> Message {
-        Message::Read { id, volume: 0, range: ByteRange::new(0, len) }
+        let (volume, range) = (0, ByteRange::new(0, len));
+        match id % 2 {
+            0 => Message::SyncRead { id, volume, range },
+            _ => Message::Read { id, volume, range },
+        }
     }
 
     #[test]
@@ -122,7 +160,7 @@ mod tests {
         owed.sent(&Message::ReadData { id: 1, buffer: None });
         assert_eq!(owed.next(0, 100)?, Some(read(2, 60)));
         assert_eq!(owed.next(0, 100)?, None, "4 would fit, but 3 came first");
-        owed.sent(&Message::ReadData { id: 2, buffer: None });
+        owed.sent(&Message::SyncData { id: 2, buffer: None });
         assert_eq!(owed.next(40, 100)?, Some(read(3, 60)));
         assert_eq!(owed.next(30, 100)?, Some(read(4, 10)));
         Ok(())
@@ -131,7 +169,7 @@ mod tests {
     #[test]
     fn a_peer_cannot_ask_without_end_nor_twice_by_one_name() {
         let mut owed = Owed::default();
-        for id in 0..MAX_ASKED as u64 {
+        for id in 0..MAX_READS as u64 {
             assert!(owed.received(read(id, 1)).is_ok());
         }
         assert!(owed.received(read(7_000_000, 1)).is_err());

@@ -1,0 +1,200 @@
+//! LIM: a peer that has proved who it is and sends without end. What it makes us hold has a bound, whatever our disk does
+//! meanwhile; what is beyond ends the link. Reads, and what is sent and not taken, are bounded in the link (`tests/link`).
+
+use bitmap::{ByteRange, Bytes, FormatParams, MetaWrite, Metadata, NodeId, Placement};
+use replicator::config::{Config, Limits, Timing, VolumeConfig};
+use replicator::node::{
+    Action, Backing, BufferId, Command, CommandId, DiskDone, DiskOp, Event, LinkEvent, LinkId,
+    Node, Protocol, Time,
+};
+use replicator::wire::{Content, Message, PeerWrite};
+
+const US: NodeId = NodeId(0);
+const PEER: NodeId = NodeId(1);
+const DEVICE: u64 = 64 << 20;
+
+/// A node whose disk carries out metadata and nothing else, and its only peer, in our hands.
+struct Host {
+    node: Node,
+    image: Vec<u8>,
+    link: LinkId,
+    actions: Vec<Action>,
+    /// Named by us and not released.
+    buffers: u64,
+    named: u64,
+    closed: bool,
+    connected: bool,
+}
+
+impl Host {
+    fn new() -> Self {
+        let params = FormatParams {
+            placement: Placement::Internal,
+            device_size: DEVICE,
+            data_size: None,
+            size: None,
+            node_id: US,
+            device_uuid: 7,
+            slots: vec![PEER],
+            al_slots: 67,
+            al_sectors: 256,
+            block_size: 4096,
+            extent_size: 1 << 20,
+            logical_block_size: 512,
+        };
+        let config = Config {
+            node: US,
+            volumes: vec![VolumeConfig { number: 0, placement: Placement::Internal, size: 0 }],
+            peers: vec![PEER],
+            protocol: Protocol::C,
+            flush_peer: true,
+            suspend_no_data: false,
+            auto_promote: false,
+            timing: Timing::default(),
+            limits: Limits::default(),
+        };
+        let mut host = Self {
+            node: Node::new(config, Time(0), 42),
+            image: vec![0; DEVICE as usize],
+            link: LinkId(0),
+            actions: vec![],
+            buffers: 0,
+            named: 0,
+            closed: false,
+            connected: false,
+        };
+        let (_, stages) = Metadata::format(params).expect("it fits");
+        stages.into_iter().flatten().for_each(|write| host.write(&write));
+        let backing = Backing { data_size: DEVICE, meta_size: None };
+        host.handle(Event::Admin(CommandId(1), Command::Attach(0, backing)));
+        let connect = Command::Connect { discard_my_data: false };
+        host.handle(Event::Admin(CommandId(2), connect));
+        host.handle(Event::Link(host.link, LinkEvent::Up { incarnation: 99 }));
+        assert!(host.connected, "shaken hands");
+        host
+    }
+
+    fn write(&mut self, write: &MetaWrite) {
+        let at = write.offset as usize;
+        match &write.bytes {
+            Bytes::Data(bytes) => self.image[at..at + bytes.len()].copy_from_slice(bytes),
+            Bytes::Zeros(len) => self.image[at..at + *len as usize].fill(0),
+        }
+    }
+
+    /// The peer says what we say, mirrored: nothing is to be copied.
+    fn answer(&mut self, message: Message) {
+        let reply = match message {
+            Message::Facts(mut facts) => {
+                (facts.node, facts.incarnation) = (PEER, 99);
+                Message::Facts(facts)
+            }
+            Message::Agreed(agreed) => Message::Agreed(agreed),
+            Message::Ready { currents } => {
+                self.connected = true;
+                Message::Ready { currents }
+            }
+            _ => return,
+        };
+        self.handle(Event::Peer(self.link, reply));
+    }
+
+    fn handle(&mut self, event: Event) {
+        self.node.handle(Time(1), event, &mut self.actions);
+        for action in std::mem::take(&mut self.actions) {
+            match action {
+                Action::Disk { io, op, .. } => match op {
+                    DiskOp::ReadMeta(ranges) => {
+                        let read = |&(at, len): &(u64, u32)| {
+                            Ok(self.image[at as usize..][..len as usize].to_vec())
+                        };
+                        let read = ranges.iter().map(read).collect();
+                        self.handle(Event::Disk(io, Ok(DiskDone::Meta(read))));
+                    }
+                    DiskOp::WriteMeta(writes) => {
+                        writes.iter().for_each(|write| self.write(write));
+                        self.handle(Event::Disk(io, Ok(DiskDone::Ok)));
+                    }
+                    // While hands are shaken; later the disk hangs.
+                    DiskOp::Flush if !self.connected => {
+                        self.handle(Event::Disk(io, Ok(DiskDone::Ok)));
+                    }
+                    _ => {}
+                },
+                Action::Connect(link, _) => self.link = link,
+                Action::Close(_) => self.closed = true,
+                Action::Send(_, message) => self.answer(message),
+                Action::Release(_) => self.buffers -= 1,
+                _ => {}
+            }
+        }
+    }
+
+    fn name(&mut self) -> BufferId {
+        self.buffers += 1;
+        self.named += 1;
+        BufferId(self.named)
+    }
+
+    fn write_of(&mut self, dagtag: u64, len: u64) -> Message {
+        Message::Write(PeerWrite {
+            volume: 0,
+            range: ByteRange::new((dagtag % 8) << 22, len),
+            content: Content::Data(self.name()),
+            fua: false,
+            author: PEER,
+            dagtag,
+            epoch: 1,
+            want_received: false,
+        })
+    }
+
+    /// How many of these messages are taken before the link is closed.
+    fn taken(mut self, message: impl Fn(&mut Self, u64) -> Message) -> (u64, Self) {
+        for n in 0..1_000_000 {
+            let message = message(&mut self, n);
+            self.handle(Event::Peer(self.link, message));
+            if self.closed {
+                return (n, self);
+            }
+        }
+        panic!("it takes everything");
+    }
+}
+
+#[test]
+fn writes_without_end() {
+    const LARGE: u64 = 4 << 20;
+    // Half of what may be held is more than a peer of the largest `max-buffers` (131072 pages) has under way.
+    let large = (1 << 30) / LARGE - 1;
+    let (taken, host) = Host::new().taken(|host, n| {
+        // A small one counts as a page.
+        let len = if n < large { LARGE } else { 512 };
+        host.write_of(n, len)
+    });
+    assert_eq!(taken, large + LARGE / 4096);
+    assert_eq!(host.buffers, taken, "the last one was given up");
+}
+
+/// A write is under way for ever, and what comes after it waits.
+fn behind_a_write(message: impl Fn(u64) -> Message) -> u64 {
+    let behind = |host: &mut Host, n| match n {
+        0 => host.write_of(0, 4096),
+        _ => message(n),
+    };
+    Host::new().taken(behind).0 - 1
+}
+
+#[test]
+fn flushes_without_end() {
+    let taken = behind_a_write(|number| Message::Flush { number, barrier: true });
+    assert_eq!(taken, (1 << 30) / 4096 - 1);
+}
+
+#[test]
+fn a_resync_is_asked_for_one_step_at_a_time() {
+    let runs: Vec<_> = (0..1000).map(|i| (2 * i, 1)).collect();
+    let commit = |id| Message::SyncCommit { id, volume: 0, runs: runs.clone() };
+    assert_eq!(behind_a_write(commit), 1);
+    assert_eq!(behind_a_write(|_| Message::SyncFinish { volume: 0 }), 1);
+}
