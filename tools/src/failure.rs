@@ -1,8 +1,9 @@
-//! How a command ends badly: the exit codes of drbdadm and drbdsetup, and which error has which.
+//! How a command ends badly: the exit codes of drbdadm and drbdsetup, and what to print.
 
-use crate::client::ClientError;
-use crate::config::ConfigError;
 use std::fmt::Display;
+
+/// What a command comes to.
+pub type Result<T = (), E = Failure> = std::result::Result<T, E>;
 
 /// Exit codes, as in drbdadm and drbdsetup.
 pub(crate) mod code {
@@ -20,11 +21,13 @@ pub(crate) mod code {
 pub struct Failure {
     pub(crate) code: u8,
     pub(crate) text: String,
+    /// The resource does not run here: what some commands take for an answer.
+    pub(crate) is_down: bool,
 }
 
 impl Failure {
     pub(crate) fn new(code: u8, text: impl Display) -> Self {
-        Self { code, text: text.to_string() }
+        Self { code, text: text.to_string(), is_down: false }
     }
 
     /// Something did not work: `failed` in drbdadm.
@@ -38,25 +41,10 @@ impl Failure {
     }
 }
 
-impl From<ConfigError> for Failure {
-    fn from(error: ConfigError) -> Self {
-        Self::new(code::CONFIGURATION, error)
-    }
-}
-
-impl From<ClientError> for Failure {
-    fn from(error: ClientError) -> Self {
-        let code = match &error {
-            ClientError::NotRunning { .. } => code::CONFIGURATION,
-            ClientError::Broken { .. } => code::FAILED,
-            ClientError::Refused { kind, .. } => match kind.as_str() {
-                "no-up-to-date-data" => code::NO_UP_TO_DATE_DATA,
-                "no-disk" => code::NEEDS_DISK,
-                "metadata" => code::CONFIGURATION,
-                "usage" | "ending" => code::FAILED,
-                _ => code::REFUSED,
-            },
-        };
-        Self::new(code, error)
+/// What a resource said, if it runs here.
+pub(crate) fn if_up<T>(answer: Result<T>) -> Result<Option<T>> {
+    match answer {
+        Err(failure) if failure.is_down => Ok(None),
+        answer => answer.map(Some),
     }
 }

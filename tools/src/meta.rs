@@ -1,7 +1,7 @@
 //! Metadata of disks that are not in use: makes it, reads it. What it looks like is `bitmap`'s.
 
 use crate::config::{Resource, Volume};
-use crate::failure::{Failure, code};
+use crate::failure::{Failure, Result, code};
 use crate::resource::{disk_options, placement};
 use crate::status::GenerationIds;
 use bitmap::{
@@ -33,7 +33,7 @@ pub struct Blank {
 ///
 /// # Errors
 /// If it is in use, or too small.
-pub fn open_blank(resource: &Resource, volume: &Volume) -> Result<Blank, Failure> {
+pub fn open_blank(resource: &Resource, volume: &Volume) -> Result<Blank> {
     let (backing, path) = open(volume, true)?;
     let placement = placement(volume);
     let slots: Vec<NodeId> = resource.peers.iter().map(|peer| NodeId(peer.node_id)).collect();
@@ -80,7 +80,7 @@ impl Blank {
     ///
     /// # Errors
     /// If the disk cannot be read.
-    pub fn found(&mut self) -> Result<Option<String>, Failure> {
+    pub fn found(&mut self) -> Result<Option<String>> {
         let size = self.backing.meta_size();
         match read(&mut self.backing, self.params.placement) {
             Ok(opened) => {
@@ -113,7 +113,7 @@ impl Blank {
     ///
     /// # Errors
     /// If the disk fails or is full.
-    pub fn format(mut self) -> Result<(), Failure> {
+    pub fn format(mut self) -> Result {
         let area = self.metadata.layout().metadata_area();
         let allocated = self.backing.allocate_meta(area.start, area.len());
         allocated.map_err(|error| Failure::of(self.path.display(), error))?;
@@ -129,14 +129,14 @@ impl Blank {
         Ok(())
     }
 
-    fn perform(&mut self, op: &Op) -> Result<Done, Failure> {
+    fn perform(&mut self, op: &Op) -> Result<Done> {
         let done = self.backing.perform(op);
         done.map_err(|error| Failure::of(self.path.display(), error))
     }
 }
 
 /// The metadata as it will be, and the writes that make it.
-fn format(params: &FormatParams, path: &Path) -> Result<(Metadata, Vec<Vec<MetaWrite>>), Failure> {
+fn format(params: &FormatParams, path: &Path) -> Result<(Metadata, Vec<Vec<MetaWrite>>)> {
     Metadata::format(params.clone()).map_err(|error| unusable(path, error))
 }
 
@@ -149,14 +149,14 @@ fn unusable(path: &Path, error: impl Display) -> Failure {
 ///
 /// # Errors
 /// If the disk is in use, or there is no metadata that can be used.
-pub fn read_volume(volume: &Volume) -> Result<Metadata, Failure> {
+pub fn read_volume(volume: &Volume) -> Result<Metadata> {
     let (mut backing, path) = open(volume, false)?;
     let opened = read(&mut backing, placement(volume));
     Ok(opened.map_err(|error| unusable(&path, error))?.metadata)
 }
 
 /// Opens and locks the disk of a volume; also, the path of what holds the metadata.
-fn open(volume: &Volume, create_meta: bool) -> Result<(Backing, PathBuf), Failure> {
+fn open(volume: &Volume, create_meta: bool) -> Result<(Backing, PathBuf)> {
     let disk = volume.disk.as_ref().ok_or_else(|| {
         let number = volume.number;
         let text =

@@ -140,7 +140,7 @@ mod tests {
         );
         std::fs::write(&file, text).unwrap();
         let (configuration, warnings) = Configuration::load(&file, "a").unwrap();
-        assert!(warnings.iter().all(|w| w.message.contains("in part")), "{warnings:?}");
+        assert!(warnings.iter().all(|w| w.contains("in part")), "{warnings:?}");
         setup(&configuration.resources[0])
     }
 

@@ -3,7 +3,7 @@
 
 use crate::config::Resource;
 use crate::export::{ResourceExports, Waiting};
-use crate::failure::Failure;
+use crate::failure::{Failure, Result};
 use crate::resource::{RunDir, setup};
 use crate::show::{self, AttachErrors};
 use bitmap::NodeId;
@@ -28,7 +28,7 @@ const LAST_ANSWERS: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// If it cannot be started.
-pub fn serve(resource: &Resource, run_dir: &RunDir, up: bool) -> Result<(), Failure> {
+pub fn serve(resource: &Resource, run_dir: &RunDir, up: bool) -> Result {
     let lock = RunLock::take(run_dir.path(), &resource.name).map_err(Failure::failed)?;
     // The owner spins before it sleeps: meanwhile the kernel is asked often what clients have sent.
     let mut runtime = Builder::new_current_thread();
@@ -37,12 +37,7 @@ pub fn serve(resource: &Resource, run_dir: &RunDir, up: bool) -> Result<(), Fail
     runtime.block_on(run(resource, run_dir, up, &lock))
 }
 
-async fn run(
-    resource: &Resource,
-    run_dir: &RunDir,
-    up: bool,
-    lock: &RunLock,
-) -> Result<(), Failure> {
+async fn run(resource: &Resource, run_dir: &RunDir, up: bool, lock: &RunLock) -> Result {
     let mut signals = Signals::new()?;
     let daemon = Daemon::<Waiting>::new(setup(resource)).await.map_err(Failure::failed)?;
     let (handle, remote) = (daemon.handle(), daemon.remote());
@@ -173,7 +168,7 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    pub(crate) fn new() -> Result<Self, Failure> {
+    pub(crate) fn new() -> Result<Self> {
         let listen = |kind| signal(kind).map_err(|error| Failure::of("listen to signals", error));
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,

@@ -3,15 +3,15 @@
 use super::print;
 use super::target::Subject;
 use crate::config::Volume;
-use crate::failure::Failure;
+use crate::failure::{Failure, Result};
 use crate::meta;
 use std::io::{BufRead, IsTerminal};
 
-pub(crate) fn create(it: &Subject, force: bool) -> Result<(), Failure> {
+pub(crate) fn create(it: &Subject, force: bool) -> Result {
     it.disks()?.into_iter().try_for_each(|volume| create_one(it, volume, force))
 }
 
-fn create_one(it: &Subject, volume: &Volume, force: bool) -> Result<(), Failure> {
+fn create_one(it: &Subject, volume: &Volume, force: bool) -> Result {
     let mut blank = meta::open_blank(&it.resource, volume)?;
     let path = blank.path().display().to_string();
     let size = blank.size();
@@ -38,7 +38,7 @@ fn create_one(it: &Subject, volume: &Volume, force: bool) -> Result<(), Failure>
     Ok(())
 }
 
-pub(super) fn dump(it: &Subject) -> Result<(), Failure> {
+pub(super) fn dump(it: &Subject) -> Result {
     for volume in it.disks()? {
         let metadata = meta::read_volume(volume)?;
         print(&format!("# {}/{}\n{}", it.resource.name, volume.number, metadata.dump()));

@@ -12,7 +12,7 @@ pub(crate) use process::{Life, ended, up};
 pub(crate) use target::{Subject, Target};
 
 use crate::config::Configuration;
-use crate::failure::{Failure, code};
+use crate::failure::{Failure, Result, code};
 use crate::resource::RunDir;
 use crate::{demo, serve};
 use clap::{Parser, Subcommand};
@@ -50,7 +50,7 @@ impl Place {
     }
 
     /// Loads the configuration; warnings go to stderr.
-    pub(crate) fn load(&self) -> Result<Configuration, Failure> {
+    pub(crate) fn load(&self) -> Result<Configuration> {
         let (configuration, warnings) = Configuration::load(&self.config, &self.node())?;
         for warning in warnings {
             eprintln!("{warning}");
@@ -59,11 +59,7 @@ impl Place {
     }
 
     /// Does something for each resource that is meant.
-    async fn each(
-        &self,
-        target: &Target,
-        act: impl AsyncFn(&Subject) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
+    async fn each(&self, target: &Target, act: impl AsyncFn(&Subject) -> Result) -> Result {
         for resource in target.resources(&self.load()?)? {
             act(&Subject::new(self, target, resource)).await?;
         }
@@ -71,8 +67,8 @@ impl Place {
     }
 
     /// Has the daemons carry out a command.
-    async fn tell(&self, target: &Target, command: &str, with: Value) -> Result<(), Failure> {
-        self.each(target, async |it| Ok(it.client.command(command, with.clone()).await?)).await
+    async fn tell(&self, target: &Target, command: &str, with: Value) -> Result {
+        self.each(target, async |it| it.client.command(command, with.clone()).await).await
     }
 }
 
@@ -236,10 +232,10 @@ fn usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(if error.use_stderr() { code::USAGE } else { 0 })
 }
 
-fn end(result: Result<(), Failure>) -> ExitCode {
+fn end(result: Result) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure { code, text }) => {
+        Err(Failure { code, text, .. }) => {
             eprintln!("{text}");
             ExitCode::from(code)
         }
@@ -253,7 +249,7 @@ fn print(text: &str) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-async fn run(Args { place, command }: Args) -> Result<(), Failure> {
+async fn run(Args { place, command }: Args) -> Result {
     match command {
         Command::Demo(options) => demo::demo(options).await,
         Command::CreateMd { on: On { target }, force } => {

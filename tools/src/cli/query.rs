@@ -2,9 +2,8 @@
 
 use super::target::{self, Subject, Target};
 use super::{Place, print};
-use crate::client::ClientError;
 use crate::config;
-use crate::failure::{Failure, code};
+use crate::failure::{Failure, Result, code, if_up};
 use crate::meta;
 use crate::show::VolumeGenerations;
 use crate::status::{self, GenerationIds, Layout};
@@ -26,7 +25,7 @@ pub(super) struct StatusOptions {
 }
 
 /// The resources that run; those that were named one by one must.
-pub(super) async fn status(place: &Place, options: StatusOptions) -> Result<(), Failure> {
+pub(super) async fn status(place: &Place, options: StatusOptions) -> Result {
     let configuration = place.load()?;
     let all = Target::default();
     let target = options.target.as_ref().unwrap_or(&all);
@@ -36,10 +35,10 @@ pub(super) async fn status(place: &Place, options: StatusOptions) -> Result<(), 
     };
     let mut running = Vec::new();
     for resource in resources {
-        match Subject::new(place, target, resource).status().await {
-            Ok(status) => running.push(status),
-            Err(ClientError::NotRunning { .. }) if target.is_all() => {}
-            Err(error) => return Err(error.into()),
+        let status = Subject::new(place, target, resource).status().await;
+        match target.is_all() {
+            true => running.extend(if_up(status)?),
+            false => running.push(status?),
         }
     }
     if options.json {
@@ -57,7 +56,7 @@ fn width() -> Option<usize> {
     std::env::var("COLUMNS").ok()?.parse().ok().or(Some(80))
 }
 
-pub(super) async fn role(it: &Subject) -> Result<(), Failure> {
+pub(super) async fn role(it: &Subject) -> Result {
     let peer = it.peer()?;
     let role = status::role(&it.status().await?, peer);
     // The daemon may have been started with another configuration.
@@ -72,45 +71,40 @@ pub(super) async fn role(it: &Subject) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(super) async fn cstate(it: &Subject) -> Result<(), Failure> {
+pub(super) async fn cstate(it: &Subject) -> Result {
     print(&status::cstate(&it.status().await?));
     Ok(())
 }
 
 /// Of a resource that does not run, what the metadata says.
-pub(super) async fn dstate(it: &Subject) -> Result<(), Failure> {
+pub(super) async fn dstate(it: &Subject) -> Result {
     let volume = it.volume()?;
-    match it.status().await {
-        Ok(status) => print(&status::dstate(&status, volume)),
-        Err(ClientError::NotRunning { .. }) => {
-            for volume in it.volumes()? {
-                let state = match volume.disk {
-                    Some(_) => meta::disk_state(&meta::read_volume(volume)?),
-                    None => "Diskless",
-                };
-                print(&format!("{state}{}\n", "/DUnknown".repeat(it.resource.peers.len())));
-            }
-        }
-        Err(error) => return Err(error.into()),
+    if let Some(status) = if_up(it.status().await)? {
+        print(&status::dstate(&status, volume));
+        return Ok(());
+    }
+    for volume in it.volumes()? {
+        let state = match volume.disk {
+            Some(_) => meta::disk_state(&meta::read_volume(volume)?),
+            None => "Diskless",
+        };
+        print(&format!("{state}{}\n", "/DUnknown".repeat(it.resource.peers.len())));
     }
     Ok(())
 }
 
-pub(super) async fn get_gi(it: &Subject) -> Result<(), Failure> {
+pub(super) async fn get_gi(it: &Subject) -> Result {
     gi(it, status::get_gi).await
 }
 
-pub(super) async fn show_gi(it: &Subject) -> Result<(), Failure> {
+pub(super) async fn show_gi(it: &Subject) -> Result {
     gi(it, status::show_gi).await
 }
 
 /// A line, or a legend, for each volume and peer.
-async fn gi(it: &Subject, text: fn(&GenerationIds) -> String) -> Result<(), Failure> {
-    let mut running: Vec<VolumeGenerations> = match it.client.page("/generations").await {
-        Ok(all) => all,
-        Err(ClientError::NotRunning { .. }) => Vec::new(),
-        Err(error) => return Err(error.into()),
-    };
+async fn gi(it: &Subject, text: fn(&GenerationIds) -> String) -> Result {
+    let running = if_up(it.client.page::<Vec<VolumeGenerations>>("/generations").await)?;
+    let mut running = running.unwrap_or_default();
     for volume in it.volumes()? {
         for peer in it.peers()? {
             let is_it = |one: &mut VolumeGenerations| {
@@ -132,7 +126,7 @@ async fn gi(it: &Subject, text: fn(&GenerationIds) -> String) -> Result<(), Fail
     Ok(())
 }
 
-pub(super) fn dump(place: &Place, target: Option<&Target>) -> Result<(), Failure> {
+pub(super) fn dump(place: &Place, target: Option<&Target>) -> Result {
     let configuration = place.load()?;
     match target.filter(|target| !target.is_all()) {
         None => print(&config::dump(&configuration)),

@@ -2,9 +2,9 @@
 //! `all`.
 
 use super::Place;
-use crate::client::{Client, ClientError};
+use crate::client::Client;
 use crate::config::{Configuration, Host, Resource, Volume};
-use crate::failure::{Failure, code};
+use crate::failure::{Failure, Result, code};
 use crate::status::Status;
 use std::str::FromStr;
 
@@ -55,7 +55,7 @@ impl Target {
     pub(super) fn resources<'a>(
         &self,
         configuration: &'a Configuration,
-    ) -> Result<Vec<&'a Resource>, Failure> {
+    ) -> Result<Vec<&'a Resource>> {
         match &self.resource {
             Some(name) => Ok(vec![find(configuration, name)?]),
             None if configuration.resources.is_empty() => {
@@ -88,12 +88,12 @@ impl Subject {
     }
 
     /// What the daemon says.
-    pub(crate) async fn status(&self) -> Result<Status, ClientError> {
+    pub(crate) async fn status(&self) -> Result<Status> {
         self.client.page("/status").await
     }
 
     /// The volume that was named, if it is one of the resource's.
-    pub(super) fn volume(&self) -> Result<Option<u16>, Failure> {
+    pub(super) fn volume(&self) -> Result<Option<u16>> {
         let known = |number| self.resource.me.volumes.iter().any(|volume| volume.number == number);
         match self.target.volume {
             Some(number) if !known(number) => {
@@ -105,20 +105,20 @@ impl Subject {
     }
 
     /// The volumes meant.
-    pub(super) fn volumes(&self) -> Result<Vec<&Volume>, Failure> {
+    pub(super) fn volumes(&self) -> Result<Vec<&Volume>> {
         let named = self.volume()?;
         let volumes = self.resource.me.volumes.iter();
         Ok(volumes.filter(|volume| named.is_none_or(|number| volume.number == number)).collect())
     }
 
     /// The volumes meant that have a disk, and the one that was named in any case.
-    pub(super) fn disks(&self) -> Result<Vec<&Volume>, Failure> {
+    pub(super) fn disks(&self) -> Result<Vec<&Volume>> {
         let is_named = self.volume()?.is_some();
         Ok(self.volumes()?.into_iter().filter(|v| is_named || v.disk.is_some()).collect())
     }
 
     /// The name of the peer, if one was named and is one.
-    pub(super) fn peer(&self) -> Result<Option<&str>, Failure> {
+    pub(super) fn peer(&self) -> Result<Option<&str>> {
         if let Some(name) = &self.target.peer
             && !self.resource.peers.iter().any(|peer| peer.name == *name)
         {
@@ -129,7 +129,7 @@ impl Subject {
     }
 
     /// The peers meant: the one that was named, else all.
-    pub(super) fn peers(&self) -> Result<Vec<&Host>, Failure> {
+    pub(super) fn peers(&self) -> Result<Vec<&Host>> {
         let named = self.peer()?;
         let peers = self.resource.peers.iter();
         Ok(peers.filter(|peer| named.is_none_or(|name| peer.name == name)).collect())
@@ -137,10 +137,7 @@ impl Subject {
 }
 
 /// The resource of that name, or an error that says which there are.
-pub(super) fn find<'a>(
-    configuration: &'a Configuration,
-    name: &str,
-) -> Result<&'a Resource, Failure> {
+pub(super) fn find<'a>(configuration: &'a Configuration, name: &str) -> Result<&'a Resource> {
     configuration.resource(name).ok_or_else(|| {
         let known: Vec<_> = configuration.resources.iter().map(|r| r.name.as_str()).collect();
         let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };

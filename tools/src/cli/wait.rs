@@ -3,7 +3,7 @@
 
 use super::target::Subject;
 use super::{Place, Whole};
-use crate::failure::{Failure, code};
+use crate::failure::{Failure, Result, code};
 
 #[derive(clap::Args)]
 pub(super) struct Options {
@@ -22,11 +22,11 @@ fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
-pub(super) async fn wait(place: &Place, options: &Options, what: &str) -> Result<(), Failure> {
+pub(super) async fn wait(place: &Place, options: &Options, what: &str) -> Result {
     place.each(&options.on.target, async |it| wait_one(it, options.timeout, what).await).await
 }
 
-async fn wait_one(it: &Subject, seconds: f64, what: &str) -> Result<(), Failure> {
+async fn wait_one(it: &Subject, seconds: f64, what: &str) -> Result {
     let name = &it.resource.name;
     let why = format!("next: polluxadm status {name} says why");
     match it.client.wait(what, seconds).await?.as_str() {

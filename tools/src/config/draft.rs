@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::options::{self, Row, Value};
-use super::place::{ConfigError, Place, Warning};
+use super::place::Place;
 use super::statement::Statement;
 use super::{Listen, VOLUMES_MAX};
+use crate::failure::{Failure, Result};
 
 /// How specific a statement is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +69,7 @@ pub(super) struct VolumeDraft {
 
 /// What to say of a keyword that may not stand where it stands. `known` may, and the `useful` ones
 /// are named; both are parted by blanks.
-pub(super) fn unknown(at: &Statement, inside: &str, known: &str, useful: &str) -> ConfigError {
+pub(super) fn unknown(at: &Statement, inside: &str, known: &str, useful: &str) -> Failure {
     let name = at.name();
     let home = options::rows().find(|row| row.name == name && at.body.is_none());
     let why = match (name, home) {
@@ -92,7 +93,7 @@ pub(super) fn unknown(at: &Statement, inside: &str, known: &str, useful: &str) -
 }
 
 /// The error of saying something again where `first` says it.
-pub(super) fn twice(at: &Statement, first: &Place) -> ConfigError {
+pub(super) fn twice(at: &Statement, first: &Place) -> Failure {
     at.error(format!("`{}`: said already at {first}: delete one", at.text()))
 }
 
@@ -102,8 +103,8 @@ impl Draft {
         &mut self,
         at: &Statement,
         level: Level,
-        warnings: &mut Vec<Warning>,
-    ) -> Result<(), ConfigError> {
+        warnings: &mut Vec<String>,
+    ) -> Result {
         let name = at.name();
         let keywords = level.keywords();
         if !keywords.split(' ').any(|word| word == name) {
@@ -149,7 +150,7 @@ impl Draft {
         }
     }
 
-    fn nbd(&mut self, at: &Statement, level: Level) -> Result<(), ConfigError> {
+    fn nbd(&mut self, at: &Statement, level: Level) -> Result {
         self.nbd.retain(|listen| listen.level == level);
         for inner in at.plain_section()? {
             if inner.name() != "listen" {
@@ -181,7 +182,7 @@ impl Draft {
         is_explicit: bool,
         at: &Statement,
         level: Level,
-    ) -> Result<&mut VolumeDraft, ConfigError> {
+    ) -> Result<&mut VolumeDraft> {
         let is_new = !self.volumes.contains_key(&number);
         if let Some(other) = self.volumes.values().find(|v| v.is_explicit != is_explicit) {
             return Err(at.error(format!(
@@ -213,8 +214,8 @@ pub(super) fn section(
     at: &Statement,
     level: Level,
     options: &mut Options,
-    warnings: &mut Vec<Warning>,
-) -> Result<(), ConfigError> {
+    warnings: &mut Vec<String>,
+) -> Result {
     let mut inner = at.plain_section()?.iter();
     inner.try_for_each(|inner| option(at.name(), inner, level, options, warnings))
 }
@@ -225,8 +226,8 @@ fn option(
     at: &Statement,
     level: Level,
     options: &mut Options,
-    warnings: &mut Vec<Warning>,
-) -> Result<(), ConfigError> {
+    warnings: &mut Vec<String>,
+) -> Result {
     let Some(row) = options::find(section, at.name()) else {
         let names = |is_wanted: fn(&Row) -> bool| {
             options::rows_of(section)

@@ -8,8 +8,9 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::place::{ConfigError, Place};
+use super::place::Place;
 use super::statement::{Statement, parse};
+use crate::failure::{Failure, Result, code};
 
 /// Largest file, in bytes.
 const FILE_MAX: u64 = 1 << 20;
@@ -19,10 +20,11 @@ const DEPTH_MAX: usize = 16;
 const FILES_MAX: usize = 256;
 
 /// Reads `path` and what it includes.
-pub(super) fn read(path: &Path) -> Result<Vec<Statement>, ConfigError> {
-    let bytes = contents(path).map_err(|source| {
-        let file = path.to_owned();
-        ConfigError::Unreadable { file, source }
+pub(super) fn read(path: &Path) -> Result<Vec<Statement>> {
+    let bytes = contents(path).map_err(|error| {
+        let file = path.display();
+        let text = format!("{file}: cannot be read: {error}; name another file with --config");
+        Failure::new(code::CONFIGURATION, text)
     })?;
     let mut statements = Vec::new();
     file(path, &bytes, 1, &mut 1, &mut statements)?;
@@ -35,7 +37,7 @@ fn file(
     depth: usize,
     files: &mut usize,
     statements: &mut Vec<Statement>,
-) -> Result<(), ConfigError> {
+) -> Result {
     for statement in parse(bytes, Place::new(Arc::from(path), 1))? {
         if statement.name() != "include" {
             statements.push(statement);

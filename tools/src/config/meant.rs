@@ -7,20 +7,21 @@ use std::path::PathBuf;
 
 use super::draft::{Draft, Level, Options, Slot, VolumeDraft, section, twice, unknown};
 use super::options::Value;
-use super::place::{ConfigError, Place, Warning};
+use super::place::Place;
 use super::statement::Statement;
 use super::{Host, Listen, RESOURCES_MAX, Resource, Settings, Volume};
+use crate::failure::Result;
 
 /// What all resources of a configuration have in common while they are read.
 #[derive(Default)]
 struct Reading {
-    warnings: Vec<Warning>,
+    warnings: Vec<String>,
     /// Things of which a host or a resource has one each, and who claimed them first.
     claims: HashMap<String, Place>,
 }
 
 impl Reading {
-    fn claim(&mut self, owner: &str, what: impl Display, at: &Place) -> Result<(), ConfigError> {
+    fn claim(&mut self, owner: &str, what: impl Display, at: &Place) -> Result {
         match self.claims.insert(format!("{what} of {owner}"), at.clone()) {
             None => Ok(()),
             Some(first) => Err(at.error(format!(
@@ -32,10 +33,7 @@ impl Reading {
 
 /// Reads all statements of a configuration. All resources are checked, and those that name `node`
 /// are returned.
-pub(super) fn read(
-    statements: &[Statement],
-    node: &str,
-) -> Result<(Vec<Resource>, Vec<Warning>), ConfigError> {
+pub(super) fn read(statements: &[Statement], node: &str) -> Result<(Vec<Resource>, Vec<String>)> {
     let mut reading = Reading::default();
     let mut sections: HashMap<String, &Place> = HashMap::new();
     let (mut ignored, mut common) = (Options::new(), Draft::default());
@@ -74,7 +72,7 @@ pub(super) fn read(
 }
 
 /// The name stands in paths and URLs, and in `RESOURCE/VOLUME` and `RESOURCE:PEER`.
-fn name(at: &Statement) -> Result<&str, ConfigError> {
+fn name(at: &Statement) -> Result<&str> {
     let is_bad = |c: char| c.is_whitespace() || "/:\\".contains(c);
     match at.values() {
         [name] if name.is_empty() || name.contains(is_bad) || name.starts_with(['-', '.']) => {}
@@ -95,7 +93,7 @@ fn resource(
     common: &Draft,
     node: &str,
     reading: &mut Reading,
-) -> Result<Option<Resource>, ConfigError> {
+) -> Result<Option<Resource>> {
     let is_connection = |s: &&Statement| matches!(s.name(), "connection" | "connection-mesh");
     let (sections, others): (Vec<_>, Vec<_>) = at.section()?.iter().partition(|s| s.name() == "on");
     let mut draft = common.clone();
@@ -176,8 +174,8 @@ fn connection(
     at: &Statement,
     named: &[&str],
     draft: &mut Draft,
-    warnings: &mut Vec<Warning>,
-) -> Result<(), ConfigError> {
+    warnings: &mut Vec<String>,
+) -> Result {
     let mut ends = BTreeSet::new();
     let mut net: Option<&Place> = None;
     for inner in at.section()? {
@@ -215,7 +213,7 @@ fn host(
     on: &Statement,
     draft: &Draft,
     reading: &mut Reading,
-) -> Result<Host, ConfigError> {
+) -> Result<Host> {
     let missing =
         |what, example| on.error(format!("`on {name}` has no `{what}`: write `{example}` into it"));
     let said = |name| draft.options.get(&("on", name));
@@ -264,7 +262,7 @@ fn volume(
     draft: &VolumeDraft,
     wide: &Options,
     reading: &mut Reading,
-) -> Result<Volume, ConfigError> {
+) -> Result<Volume> {
     let missing = |what, example| {
         draft.place.error(format!("volume {number} of {owner} has no `{what}`: write `{example}`"))
     };
@@ -296,7 +294,7 @@ fn volume(
 }
 
 /// Two hosts of one resource have the same volumes.
-fn check_pair(one: &Host, other: &Host, at: &Place) -> Result<(), ConfigError> {
+fn check_pair(one: &Host, other: &Host, at: &Place) -> Result {
     let numbers = |host: &Host| host.volumes.iter().map(|v| v.number).collect::<BTreeSet<_>>();
     let (ones, others) = (numbers(one), numbers(other));
     let Some(number) = ones.symmetric_difference(&others).next() else { return Ok(()) };

@@ -21,8 +21,10 @@ mod tests;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use crate::failure::Result;
+
 pub use dump::{dump, dump_resource};
-pub use place::{ConfigError, Place, Warning};
+pub use place::Place;
 pub use settings::Settings;
 
 /// Most resources in one configuration.
@@ -103,8 +105,11 @@ pub enum Listen {
 }
 
 impl Configuration {
-    /// Loads `path` and what it includes, as `node` sees it.
-    pub fn load(path: &Path, node: &str) -> Result<(Self, Vec<Warning>), ConfigError> {
+    /// Loads `path` and what it includes, as `node` sees it; also, warnings.
+    ///
+    /// # Errors
+    /// If it cannot be read, or a line is wrong.
+    pub fn load(path: &Path, node: &str) -> Result<(Self, Vec<String>)> {
         let (resources, warnings) = meant::read(&include::read(path)?, node)?;
         Ok((Self { file: path.to_owned(), node: node.to_owned(), resources }, warnings))
     }

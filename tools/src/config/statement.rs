@@ -1,8 +1,11 @@
 //! Tokens to a tree: every statement of drbd.conf is some words and then `;` or `{ statements }`.
 //! Knows nothing of what the words mean, except `skip`, which drops the statement behind it.
 
-use super::place::{ConfigError, Place};
+use std::fmt::Display;
+
+use super::place::Place;
 use super::token::{Token, Tokens};
+use crate::failure::{Failure, Result};
 
 /// Deepest nesting of `{`; the grammar needs four.
 const NESTING_MAX: usize = 8;
@@ -51,12 +54,12 @@ impl Statement {
         }
     }
 
-    pub(super) fn error(&self, message: impl Into<String>) -> ConfigError {
+    pub(super) fn error(&self, message: impl Display) -> Failure {
         self.place.error(message)
     }
 
     /// The statements of a section; an error if this is none.
-    pub(super) fn section(&self) -> Result<&[Self], ConfigError> {
+    pub(super) fn section(&self) -> Result<&[Self]> {
         self.body.as_deref().ok_or_else(|| {
             let words = self.words.join(" ");
             self.error(format!("`{words};` is a section: write `{words} {{ ... }}`"))
@@ -64,7 +67,7 @@ impl Statement {
     }
 
     /// The statements of a section that has no name of its own, such as `net`.
-    pub(super) fn plain_section(&self) -> Result<&[Self], ConfigError> {
+    pub(super) fn plain_section(&self) -> Result<&[Self]> {
         if !self.values().is_empty() {
             return Err(self.error(format!(
                 "`{}`: write `{} {{ ... }}` (is a `;` missing?)",
@@ -76,7 +79,7 @@ impl Statement {
     }
 
     /// The values of a statement that is no section.
-    pub(super) fn plain_values(&self) -> Result<&[String], ConfigError> {
+    pub(super) fn plain_values(&self) -> Result<&[String]> {
         match self.body {
             None => Ok(self.values()),
             Some(_) => Err(self.error(format!(
@@ -87,7 +90,7 @@ impl Statement {
     }
 
     /// The only value; `example` is what to type instead.
-    pub(super) fn value(&self, example: &str) -> Result<&str, ConfigError> {
+    pub(super) fn value(&self, example: &str) -> Result<&str> {
         match self.plain_values()? {
             [value] => Ok(value),
             _ => Err(self.error(format!(
@@ -100,16 +103,12 @@ impl Statement {
 }
 
 /// Parses one file. Bounded by the size of the file and `NESTING_MAX`.
-pub(super) fn parse(bytes: &[u8], start: Place) -> Result<Vec<Statement>, ConfigError> {
+pub(super) fn parse(bytes: &[u8], start: Place) -> Result<Vec<Statement>> {
     block(&mut Tokens::new(bytes, start), None, 0)
 }
 
 /// The statements up to the `}` that answers `opened`, or to the end of the file.
-fn block(
-    tokens: &mut Tokens<'_>,
-    opened: Option<&Place>,
-    depth: usize,
-) -> Result<Vec<Statement>, ConfigError> {
+fn block(tokens: &mut Tokens<'_>, opened: Option<&Place>, depth: usize) -> Result<Vec<Statement>> {
     let mut statements = Vec::new();
     loop {
         let mut words = Vec::new();

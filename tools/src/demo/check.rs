@@ -3,7 +3,7 @@
 
 use super::{Demo, RESOURCE, say};
 use crate::cli::{Life, up};
-use crate::failure::Failure;
+use crate::failure::{Failure, Result};
 use nbd::client::{NbdClient, handshake};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// What clients were told is written: block number and what is in it.
 type Acknowledged = BTreeMap<u64, u64>;
 
-pub(super) async fn check(demo: &Demo) -> Result<(), Failure> {
+pub(super) async fn check(demo: &Demo) -> Result {
     let [alpha, beta] = &demo.nodes[..] else { unreachable!("there are two") };
     let status = alpha.0.status().await?;
     let blocks = status.devices.iter().map(|device| device.size / 4).min().unwrap_or(0);
@@ -88,7 +88,7 @@ pub(super) async fn check(demo: &Demo) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn joined<T>(task: JoinHandle<io::Result<T>>) -> Result<T, Failure> {
+async fn joined<T>(task: JoinHandle<io::Result<T>>) -> Result<T> {
     match task.await {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(Failure::failed(format!("NOT well: {error}"))),

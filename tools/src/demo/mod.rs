@@ -8,7 +8,7 @@ mod check;
 
 use crate::cli::{Life, Place, Subject, Target, create, ended, up};
 use crate::config::Listen;
-use crate::failure::Failure;
+use crate::failure::{Failure, Result};
 use crate::serve::Signals;
 use replicator::daemon::control::RunLock;
 use rustix::process::{Pid, Signal, kill_process};
@@ -76,7 +76,7 @@ impl Drop for Demo {
     }
 }
 
-pub(crate) async fn demo(options: Options) -> Result<(), Failure> {
+pub(crate) async fn demo(options: Options) -> Result {
     let mut signals = Signals::new()?;
     let mut told_to_end = async || {
         signals.next().await;
@@ -98,7 +98,7 @@ pub(crate) async fn demo(options: Options) -> Result<(), Failure> {
 impl Demo {
     /// Makes the disks, starts both nodes, makes the first one Primary, and waits until they are in
     /// sync.
-    async fn begin(options: &Options) -> Result<Self, Failure> {
+    async fn begin(options: &Options) -> Result<Self> {
         let within = options.dir.clone().unwrap_or_else(std::env::temp_dir);
         let path = within.join(format!("pollux-demo-{}", std::process::id()));
         std::fs::create_dir_all(&within).map_err(|error| Failure::of(within.display(), error))?;
@@ -128,11 +128,11 @@ impl Demo {
         Ok(demo)
     }
 
-    async fn go_on(&mut self, options: &Options) -> Result<(), Failure> {
+    async fn go_on(&mut self, options: &Options) -> Result {
         if options.check { check::check(self).await } else { self.show(options).await }
     }
 
-    async fn wait_sync(&self) -> Result<(), Failure> {
+    async fn wait_sync(&self) -> Result {
         for node in &self.nodes {
             node.wait("sync", IN_SYNC).await?;
         }
@@ -140,7 +140,7 @@ impl Demo {
     }
 
     /// Says where everything is, and waits for the end.
-    async fn show(&self, options: &Options) -> Result<(), Failure> {
+    async fn show(&self, options: &Options) -> Result {
         let [alpha, beta] = &self.nodes[..] else { unreachable!("there are two") };
         let adm = std::env::current_exe().unwrap_or_else(|_| "polluxadm".into());
         let adm = adm.display();
@@ -246,7 +246,7 @@ impl Node {
     }
 
     /// Makes its disk, a sparse file, and the metadata in it.
-    fn make_disk(&self, size: u64) -> Result<(), Failure> {
+    fn make_disk(&self, size: u64) -> Result {
         let disk = self.disk();
         let make = || {
             std::fs::create_dir(&self.0.place.run_dir)?;
@@ -256,7 +256,7 @@ impl Node {
         create(&self.0, false)
     }
 
-    async fn wait(&self, what: &str, seconds: f64) -> Result<(), Failure> {
+    async fn wait(&self, what: &str, seconds: f64) -> Result {
         let log = || {
             let log = std::fs::read(self.0.place.run_dir().log(RESOURCE)).unwrap_or_default();
             String::from_utf8_lossy(&log).into_owned()
