@@ -23,14 +23,14 @@ const LONGEST: usize = 16 << 20;
 
 /// A way to one resource.
 #[derive(Clone, Debug)]
-pub struct Client {
+pub(crate) struct Client {
     resource: String,
     path: PathBuf,
 }
 
 impl Client {
     /// To `resource` as it runs in `run_dir`.
-    pub fn new(run_dir: &RunDir, resource: &str) -> Self {
+    pub(crate) fn new(run_dir: &RunDir, resource: &str) -> Self {
         Self { resource: resource.to_owned(), path: run_dir.control(resource) }
     }
 
@@ -38,7 +38,7 @@ impl Client {
     ///
     /// # Errors
     /// If the daemon does not run, or does not answer in time.
-    pub async fn page<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+    pub(crate) async fn page<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         let answer = self.ask(Method::GET, path, String::new());
         let value = tokio::time::timeout(ANSWER, answer).await.map_err(|_| {
             self.broken("the daemon does not answer: it is stopped, or hangs; see its log")
@@ -50,7 +50,7 @@ impl Client {
     ///
     /// # Errors
     /// If it is refused, with the daemon's words; or as for pages.
-    pub async fn command(&self, name: &str, mut with: Value) -> Result {
+    pub(crate) async fn command(&self, name: &str, mut with: Value) -> Result {
         with["command"] = name.into();
         self.ask(Method::POST, "/command", with.to_string()).await.map(drop)
     }
@@ -60,7 +60,7 @@ impl Client {
     ///
     /// # Errors
     /// As for pages.
-    pub async fn wait(&self, what: &str, seconds: f64) -> Result<String> {
+    pub(crate) async fn wait(&self, what: &str, seconds: f64) -> Result<String> {
         let path = format!("/wait/{what}?seconds={seconds}");
         let answer = self.ask(Method::POST, &path, "{}".to_owned()).await?;
         answer["ended"].as_str().map(str::to_owned).ok_or_else(|| self.broken("no outcome"))

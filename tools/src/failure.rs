@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 /// What a command comes to.
-pub type Result<T = (), E = Failure> = std::result::Result<T, E>;
+pub(crate) type Result<T = (), E = Failure> = std::result::Result<T, E>;
 
 /// Exit codes, as in drbdadm and drbdsetup.
 pub(crate) mod code {
@@ -18,7 +18,7 @@ pub(crate) mod code {
 
 /// Why a command ended badly: what to print, and the exit code.
 #[derive(Debug)]
-pub struct Failure {
+pub(crate) struct Failure {
     pub(crate) code: u8,
     pub(crate) text: String,
     /// The resource does not run here: what some commands take for an answer.

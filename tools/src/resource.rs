@@ -14,26 +14,26 @@ use std::time::Duration;
 
 /// Where a resource's sockets are: the run directory of this node.
 #[derive(Clone, Debug)]
-pub struct RunDir(pub PathBuf);
+pub(crate) struct RunDir(pub PathBuf);
 
 impl RunDir {
     /// The control socket.
-    pub fn control(&self, resource: &str) -> PathBuf {
+    pub(crate) fn control(&self, resource: &str) -> PathBuf {
         self.file(resource, "sock")
     }
 
     /// The NBD socket.
-    pub fn nbd(&self, resource: &str) -> PathBuf {
+    pub(crate) fn nbd(&self, resource: &str) -> PathBuf {
         self.file(resource, "nbd")
     }
 
     /// What the daemon says, if `polluxadm up` started it.
-    pub fn log(&self, resource: &str) -> PathBuf {
+    pub(crate) fn log(&self, resource: &str) -> PathBuf {
         self.file(resource, "log")
     }
 
     /// The directory.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 
@@ -42,7 +42,7 @@ impl RunDir {
     }
 
     /// A place to listen for NBD clients.
-    pub fn address(&self, resource: &str, listen: &Listen) -> nbd_server::Address {
+    pub(crate) fn address(&self, resource: &str, listen: &Listen) -> nbd_server::Address {
         match listen {
             Listen::Unix => nbd_server::Address::Unix(self.nbd(resource)),
             Listen::Tcp(address) => nbd_server::Address::Tcp(*address),
@@ -51,7 +51,7 @@ impl RunDir {
 }
 
 /// All that the daemon of this resource needs.
-pub fn setup(resource: &Resource) -> Setup {
+pub(crate) fn setup(resource: &Resource) -> Setup {
     let me = &resource.me;
     let volumes = me.volumes.iter().map(|volume| VolumeConfig {
         number: volume.number,
@@ -116,12 +116,12 @@ pub fn setup(resource: &Resource) -> Setup {
 }
 
 /// Where the metadata lies, in the words of the format.
-pub fn placement(volume: &Volume) -> Placement {
+pub(crate) fn placement(volume: &Volume) -> Placement {
     if volume.meta_disk.is_some() { Placement::External } else { Placement::Internal }
 }
 
 /// How its disk is opened; `create_meta` makes the file of external metadata if there is none.
-pub fn disk_options(volume: &Volume, create_meta: bool) -> disk::Options {
+pub(crate) fn disk_options(volume: &Volume, create_meta: bool) -> disk::Options {
     disk::Options { meta: volume.meta_disk.clone(), create_meta, ..disk::Options::default() }
 }
 

@@ -11,6 +11,7 @@ use nbd_server::{Limits, Listener, Server};
 use replicator::daemon::control::{Control, Names, Page, RunLock};
 use replicator::daemon::{Daemon, OrderError, Remote};
 use replicator::node::Command;
+use serde_json::json;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,7 +29,7 @@ const LAST_ANSWERS: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// If it cannot be started.
-pub fn serve(resource: &Resource, run_dir: &RunDir, up: bool) -> Result {
+pub(crate) fn serve(resource: &Resource, run_dir: &RunDir, up: bool) -> Result {
     let lock = RunLock::take(run_dir.path(), &resource.name).map_err(Failure::failed)?;
     // The owner spins before it sleeps: meanwhile the kernel is asked often what clients have sent.
     let mut runtime = Builder::new_current_thread();
@@ -141,24 +142,12 @@ async fn end(server: &Server<ResourceExports>, remote: &Remote) {
 fn pages(resource: &Resource, errors: &Arc<Mutex<AttachErrors>>) -> Vec<Page> {
     let errors = Arc::clone(errors);
     let (one, other) = (resource.clone(), resource.clone());
-    let json = |value: Result<serde_json::Value, serde_json::Error>| {
-        value.expect("no map has a key that is no string")
+    let status = move |snapshot: &_| {
+        let errors = errors.lock().unwrap_or_else(PoisonError::into_inner);
+        json!(show::status(&one, snapshot, &errors))
     };
-    vec![
-        (
-            "/status",
-            Box::new(move |snapshot| {
-                let errors = errors.lock().unwrap_or_else(PoisonError::into_inner);
-                json(serde_json::to_value(show::status(&one, snapshot, &errors)))
-            }),
-        ),
-        (
-            "/generations",
-            Box::new(move |snapshot| {
-                json(serde_json::to_value(show::generations(&other, snapshot)))
-            }),
-        ),
-    ]
+    let generations = move |snapshot: &_| json!(show::generations(&other, snapshot));
+    vec![("/status", Box::new(status)), ("/generations", Box::new(generations))]
 }
 
 /// The two signals that mean "end".

@@ -14,12 +14,12 @@ use std::fmt::Debug;
 use std::net::SocketAddr;
 
 /// Why volumes have no disk, by their number: what the node cannot tell since it never saw one.
-pub type AttachErrors = BTreeMap<u16, String>;
+pub(crate) type AttachErrors = BTreeMap<u16, String>;
 
 const SECTOR: u64 = 512;
 
 /// The status of `resource`.
-pub fn status(resource: &Resource, snapshot: &Snapshot, errors: &AttachErrors) -> Status {
+pub(crate) fn status(resource: &Resource, snapshot: &Snapshot, errors: &AttachErrors) -> Status {
     let from = &snapshot.status;
     let volumes = resource.me.volumes.iter();
     let connections = resource.peers.iter().filter_map(|peer| {
@@ -176,7 +176,7 @@ fn word(state: impl Debug) -> String {
 
 /// The generations of a volume as they stand towards a peer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct VolumeGenerations {
+pub(crate) struct VolumeGenerations {
     /// The volume.
     pub volume: u16,
     /// The peer's name.
@@ -187,7 +187,7 @@ pub struct VolumeGenerations {
 }
 
 /// The generations of all volumes that have a disk, towards all peers.
-pub fn generations(resource: &Resource, snapshot: &Snapshot) -> Vec<VolumeGenerations> {
+pub(crate) fn generations(resource: &Resource, snapshot: &Snapshot) -> Vec<VolumeGenerations> {
     let mut all = Vec::new();
     for volume in &snapshot.status.volumes {
         if volume.disk <= node::DiskState::Failed {

@@ -12,7 +12,7 @@ pub(crate) fn create(it: &Subject, force: bool) -> Result {
 }
 
 fn create_one(it: &Subject, volume: &Volume, force: bool) -> Result {
-    let mut blank = meta::open_blank(&it.resource, volume)?;
+    let mut blank = meta::Blank::open(&it.resource, volume)?;
     let path = blank.path().display().to_string();
     let size = blank.size();
     if let Some(what) = blank.found()?

@@ -14,6 +14,7 @@ pub(crate) use target::{Subject, Target};
 use crate::config::Configuration;
 use crate::failure::{Failure, Result, code};
 use crate::resource::RunDir;
+use crate::status::{get_gi, show_gi};
 use crate::{demo, serve};
 use clap::{Parser, Subcommand};
 use serde_json::{Value, json};
@@ -283,8 +284,10 @@ async fn run(Args { place, command }: Args) -> Result {
         Command::Status(options) => query::status(&place, options).await,
         Command::WaitConnect(options) => wait::wait(&place, &options, "connect").await,
         Command::WaitSync(options) => wait::wait(&place, &options, "sync").await,
-        Command::GetGi(on) => place.each(&on.target, query::get_gi).await,
-        Command::ShowGi(on) => place.each(&on.target, query::show_gi).await,
+        Command::GetGi(on) => place.each(&on.target, async |it| query::gi(it, get_gi).await).await,
+        Command::ShowGi(on) => {
+            place.each(&on.target, async |it| query::gi(it, show_gi).await).await
+        }
         Command::Dump { target } => query::dump(&place, target.as_ref()),
     }
 }

@@ -27,15 +27,14 @@ pub(super) struct StatusOptions {
 /// The resources that run; those that were named one by one must.
 pub(super) async fn status(place: &Place, options: StatusOptions) -> Result {
     let configuration = place.load()?;
-    let all = Target::default();
-    let target = options.target.as_ref().unwrap_or(&all);
     let resources = match &options.target {
         Some(target) => target.resources(&configuration)?,
         None => configuration.resources.iter().collect(),
     };
+    let target = options.target.unwrap_or_default();
     let mut running = Vec::new();
     for resource in resources {
-        let status = Subject::new(place, target, resource).status().await;
+        let status = Subject::new(place, &target, resource).status().await;
         match target.is_all() {
             true => running.extend(if_up(status)?),
             false => running.push(status?),
@@ -58,16 +57,16 @@ fn width() -> Option<usize> {
 
 pub(super) async fn role(it: &Subject) -> Result {
     let peer = it.peer()?;
-    let role = status::role(&it.status().await?, peer);
-    // The daemon may have been started with another configuration.
-    let name = peer.unwrap_or_default();
-    let unknown = || {
-        let text = format!(
-            "the running resource has no peer {name}, its configuration was changed since: `polluxadm down`, then `polluxadm up`"
-        );
-        Failure::failed(text)
+    let status = it.status().await?;
+    let Some(role) = status::role(&status, peer) else {
+        // The daemon was started with another configuration.
+        let name = peer.unwrap_or_default();
+        return Err(Failure::failed(format_args!(
+            "the running resource has no peer {name}, its configuration was changed since: \
+             `polluxadm down`, then `polluxadm up`"
+        )));
     };
-    print(&role.ok_or_else(unknown)?);
+    print(&format!("{role}\n"));
     Ok(())
 }
 
@@ -93,16 +92,8 @@ pub(super) async fn dstate(it: &Subject) -> Result {
     Ok(())
 }
 
-pub(super) async fn get_gi(it: &Subject) -> Result {
-    gi(it, status::get_gi).await
-}
-
-pub(super) async fn show_gi(it: &Subject) -> Result {
-    gi(it, status::show_gi).await
-}
-
 /// A line, or a legend, for each volume and peer.
-async fn gi(it: &Subject, text: fn(&GenerationIds) -> String) -> Result {
+pub(super) async fn gi(it: &Subject, text: fn(&GenerationIds) -> String) -> Result {
     let running = if_up(it.client.page::<Vec<VolumeGenerations>>("/generations").await)?;
     let mut running = running.unwrap_or_default();
     for volume in it.volumes()? {
@@ -128,13 +119,11 @@ async fn gi(it: &Subject, text: fn(&GenerationIds) -> String) -> Result {
 
 pub(super) fn dump(place: &Place, target: Option<&Target>) -> Result {
     let configuration = place.load()?;
-    match target.filter(|target| !target.is_all()) {
-        None => print(&config::dump(&configuration)),
-        Some(target) => {
-            for resource in target.resources(&configuration)? {
-                print(&config::dump_resource(resource));
-            }
-        }
-    }
+    let Some(target) = target.filter(|target| !target.is_all()) else {
+        print(&config::dump(&configuration));
+        return Ok(());
+    };
+    let named = target.resources(&configuration)?.into_iter();
+    named.for_each(|resource| print(&config::dump_resource(resource)));
     Ok(())
 }

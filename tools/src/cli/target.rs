@@ -6,6 +6,7 @@ use crate::client::Client;
 use crate::config::{Configuration, Host, Resource, Volume};
 use crate::failure::{Failure, Result, code};
 use crate::status::Status;
+use std::fmt::Display;
 use std::str::FromStr;
 
 /// A target as it was typed.
@@ -92,47 +93,47 @@ impl Subject {
         self.client.page("/status").await
     }
 
-    /// The volume that was named, if it is one of the resource's.
+    /// The volume that was named, if one was and it is one of the resource's.
     pub(super) fn volume(&self) -> Result<Option<u16>> {
-        let known = |number| self.resource.me.volumes.iter().any(|volume| volume.number == number);
-        match self.target.volume {
-            Some(number) if !known(number) => {
-                let text = format!("resource `{}` has no volume {number}", self.resource.name);
-                Err(Failure::new(code::CONFIGURATION, text))
-            }
-            volume => Ok(volume),
-        }
+        self.volumes().map(|_| self.target.volume)
     }
 
     /// The volumes meant.
     pub(super) fn volumes(&self) -> Result<Vec<&Volume>> {
-        let named = self.volume()?;
-        let volumes = self.resource.me.volumes.iter();
-        Ok(volumes.filter(|volume| named.is_none_or(|number| volume.number == number)).collect())
+        let named = self.target.volume;
+        let is_meant = |volume: &&Volume| named.is_none_or(|number| volume.number == number);
+        let volumes: Vec<_> = self.resource.me.volumes.iter().filter(is_meant).collect();
+        match named {
+            Some(number) if volumes.is_empty() => self.has_no("volume", number),
+            _ => Ok(volumes),
+        }
     }
 
     /// The volumes meant that have a disk, and the one that was named in any case.
     pub(super) fn disks(&self) -> Result<Vec<&Volume>> {
-        let is_named = self.volume()?.is_some();
+        let is_named = self.target.volume.is_some();
         Ok(self.volumes()?.into_iter().filter(|v| is_named || v.disk.is_some()).collect())
     }
 
     /// The name of the peer, if one was named and is one.
     pub(super) fn peer(&self) -> Result<Option<&str>> {
-        if let Some(name) = &self.target.peer
-            && !self.resource.peers.iter().any(|peer| peer.name == *name)
-        {
-            let text = format!("resource `{}` has no peer `{name}`", self.resource.name);
-            return Err(Failure::new(code::CONFIGURATION, text));
-        }
-        Ok(self.target.peer.as_deref())
+        self.peers().map(|_| self.target.peer.as_deref())
     }
 
     /// The peers meant: the one that was named, else all.
     pub(super) fn peers(&self) -> Result<Vec<&Host>> {
-        let named = self.peer()?;
-        let peers = self.resource.peers.iter();
-        Ok(peers.filter(|peer| named.is_none_or(|name| peer.name == name)).collect())
+        let named = self.target.peer.as_ref();
+        let is_meant = |peer: &&Host| named.is_none_or(|name| peer.name == *name);
+        let peers: Vec<_> = self.resource.peers.iter().filter(is_meant).collect();
+        match named {
+            Some(name) if peers.is_empty() => self.has_no("peer", format_args!("`{name}`")),
+            _ => Ok(peers),
+        }
+    }
+
+    fn has_no<T>(&self, what: &str, named: impl Display) -> Result<T> {
+        let text = format!("resource `{}` has no {what} {named}", self.resource.name);
+        Err(Failure::new(code::CONFIGURATION, text))
     }
 }
 

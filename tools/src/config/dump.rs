@@ -107,7 +107,7 @@ impl Writer {
 }
 
 /// The whole configuration, for `polluxadm dump`. Shows secrets, as the file does.
-pub fn dump(configuration: &Configuration) -> String {
+pub(crate) fn dump(configuration: &Configuration) -> String {
     let mut writer = Writer { text: String::new(), depth: 0 };
     writer.comment(&format!("{}, without what Pollux ignores", configuration.file.display()));
     for resource in &configuration.resources {
@@ -118,7 +118,7 @@ pub fn dump(configuration: &Configuration) -> String {
 }
 
 /// One resource, under a comment that names where it is defined.
-pub fn dump_resource(resource: &Resource) -> String {
+pub(crate) fn dump_resource(resource: &Resource) -> String {
     let mut writer = Writer { text: String::new(), depth: 0 };
     writer.resource(resource);
     writer.text

@@ -23,20 +23,20 @@ use std::path::{Path, PathBuf};
 
 use crate::failure::Result;
 
-pub use dump::{dump, dump_resource};
-pub use place::Place;
-pub use settings::Settings;
+pub(crate) use dump::{dump, dump_resource};
+pub(crate) use place::Place;
+pub(crate) use settings::Settings;
 
 /// Most resources in one configuration.
-pub const RESOURCES_MAX: usize = 1024;
+pub(crate) const RESOURCES_MAX: usize = 1024;
 /// Most volumes in one resource.
-pub const VOLUMES_MAX: usize = 256;
+pub(crate) const VOLUMES_MAX: usize = 256;
 /// Most hosts in one resource; node-ids are 0..31.
-pub const HOSTS_MAX: usize = 32;
+pub(crate) const HOSTS_MAX: usize = 32;
 
 /// What a configuration file means for one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Configuration {
+pub(crate) struct Configuration {
     /// The file that was loaded.
     pub file: PathBuf,
     /// The node it was loaded for: `--node`, else what `uname -n` says.
@@ -48,7 +48,7 @@ pub struct Configuration {
 
 /// One resource: the unit of role, write ordering and failover.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Resource {
+pub(crate) struct Resource {
     /// Its name; may stand in file names.
     pub name: String,
     /// Where it is defined.
@@ -63,7 +63,7 @@ pub struct Resource {
 
 /// One node's part in a resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Host {
+pub(crate) struct Host {
     /// As `uname -n` prints it there, or as `--node` says.
     pub name: String,
     /// 0..31, unique in the resource.
@@ -80,7 +80,7 @@ pub struct Host {
 
 /// One volume of a resource on one host.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Volume {
+pub(crate) struct Volume {
     /// 0..65534.
     pub number: u16,
     /// Unique on the host.
@@ -97,7 +97,7 @@ pub struct Volume {
 
 /// Where an NBD server listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Listen {
+pub(crate) enum Listen {
     /// A Unix socket in the run directory, named after the resource.
     Unix,
     /// A TCP address.
@@ -109,13 +109,13 @@ impl Configuration {
     ///
     /// # Errors
     /// If it cannot be read, or a line is wrong.
-    pub fn load(path: &Path, node: &str) -> Result<(Self, Vec<String>)> {
+    pub(crate) fn load(path: &Path, node: &str) -> Result<(Self, Vec<String>)> {
         let (resources, warnings) = meant::read(&include::read(path)?, node)?;
         Ok((Self { file: path.to_owned(), node: node.to_owned(), resources }, warnings))
     }
 
     /// The resource of that name, if this node takes part in it.
-    pub fn resource(&self, name: &str) -> Option<&Resource> {
+    pub(crate) fn resource(&self, name: &str) -> Option<&Resource> {
         self.resources.iter().find(|resource| resource.name == name)
     }
 }

@@ -9,7 +9,7 @@ use crate::failure::{Failure, code};
 
 /// A line of a configuration file; displayed as `file:line`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub(crate) struct Place {
     /// The file as it was named: on the command line, or by the `include` that led to it.
     pub file: Arc<Path>,
     /// Counted from 1.
