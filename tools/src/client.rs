@@ -7,8 +7,9 @@ use hyper::client::conn::http1::handshake;
 use hyper::header::HOST;
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
+use replicator::daemon::control::{Ended, Outcome, RunLock, Wanted};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::error::Error;
 use std::fmt::Display;
 use std::io;
@@ -31,7 +32,7 @@ pub(crate) struct Client {
 impl Client {
     /// To `resource` as it runs in `run_dir`.
     pub(crate) fn new(run_dir: &RunDir, resource: &str) -> Self {
-        Self { resource: resource.to_owned(), path: run_dir.control(resource) }
+        Self { resource: resource.to_owned(), path: RunLock::socket(run_dir.path(), resource) }
     }
 
     /// Gets a page.
@@ -46,24 +47,23 @@ impl Client {
         serde_json::from_value(value).map_err(|error| self.broken(error))
     }
 
-    /// Has a command carried out: the fields of the body beside its name are in `with`.
+    /// Has a command carried out.
     ///
     /// # Errors
     /// If it is refused, with the daemon's words; or as for pages.
-    pub(crate) async fn command(&self, name: &str, mut with: Value) -> Result {
-        with["command"] = name.into();
-        self.ask(Method::POST, "/command", with.to_string()).await.map(drop)
+    pub(crate) async fn command(&self, wanted: &Wanted) -> Result {
+        self.ask(Method::POST, "/command", json!(wanted).to_string()).await.map(drop)
     }
 
-    /// Waits for `connect` or `sync`, for so many seconds; 0: for ever. How it ended: `reached`,
-    /// `stand-alone` or `timed-out`.
+    /// Waits for `connect` or `sync`, for so many seconds; 0: for ever.
     ///
     /// # Errors
     /// As for pages.
-    pub(crate) async fn wait(&self, what: &str, seconds: f64) -> Result<String> {
+    pub(crate) async fn wait(&self, what: &str, seconds: f64) -> Result<Ended> {
         let path = format!("/wait/{what}?seconds={seconds}");
         let answer = self.ask(Method::POST, &path, "{}".to_owned()).await?;
-        answer["ended"].as_str().map(str::to_owned).ok_or_else(|| self.broken("no outcome"))
+        let outcome: Outcome = serde_json::from_value(answer).map_err(|e| self.broken(e))?;
+        Ok(outcome.ended)
     }
 
     async fn ask(&self, method: Method, path: &str, body: String) -> Result<Value> {

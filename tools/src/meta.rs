@@ -1,6 +1,6 @@
 //! Metadata of disks that are not in use: makes it, reads it. What it looks like is `bitmap`'s.
 
-use crate::config::{Resource, Volume};
+use crate::config::{Host, Resource, Volume};
 use crate::failure::{Failure, Result, code};
 use crate::resource::{disk_options, placement};
 use crate::status::GenerationIds;
@@ -191,12 +191,19 @@ pub(crate) fn disk_state(metadata: &Metadata) -> &'static str {
     }
 }
 
-/// The generations of a volume that is not attached, towards one peer; `None`: no slot for it.
-pub(crate) fn generations(metadata: &Metadata, peer: u8) -> Option<GenerationIds> {
+/// The generations of a volume that is not attached, towards one peer.
+pub(crate) fn generations(volume: &Volume, peer: &Host) -> Result<GenerationIds> {
+    let metadata = read_volume(volume)?;
     let superblock = metadata.superblock();
-    let slot = &superblock.slots[superblock.slot_of(NodeId(peer))?];
-    let flags = &superblock.flags;
-    Some(GenerationIds {
+    let (volume, peer, node) = (volume.number, peer.name.clone(), NodeId(peer.node_id));
+    let slot = superblock.slot_of(node).ok_or_else(|| {
+        let text = format!("the metadata of volume {volume} knows no peer `{peer}`");
+        Failure::new(code::CONFIGURATION, text)
+    })?;
+    let (slot, flags) = (&superblock.slots[slot], &superblock.flags);
+    Ok(GenerationIds {
+        volume,
+        peer,
         current: superblock.current.0,
         bitmap: slot.bitmap_uuid.0,
         history: [superblock.history[0].0, superblock.history[1].0],

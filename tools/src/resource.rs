@@ -17,11 +17,6 @@ use std::time::Duration;
 pub(crate) struct RunDir(pub PathBuf);
 
 impl RunDir {
-    /// The control socket.
-    pub(crate) fn control(&self, resource: &str) -> PathBuf {
-        self.file(resource, "sock")
-    }
-
     /// The NBD socket.
     pub(crate) fn nbd(&self, resource: &str) -> PathBuf {
         self.file(resource, "nbd")

@@ -151,24 +151,19 @@ fn pages(resource: &Resource, errors: &Arc<Mutex<AttachErrors>>) -> Vec<Page> {
 }
 
 /// The two signals that mean "end".
-pub(crate) struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
+pub(crate) struct Signals([Signal; 2]);
 
 impl Signals {
     pub(crate) fn new() -> Result<Self> {
         let listen = |kind| signal(kind).map_err(|error| Failure::of("listen to signals", error));
-        Ok(Self {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-        })
+        Ok(Self([listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?]))
     }
 
     pub(crate) async fn next(&mut self) {
+        let Self([terminate, interrupt]) = self;
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::resource::RunDir;
 use crate::status::{get_gi, show_gi};
 use crate::{demo, serve};
 use clap::{Parser, Subcommand};
-use serde_json::{Value, json};
+use replicator::daemon::control::Wanted;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -68,8 +68,8 @@ impl Place {
     }
 
     /// Has the daemons carry out a command.
-    async fn tell(&self, target: &Target, command: &str, with: Value) -> Result {
-        self.each(target, async |it| it.client.command(command, with.clone()).await).await
+    async fn tell(&self, target: &Target, wanted: Wanted) -> Result {
+        self.each(target, async |it| it.client.command(&wanted).await).await
     }
 }
 
@@ -264,20 +264,17 @@ async fn run(Args { place, command }: Args) -> Result {
         Command::Attach(on) => place.each(&on.target, process::attach).await,
         Command::Detach(on) => place.each(&on.target, process::detach).await,
         Command::Connect { on, discard_my_data } => {
-            let with = json!({ "discard-my-data": discard_my_data });
-            place.tell(&on.target, "connect", with).await
+            place.tell(&on.target, Wanted::Connect { discard_my_data }).await
         }
-        Command::Disconnect(on) => place.tell(&on.target, "disconnect", json!({})).await,
+        Command::Disconnect(on) => place.tell(&on.target, Wanted::Disconnect {}).await,
         Command::Primary(Forced { on, force }) => {
-            place.tell(&on.target, "primary", json!({ "force": force })).await
+            place.tell(&on.target, Wanted::Primary { force }).await
         }
         Command::Secondary(Forced { on, force }) => {
-            place.tell(&on.target, "secondary", json!({ "force": force })).await
+            place.tell(&on.target, Wanted::Secondary { force }).await
         }
-        Command::Invalidate(on) => place.tell(&on.target, "invalidate", json!({})).await,
-        Command::InvalidateRemote(on) => {
-            place.tell(&on.target, "invalidate-remote", json!({})).await
-        }
+        Command::Invalidate(on) => place.tell(&on.target, Wanted::Invalidate {}).await,
+        Command::InvalidateRemote(on) => place.tell(&on.target, Wanted::InvalidateRemote {}).await,
         Command::Role(on) => place.each(&on.target, query::role).await,
         Command::Cstate(on) => place.each(&on.target, query::cstate).await,
         Command::Dstate(on) => place.each(&on.target, query::dstate).await,

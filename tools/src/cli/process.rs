@@ -3,9 +3,8 @@
 use super::target::Subject;
 use crate::failure::{Failure, Result, if_up};
 use crate::status::{Connection, Status};
-use replicator::daemon::control::RunLock;
+use replicator::daemon::control::{RunLock, Wanted};
 use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal, setsid};
-use serde_json::json;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::process::CommandExt;
@@ -45,7 +44,7 @@ pub(crate) async fn up(it: &Subject, life: Life) -> Result {
     }
     let stands_alone = |connection: &Connection| connection.connection_state == "StandAlone";
     if status.connections.iter().any(stands_alone) {
-        first = first.and(it.client.command("connect", json!({})).await);
+        first = first.and(it.client.command(&Wanted::Connect { discard_my_data: false }).await);
     }
     first
 }
@@ -55,12 +54,12 @@ pub(super) async fn attach(it: &Subject) -> Result {
 }
 
 pub(super) async fn detach(it: &Subject) -> Result {
-    it.client.command("detach", json!({ "volume": it.volume()? })).await
+    it.client.command(&Wanted::Detach { volume: it.volume()? }).await
 }
 
 /// Attaches one volume, or all, and says what of their metadata is not as it is configured.
 async fn attach_one(it: &Subject, volume: Option<u16>) -> Result {
-    it.client.command("attach", json!({ "volume": volume })).await?;
+    it.client.command(&Wanted::Attach { volume }).await?;
     for device in it.status().await?.devices {
         if volume.is_none_or(|number| number == device.volume)
             && let Some(reason) = device.reason
@@ -140,7 +139,7 @@ fn said(path: &Path, from: u64) -> String {
 
 /// Of a resource that does not run there is nothing to do.
 pub(super) async fn down(it: &Subject) -> Result {
-    match if_up(it.client.command("down", json!({})).await)? {
+    match if_up(it.client.command(&Wanted::Down {}).await)? {
         Some(()) => ended(it).await,
         None => Ok(()),
     }

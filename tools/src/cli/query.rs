@@ -3,9 +3,8 @@
 use super::target::{self, Subject, Target};
 use super::{Place, print};
 use crate::config;
-use crate::failure::{Failure, Result, code, if_up};
+use crate::failure::{Failure, Result, if_up};
 use crate::meta;
-use crate::show::VolumeGenerations;
 use crate::status::{self, GenerationIds, Layout};
 use std::io::IsTerminal;
 
@@ -94,24 +93,17 @@ pub(super) async fn dstate(it: &Subject) -> Result {
 
 /// A line, or a legend, for each volume and peer.
 pub(super) async fn gi(it: &Subject, text: fn(&GenerationIds) -> String) -> Result {
-    let running = if_up(it.client.page::<Vec<VolumeGenerations>>("/generations").await)?;
-    let mut running = running.unwrap_or_default();
+    let running = if_up(it.client.page::<Vec<GenerationIds>>("/generations").await)?;
+    let running = running.unwrap_or_default();
     for volume in it.volumes()? {
         for peer in it.peers()? {
-            let is_it = |one: &mut VolumeGenerations| {
-                (one.volume, &one.peer) == (volume.number, &peer.name)
-            };
-            let ids = match running.extract_if(.., is_it).next() {
-                Some(found) => Some(found.ids),
+            let is_it =
+                |ids: &&GenerationIds| (ids.volume, &ids.peer) == (volume.number, &peer.name);
+            match running.iter().find(is_it) {
+                Some(ids) => print(&text(ids)),
                 // Not attached: the disk says it.
-                None => meta::generations(&meta::read_volume(volume)?, peer.node_id),
-            };
-            let ids = ids.ok_or_else(|| {
-                let (number, name) = (volume.number, &peer.name);
-                let text = format!("the metadata of volume {number} knows no peer `{name}`");
-                Failure::new(code::CONFIGURATION, text)
-            })?;
-            print(&text(&ids));
+                None => print(&text(&meta::generations(volume, peer)?)),
+            }
         }
     }
     Ok(())

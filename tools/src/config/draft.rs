@@ -13,8 +13,9 @@ use super::{Listen, VOLUMES_MAX};
 use crate::failure::{Failure, Result};
 
 /// How specific a statement is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Level {
+    #[default]
     Common,
     Resource,
     Connection,
@@ -52,6 +53,8 @@ pub(super) type Options = BTreeMap<(&'static str, &'static str), Slot<Value>>;
 /// What was said so far.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Draft {
+    /// What is taken now.
+    pub(super) level: Level,
     pub(super) options: Options,
     pub(super) nbd: Vec<Slot<Listen>>,
     pub(super) volumes: BTreeMap<u16, VolumeDraft>,
@@ -98,14 +101,14 @@ pub(super) fn twice(at: &Statement, first: &Place) -> Failure {
 }
 
 impl Draft {
-    /// Takes one statement of a level.
-    pub(super) fn take(
-        &mut self,
-        at: &Statement,
-        level: Level,
-        warnings: &mut Vec<String>,
-    ) -> Result {
-        let name = at.name();
+    /// What was said so far, as more is said at another level.
+    pub(super) fn at(&self, level: Level) -> Self {
+        Self { level, ..self.clone() }
+    }
+
+    /// Takes one statement of the level.
+    pub(super) fn take(&mut self, at: &Statement, warnings: &mut Vec<String>) -> Result {
+        let (name, level) = (at.name(), self.level);
         let keywords = level.keywords();
         if !keywords.split(' ').any(|word| word == name) {
             let inside = format!("in `{level:?}`").to_lowercase();
@@ -116,7 +119,7 @@ impl Draft {
             "protocol" => option("net", at, level, &mut self.options, warnings),
             "node-id" | "address" => option("on", at, level, &mut self.options, warnings),
             "device" | "meta-disk" | "flexible-meta-disk" | "disk" if is_line => {
-                let volume = self.volume(0, false, at, level)?;
+                let volume = self.volume(0, at)?;
                 option("volume", at, level, &mut volume.options, warnings)
             }
             "net" | "disk" | "options" | "startup" | "handlers" => {
@@ -126,7 +129,7 @@ impl Draft {
                 warnings.push(at.place.warning("`proxy` is not supported; it is ignored"));
                 Ok(())
             }
-            "nbd" => self.nbd(at, level),
+            "nbd" => self.nbd(at),
             "volume" => {
                 let number = match at.values() {
                     [number] => number.parse().ok().filter(|number| *number < u16::MAX),
@@ -135,7 +138,7 @@ impl Draft {
                 let number = number.ok_or_else(|| {
                     at.error("a volume has a number, 0..65534: write `volume 0 { ... }`")
                 })?;
-                let volume = self.volume(number, true, at, level)?;
+                let volume = self.volume(number, at)?;
                 for inner in at.section()? {
                     match inner.name() {
                         "disk" if inner.body.is_some() => {
@@ -150,7 +153,8 @@ impl Draft {
         }
     }
 
-    fn nbd(&mut self, at: &Statement, level: Level) -> Result {
+    fn nbd(&mut self, at: &Statement) -> Result {
+        let level = self.level;
         self.nbd.retain(|listen| listen.level == level);
         for inner in at.plain_section()? {
             if inner.name() != "listen" {
@@ -176,13 +180,8 @@ impl Draft {
     }
 
     /// The draft of a volume that `at` says something about.
-    fn volume(
-        &mut self,
-        number: u16,
-        is_explicit: bool,
-        at: &Statement,
-        level: Level,
-    ) -> Result<&mut VolumeDraft> {
+    fn volume(&mut self, number: u16, at: &Statement) -> Result<&mut VolumeDraft> {
+        let (level, is_explicit) = (self.level, at.name() == "volume");
         let is_new = !self.volumes.contains_key(&number);
         if let Some(other) = self.volumes.values().find(|v| v.is_explicit != is_explicit) {
             return Err(at.error(format!(

@@ -110,48 +110,52 @@ pub(super) fn parse(bytes: &[u8], start: Place) -> Result<Vec<Statement>> {
 /// The statements up to the `}` that answers `opened`, or to the end of the file.
 fn block(tokens: &mut Tokens<'_>, opened: Option<&Place>, depth: usize) -> Result<Vec<Statement>> {
     let mut statements = Vec::new();
+    let mut words = Vec::new();
+    let mut place = tokens.place().clone();
     loop {
-        let mut words = Vec::new();
-        match (tokens.next()?, opened) {
-            (Token::Word(word), _) => words.push(word),
+        let token = tokens.next()?;
+        let here = tokens.place();
+        let body = match (token, opened) {
+            (Token::Word(word), _) => {
+                if words.is_empty() {
+                    place = here.clone();
+                }
+                words.push(word);
+                continue;
+            }
+            (Token::Close | Token::End, _) if !words.is_empty() => {
+                let words = words.join(" ");
+                return Err(place.error(format!("`{words}` ends without `;`: write `{words};`")));
+            }
             (Token::End, None) | (Token::Close, Some(_)) => return Ok(statements),
             (Token::End, Some(opened)) => {
                 return Err(opened.error("this `{` is never closed: add a `}`"));
             }
             (Token::Close, None) => {
-                return Err(tokens.place().error("found `}` where nothing is open: delete it"));
+                return Err(here.error("found `}` where nothing is open: delete it"));
             }
-            (Token::Semicolon, _) => {
-                return Err(tokens.place().error("found `;` with no word before it: delete it"));
+            (Token::Semicolon, _) if words.is_empty() => {
+                return Err(here.error("found `;` with no word before it: delete it"));
             }
-            (Token::Open, _) => {
-                return Err(tokens.place().error(
+            (Token::Open, _) if words.is_empty() => {
+                return Err(here.error(
                     "found `{` with no word before it: name the section, as in `net { ... }`",
                 ));
             }
-        }
-        let place = tokens.place().clone();
-        let body = loop {
-            match tokens.next()? {
-                Token::Word(word) => words.push(word),
-                Token::Semicolon => break None,
-                Token::Open if depth == NESTING_MAX => {
-                    return Err(tokens
-                        .place()
-                        .error(format!("sections nest deeper than {NESTING_MAX}: close some")));
-                }
-                Token::Open => {
-                    let opened = tokens.place().clone();
-                    break Some(block(tokens, Some(&opened), depth + 1)?);
-                }
-                Token::Close | Token::End => {
-                    return Err(place
-                        .error(format!("`{}` ends without `;`: write `{0};`", words.join(" "))));
-                }
+            (Token::Open, _) if depth == NESTING_MAX => {
+                return Err(
+                    here.error(format!("sections nest deeper than {NESTING_MAX}: close some"))
+                );
+            }
+            (Token::Semicolon, _) => None,
+            (Token::Open, _) => {
+                let opened = here.clone();
+                Some(block(tokens, Some(&opened), depth + 1)?)
             }
         };
+        let words = std::mem::take(&mut words);
         if words[0] != "skip" {
-            statements.push(Statement { place, words, body });
+            statements.push(Statement { place: place.clone(), words, body });
         }
     }
 }

@@ -10,9 +10,8 @@ use crate::cli::{Life, Place, Subject, Target, create, ended, up};
 use crate::config::Listen;
 use crate::failure::{Failure, Result};
 use crate::serve::Signals;
-use replicator::daemon::control::RunLock;
+use replicator::daemon::control::{Ended, RunLock, Wanted};
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::json;
 use std::fs::File;
 use std::io::{BufRead, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -60,16 +59,14 @@ fn size(text: &str) -> Result<u64, String> {
 
 /// The demo's files and processes; all of them end with it.
 struct Demo {
-    nodes: Vec<Node>,
+    /// Their files are in their run directories, named after them.
+    nodes: Vec<Subject>,
     directory: PathBuf,
 }
 
-/// One node: its files are in its run directory, named after it.
-struct Node(Subject);
-
 impl Drop for Demo {
     fn drop(&mut self) {
-        self.nodes.iter().for_each(Node::kill);
+        self.nodes.iter().for_each(Subject::kill);
         if let Err(error) = std::fs::remove_dir_all(&self.directory) {
             eprintln!("{}: cannot be removed: {error}", self.directory.display());
         }
@@ -113,16 +110,16 @@ impl Demo {
             let node = Some(name.to_owned());
             let place = Place { config: config.clone(), node, run_dir };
             let resource = place.load()?.resources.remove(0);
-            demo.nodes.push(Node(Subject::new(&place, &Target::default(), &resource)));
+            demo.nodes.push(Subject::new(&place, &Target::default(), &resource));
         }
         for node in &demo.nodes {
             node.make_disk(options.size)?;
-            up(&node.0, Life::Ours).await?;
+            up(node, Life::Ours).await?;
         }
         say("two nodes run, alpha and beta; alpha's (empty) disk is declared the good one");
         // Both must be there: else alpha would go on alone, and beta would miss nothing but time.
         demo.nodes[0].wait("connect", IN_SYNC).await?;
-        demo.nodes[0].0.client.command("primary", json!({ "force": true })).await?;
+        demo.nodes[0].client.command(&Wanted::Primary { force: true }).await?;
         demo.wait_sync().await?;
         say("alpha is Primary, beta mirrors it, both disks are UpToDate");
         Ok(demo)
@@ -144,8 +141,8 @@ impl Demo {
         let [alpha, beta] = &self.nodes[..] else { unreachable!("there are two") };
         let adm = std::env::current_exe().unwrap_or_else(|_| "polluxadm".into());
         let adm = adm.display();
-        let of = |node: &Node| {
-            let Place { node, run_dir, .. } = &node.0.place;
+        let of = |node: &Subject| {
+            let Place { node, run_dir, .. } = &node.place;
             let name = node.as_deref().unwrap_or_default();
             format!("{adm} --node {name} --run-dir {}", run_dir.display())
         };
@@ -184,9 +181,9 @@ impl Demo {
 
     /// Takes the nodes down in good order; what does not go is killed when this is dropped.
     async fn end(&self) {
-        for Node(it) in &self.nodes {
-            let _ = it.client.command("secondary", json!({ "force": true })).await;
-            let _ = it.client.command("down", json!({})).await;
+        for it in &self.nodes {
+            let _ = it.client.command(&Wanted::Secondary { force: true }).await;
+            let _ = it.client.command(&Wanted::Down {}).await;
             let _ = ended(it).await;
         }
     }
@@ -220,17 +217,17 @@ fn say(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
-impl Node {
+impl Subject {
     fn name(&self) -> &str {
-        &self.0.resource.me.name
+        &self.resource.me.name
     }
 
     fn disk(&self) -> PathBuf {
-        self.0.place.run_dir.join("disk")
+        self.place.run_dir.join("disk")
     }
 
     fn socket(&self) -> PathBuf {
-        self.0.place.run_dir().nbd(RESOURCE)
+        self.place.run_dir().nbd(RESOURCE)
     }
 
     fn uri(&self) -> String {
@@ -238,7 +235,7 @@ impl Node {
     }
 
     fn tcp_uri(&self) -> String {
-        let tcp = self.0.resource.me.nbd.iter().find_map(|listen| match listen {
+        let tcp = self.resource.me.nbd.iter().find_map(|listen| match listen {
             Listen::Tcp(address) => Some(format!("nbd://{address}/{RESOURCE}")),
             Listen::Unix => None,
         });
@@ -249,35 +246,34 @@ impl Node {
     fn make_disk(&self, size: u64) -> Result {
         let disk = self.disk();
         let make = || {
-            std::fs::create_dir(&self.0.place.run_dir)?;
+            std::fs::create_dir(&self.place.run_dir)?;
             File::create_new(&disk)?.set_len(size)
         };
         make().map_err(|error| Failure::of(disk.display(), error))?;
-        create(&self.0, false)
+        create(self, false)
     }
 
     async fn wait(&self, what: &str, seconds: f64) -> Result {
-        let log = || {
-            let log = std::fs::read(self.0.place.run_dir().log(RESOURCE)).unwrap_or_default();
-            String::from_utf8_lossy(&log).into_owned()
+        let ended = match self.client.wait(what, seconds).await? {
+            Ended::Reached => return Ok(()),
+            Ended::StandAlone => "stand-alone",
+            Ended::TimedOut => "timed-out",
         };
-        match self.0.client.wait(what, seconds).await?.as_str() {
-            "reached" => Ok(()),
-            other => Err(Failure::failed(format!(
-                "{}: waiting for {what} ended with `{other}`; its log says:\n{}",
-                self.name(),
-                log()
-            ))),
-        }
+        let log = std::fs::read(self.place.run_dir().log(RESOURCE)).unwrap_or_default();
+        Err(Failure::failed(format_args!(
+            "{}: waiting for {what} ended with `{ended}`; its log says:\n{}",
+            self.name(),
+            String::from_utf8_lossy(&log)
+        )))
     }
 
     fn lock(&self) -> PathBuf {
-        self.0.place.run_dir.join(format!("{RESOURCE}.pid"))
+        RunLock::path(&self.place.run_dir, RESOURCE)
     }
 
     /// Of the daemon that runs here, ours or the operator's.
     fn pid(&self) -> Option<i32> {
-        let is_running = RunLock::is_held(&self.0.place.run_dir, RESOURCE);
+        let is_running = RunLock::is_held(&self.place.run_dir, RESOURCE);
         let text = std::fs::read_to_string(self.lock()).ok().filter(|_| is_running)?;
         text.trim().parse().ok()
     }

@@ -50,9 +50,13 @@ pub(crate) const GI_FLAGS: [&str; 12] = [
     "peer-device-seen",
 ];
 
-/// The data generation of a volume, as it stands towards one peer.
+/// The data generation of a volume that has a disk, as it stands towards one peer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct GenerationIds {
+    /// The volume.
+    pub volume: u16,
+    /// The peer's name.
+    pub peer: String,
     /// The generation of this copy.
     pub current: u64,
     /// The generation the bitmap of that peer counts from; 0: none.

@@ -361,6 +361,8 @@ fn the_small_commands_print_a_line() {
     assert_eq!(cstate(&status), "Connected\n");
     assert_eq!(dstate(&status, None), "UpToDate/UpToDate\n");
     let ids = GenerationIds {
+        volume: 0,
+        peer: "bergen".to_owned(),
         current: 0xC5E6_0011_2233_4455,
         bitmap: 0,
         history: [4, 0xFFFF_FFFF_FFFF_FFFF],

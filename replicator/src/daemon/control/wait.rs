@@ -19,9 +19,9 @@ pub(super) struct Patience {
 }
 
 /// How a wait ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum Ended {
+pub enum Ended {
     /// As wanted.
     Reached,
     /// It cannot be reached without an operator: a connection stands alone.
@@ -30,9 +30,11 @@ enum Ended {
     TimedOut,
 }
 
-#[derive(Serialize)]
-pub(super) struct Outcome {
-    ended: Ended,
+/// The answer.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Outcome {
+    /// How it ended.
+    pub ended: Ended,
 }
 
 pub(super) async fn connect(served: State<Served>, patience: Query<Patience>) -> Answer {
