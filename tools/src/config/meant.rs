@@ -99,7 +99,7 @@ impl Reading<'_> {
             sections.iter().flat_map(|on| on.values()).map(String::as_str).collect();
         for at in others.into_iter().filter(is_connection) {
             let mut joined = draft.at(Level::Connection);
-            connection(at, &named, &mut joined, &mut self.warnings)?;
+            self.connection(at, &named, &mut joined)?;
             // With more hosts, one connection does not speak for all of them.
             if named.len() <= 2 {
                 draft = joined;
@@ -121,41 +121,42 @@ impl Reading<'_> {
             }
         }
         let Some(mine) = named.iter().position(|host| *host == self.node) else {
-            let named = if named.is_empty() { "no host".to_owned() } else { named.join(", ") };
-            self.warnings.push(at.place.warning(format!(
-                "resource `{name}` is ignored: it is on {named}, not on this host, `{}`: write its \
-             name as `uname -n` prints it, or give --node",
-                self.node
-            )));
+            let on = if named.is_empty() { "no host".to_owned() } else { named.join(", ") };
+            let node = self.node;
+            let text = format!(
+                "resource `{name}` is ignored: it is on {on}, not on this host, `{node}`: write \
+                 its name as `uname -n` prints it, or give --node"
+            );
+            self.warnings.push(at.place.warning(text));
             return Ok(None);
         };
-        match named.len() {
-            1 => self.warnings.push(at.place.warning(format!(
-                "resource `{name}` is not mirrored: it has one `on` section, write a second"
-            ))),
-            2 => {}
-            count => {
-                return Err(at.error(format!(
-                "resource `{name}` has {count} hosts, and this release mirrors to one peer only: leave \
-                 two `on` sections, or write `skip` before `resource`"
+        if named.len() > 2 {
+            return Err(at.error(format!(
+                "resource `{name}` has {} hosts, and this release mirrors to one peer only: leave \
+                 two `on` sections, or write `skip` before `resource`",
+                named.len()
             )));
-            }
+        }
+        if named.len() == 1 {
+            self.warnings.push(at.place.warning(format!(
+                "resource `{name}` is not mirrored: it has one `on` section, write a second"
+            )));
         }
         if let Some(digest) = draft.options.get(&("net", "cram-hmac-alg"))
             && !draft.options.contains_key(&("net", "shared-secret"))
         {
             return Err(digest.place.error(format!(
-            "`cram-hmac-alg` without `shared-secret` would not authenticate the peers of `{name}`: \
-             write `shared-secret \"...\";` beside it"
-        )));
+                "`cram-hmac-alg` without `shared-secret` would not authenticate the peers of \
+                 `{name}`: write `shared-secret \"...\";` beside it"
+            )));
         }
         let me = hosts.remove(mine);
         let waits: BTreeSet<_> = me.volumes.iter().map(|v| v.options.flag("flush-peer")).collect();
         if waits.len() > 1 {
             self.warnings.push(at.place.warning(format!(
-            "`flush-peer no` has no effect in `{name}`: a FLUSH is one for all volumes, and waits if \
-             one of them says so"
-        )));
+                "`flush-peer no` has no effect in `{name}`: a FLUSH is one for all volumes, and \
+                 waits if one of them says so"
+            )));
         }
         Ok(Some(Resource {
             name: name.to_owned(),
@@ -164,6 +165,39 @@ impl Reading<'_> {
             me,
             peers: hosts,
         }))
+    }
+
+    /// A `connection` or `connection-mesh`: which of the `named` hosts it joins, and what it adds.
+    fn connection(&mut self, at: &Statement, named: &[&str], draft: &mut Draft) -> Result {
+        let mut ends = BTreeSet::new();
+        let mut net: Option<&Place> = None;
+        for inner in at.section()? {
+            let hosts = match inner.name() {
+                "host" => vec![inner.value("host NAME;")?],
+                "hosts" => inner.plain_values()?.iter().map(String::as_str).collect(),
+                name => {
+                    if let Some(first) = net.filter(|_| name == "net") {
+                        return Err(twice(inner, first));
+                    }
+                    net = net.or(Some(&inner.place).filter(|_| name == "net"));
+                    draft.take(inner, &mut self.warnings)?;
+                    continue;
+                }
+            };
+            for host in hosts {
+                if !named.contains(&host) {
+                    let known = named.join(", ");
+                    return Err(inner.error(format!("there is no `on {host}`: known are {known}")));
+                }
+                if !ends.insert(host) {
+                    return Err(inner.error(format!("host `{host}` is named twice: delete one")));
+                }
+            }
+        }
+        if ends.len() < 2 || ends.len() > 2 && at.name() == "connection" {
+            return Err(at.error(format!("found {} hosts: write `host A; host B;`", ends.len())));
+        }
+        Ok(())
     }
 
     fn host(&mut self, resource: &str, name: &str, on: &Statement, draft: &Draft) -> Result<Host> {
@@ -198,10 +232,8 @@ impl Reading<'_> {
             volumes.push(self.volume(&owner, *number, draft)?);
         }
         if volumes.is_empty() {
-            return Err(missing(
-                "volume",
-                "volume 0 { device ...; disk ...; meta-disk internal; }",
-            ));
+            let example = "volume 0 { device ...; disk ...; meta-disk internal; }";
+            return Err(missing("volume", example));
         }
         Ok(Host {
             name: name.to_owned(),
@@ -216,9 +248,8 @@ impl Reading<'_> {
     fn volume(&mut self, owner: &str, number: u16, host: &Draft) -> Result<Volume> {
         let draft = &host.volumes[&number];
         let missing = |what, example| {
-            draft
-                .place
-                .error(format!("volume {number} of {owner} has no `{what}`: write `{example}`"))
+            let text = format!("volume {number} of {owner} has no `{what}`: write `{example}`");
+            draft.place.error(text)
         };
         let said = |name| draft.options.get(&("volume", name));
         let Some(Slot { value: Value::Device(device, minor), place, .. }) = said("device") else {
@@ -246,44 +277,6 @@ impl Reading<'_> {
         let options = Settings::new("disk", &[&draft.options, &host.options]);
         Ok(Volume { number, minor: *minor, device: device.clone(), disk, meta_disk, options })
     }
-}
-
-/// A `connection` or `connection-mesh`: which of the `named` hosts it joins, and what it adds.
-fn connection(
-    at: &Statement,
-    named: &[&str],
-    draft: &mut Draft,
-    warnings: &mut Vec<String>,
-) -> Result {
-    let mut ends = BTreeSet::new();
-    let mut net: Option<&Place> = None;
-    for inner in at.section()? {
-        let hosts = match inner.name() {
-            "host" => vec![inner.value("host NAME;")?],
-            "hosts" => inner.plain_values()?.iter().map(String::as_str).collect(),
-            name => {
-                if let Some(first) = net.filter(|_| name == "net") {
-                    return Err(twice(inner, first));
-                }
-                net = net.or(Some(&inner.place).filter(|_| name == "net"));
-                draft.take(inner, warnings)?;
-                continue;
-            }
-        };
-        for host in hosts {
-            if !named.contains(&host) {
-                let known = named.join(", ");
-                return Err(inner.error(format!("there is no `on {host}`: known are {known}")));
-            }
-            if !ends.insert(host) {
-                return Err(inner.error(format!("host `{host}` is named twice: delete one")));
-            }
-        }
-    }
-    if ends.len() < 2 || ends.len() > 2 && at.name() == "connection" {
-        return Err(at.error(format!("found {} hosts: write `host A; host B;`", ends.len())));
-    }
-    Ok(())
 }
 
 /// Two hosts of one resource have the same volumes.

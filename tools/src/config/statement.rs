@@ -143,9 +143,8 @@ fn block(tokens: &mut Tokens<'_>, opened: Option<&Place>, depth: usize) -> Resul
                 ));
             }
             (Token::Open, _) if depth == NESTING_MAX => {
-                return Err(
-                    here.error(format!("sections nest deeper than {NESTING_MAX}: close some"))
-                );
+                let text = format!("sections nest deeper than {NESTING_MAX}: close some");
+                return Err(here.error(text));
             }
             (Token::Semicolon, _) => None,
             (Token::Open, _) => {
