@@ -14,7 +14,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 /// Payload memory: filled by the server for a write, by a disk or a peer for a read.
-pub enum Payload {
+pub(crate) enum Payload {
     /// Being filled.
     Filling(BufferMut),
     /// What was read.
@@ -40,7 +40,7 @@ impl AsMut<[u8]> for Payload {
 }
 
 /// A client's request, until it is answered.
-pub struct Waiting {
+pub(crate) struct Waiting {
     reply: Reply<Payload>,
     is_read: bool,
     /// A client counts as gone when its last request has ended, even if its connection was cut
@@ -63,7 +63,7 @@ impl Waiter for Waiting {
 }
 
 /// The volumes of one resource, as NBD exports.
-pub struct ResourceExports {
+pub(crate) struct ResourceExports {
     handle: Handle<Waiting>,
     resource: String,
     volumes: Vec<VolumeNumber>,
@@ -71,7 +71,7 @@ pub struct ResourceExports {
 
 impl ResourceExports {
     /// Exports the volumes of `resource`: under its name if there is one, as `NAME/VOLUME` always.
-    pub fn new(handle: Handle<Waiting>, resource: &str, volumes: Vec<VolumeNumber>) -> Self {
+    pub(crate) fn new(handle: Handle<Waiting>, resource: &str, volumes: Vec<VolumeNumber>) -> Self {
         Self { handle, resource: resource.to_owned(), volumes }
     }
 
@@ -134,7 +134,7 @@ impl Exports for ResourceExports {
 }
 
 /// One volume, opened by one client.
-pub struct Volume {
+pub(crate) struct Volume {
     open: Rc<Open<Waiting>>,
     handle: Handle<Waiting>,
     number: VolumeNumber,

@@ -5,12 +5,13 @@
 //! and `demo` are `polluxadm`.
 
 pub mod cli;
-pub mod client;
-pub mod config;
-pub mod demo;
-pub mod export;
-pub mod meta;
-pub mod resource;
-pub mod serve;
-pub mod show;
-pub mod status;
+mod client;
+mod config;
+mod demo;
+mod export;
+mod failure;
+mod meta;
+mod resource;
+mod serve;
+mod show;
+mod status;

@@ -1,14 +1,16 @@
 //! Metadata of disks that are not in use: makes it, reads it. What it looks like is `bitmap`'s.
 
-use crate::config::{MetaDisk, Resource, Volume};
+use crate::config::{Host, Resource, Volume};
+use crate::failure::{Failure, Result, code};
 use crate::resource::{disk_options, placement};
 use crate::status::GenerationIds;
 use bitmap::{
-    FormatParams, Layout, LayoutError, Metadata, NodeId, OpenStep, Opened, Opening, Placement,
+    FormatParams, MetaWrite, Metadata, NodeId, OpenError, OpenStep, Opened, Opening, Placement,
 };
 use replicator::buffers::Pool;
-use replicator::disk::{Backing, DiskError, Done, Op, OpenError, limits};
-use std::path::PathBuf;
+use replicator::disk::{Backing, Done, Op, limits};
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
 
 /// Sectors of the ring of the activity log, at least.
 const AL_SECTORS: u32 = 256;
@@ -17,213 +19,166 @@ const EXTENT: u32 = 4 << 20;
 /// Unused memory to keep between two operations.
 const IDLE: usize = 8 << 20;
 
-/// Why metadata cannot be made or read.
-#[derive(Debug, thiserror::Error)]
-pub enum MetaError {
-    /// `disk none;`.
-    #[error("volume {0} has no disk here (`disk none;`), so it has no metadata")]
-    Diskless(u16),
-    /// The disk cannot be had.
-    #[error("{0}")]
-    Open(#[from] OpenError),
-    /// The disk fails.
-    #[error("{}: {error}", path.display())]
-    Disk {
-        /// Which.
-        path: PathBuf,
-        /// How.
-        error: DiskError,
-    },
-    /// It does not fit.
-    #[error("{}: {error}", path.display())]
-    Layout {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        error: LayoutError,
-    },
-    /// There is none that can be used.
-    #[error("{}: {error}", path.display())]
-    Unusable {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        error: bitmap::OpenError,
-    },
-    /// No random numbers.
-    #[error("no random numbers from the system: {0}")]
-    Random(getrandom::Error),
-}
-
-/// A disk, opened and locked, that is to get metadata.
-pub struct Blank {
+/// A disk that is not attached, opened and locked.
+struct Disk {
     backing: Backing,
+    /// Of what holds the metadata.
     path: PathBuf,
-    params: FormatParams,
-    layout: Layout,
-    size: u64,
+    placement: Placement,
 }
 
-/// Opens the disk of a volume to give it metadata.
-///
-/// # Errors
-/// If it is in use, or too small.
-pub fn open_blank(resource: &Resource, volume: &Volume) -> Result<Blank, MetaError> {
-    let (backing, path) = open(volume, true)?;
-    let placement = placement(&volume.meta_disk);
-    let slots: Vec<NodeId> = resource.peers.iter().map(|peer| NodeId(peer.node_id)).collect();
-    let al_slots = volume.options.number("al-extents") as u32;
-    // What recovery needs is the whole table in the ring, twice over.
-    let al_sectors = AL_SECTORS.max((2 * (al_slots.div_ceil(20) + 2)).next_power_of_two());
-    let (data_size, device_size) = match placement {
-        Placement::Internal => (None, backing.size()),
-        // An external file is made as large as it must be; a device is as large as it is.
-        Placement::External => (Some(backing.size()), u64::MAX >> 1),
-    };
-    let size = volume.options.number("size");
-    let params = FormatParams {
-        placement,
-        device_size,
-        data_size,
-        size: (size > 0).then_some(size),
-        node_id: NodeId(resource.me.node_id),
-        device_uuid: getrandom::u64().map_err(MetaError::Random)?,
-        slots,
-        al_slots,
-        al_sectors,
-        block_size: BLOCK,
-        extent_size: EXTENT,
-        logical_block_size: backing.logical_block().min(BLOCK),
-    };
-    let formatted = Metadata::format(params.clone());
-    let (metadata, _) =
-        formatted.map_err(|error| MetaError::Layout { path: path.clone(), error })?;
-    let size = metadata.geometry().size;
-    Ok(Blank { backing, path, params, layout: *metadata.layout(), size })
+impl Disk {
+    fn open(volume: &Volume, create_meta: bool) -> Result<Self> {
+        let disk = volume.disk.as_ref().ok_or_else(|| {
+            let number = volume.number;
+            let text =
+                format!("volume {number} has no disk here (`disk none;`), so it has no metadata");
+            Failure::new(code::NEEDS_DISK, text)
+        })?;
+        let backing = Backing::open(disk, &disk_options(volume, create_meta), &Pool::new(IDLE));
+        let backing = backing.map_err(Failure::failed)?;
+        let path = volume.meta_disk.as_ref().unwrap_or(disk).clone();
+        Ok(Self { backing, path, placement: placement(volume) })
+    }
+
+    fn perform(&mut self, op: &Op) -> Result<Done> {
+        let done = self.backing.perform(op);
+        done.map_err(|error| Failure::of(self.path.display(), error))
+    }
+
+    /// What is wrong lies in what was asked for, or was found: not in the disk.
+    fn unusable(&self, error: impl Display) -> Failure {
+        Failure::new(code::CONFIGURATION, format_args!("{}: {error}", self.path.display()))
+    }
+
+    fn read(&mut self) -> Result<Opened, OpenError> {
+        let mut opening = Opening::new(self.placement, self.backing.meta_size());
+        let mut results = Vec::new();
+        loop {
+            match opening.step(results) {
+                OpenStep::Done(opened) => return Ok(*opened),
+                OpenStep::Refused(error) => return Err(error),
+                OpenStep::Read(ranges) => {
+                    let read = ranges.into_iter().map(|(offset, len)| {
+                        match self.backing.perform(&Op::ReadMeta { offset, len }) {
+                            Ok(Done::Read(buffer)) => Ok(buffer.as_ref().to_vec()),
+                            // The other copy may be good: the format decides.
+                            _ => Err(()),
+                        }
+                    });
+                    results = read.collect();
+                }
+            }
+        }
+    }
+
+    /// The metadata as it will be, and the writes that make it.
+    fn format(&self, params: &FormatParams) -> Result<(Metadata, Vec<Vec<MetaWrite>>)> {
+        Metadata::format(params.clone()).map_err(|error| self.unusable(error))
+    }
+}
+
+/// A disk that is to get metadata.
+pub(crate) struct Blank {
+    disk: Disk,
+    params: FormatParams,
+    /// As it will be.
+    metadata: Metadata,
 }
 
 impl Blank {
+    /// Opens the disk of a volume to give it metadata; fails if it is in use, or too small.
+    pub(crate) fn open(resource: &Resource, volume: &Volume) -> Result<Self> {
+        let disk = Disk::open(volume, true)?;
+        let slots: Vec<NodeId> = resource.peers.iter().map(|peer| NodeId(peer.node_id)).collect();
+        let al_slots = volume.options.number("al-extents") as u32;
+        // What recovery needs is the whole table in the ring, twice over.
+        let al_sectors = AL_SECTORS.max((2 * (al_slots.div_ceil(20) + 2)).next_power_of_two());
+        let (data_size, device_size) = match disk.placement {
+            Placement::Internal => (None, disk.backing.size()),
+            // An external file is made as large as it must be; a device is as large as it is.
+            Placement::External => (Some(disk.backing.size()), u64::MAX >> 1),
+        };
+        let size = volume.options.number("size");
+        let params = FormatParams {
+            placement: disk.placement,
+            device_size,
+            data_size,
+            size: (size > 0).then_some(size),
+            node_id: NodeId(resource.me.node_id),
+            device_uuid: getrandom::u64()
+                .map_err(|error| Failure::of("no random numbers from the system", error))?,
+            slots,
+            al_slots,
+            al_sectors,
+            block_size: BLOCK,
+            extent_size: EXTENT,
+            logical_block_size: disk.backing.logical_block().min(BLOCK),
+        };
+        let (metadata, _) = disk.format(&params)?;
+        Ok(Self { disk, params, metadata })
+    }
+
     /// Where the metadata goes.
-    pub fn path(&self) -> &std::path::Path {
-        &self.path
+    pub(crate) fn path(&self) -> &Path {
+        &self.disk.path
     }
 
     /// Bytes that clients will see.
-    pub fn size(&self) -> u64 {
-        self.size
+    pub(crate) fn size(&self) -> u64 {
+        self.metadata.geometry().size
     }
 
     /// What is there now, in words; `None`: zeros only.
-    ///
-    /// # Errors
-    /// If the disk cannot be read.
-    pub fn found(&mut self) -> Result<Option<String>, MetaError> {
-        let size = self.backing.meta_size();
-        match read(&mut self.backing, &self.path, self.params.placement, size) {
+    pub(crate) fn found(&mut self) -> Result<Option<String>> {
+        match self.disk.read() {
             Ok(opened) => {
                 let superblock = opened.metadata.superblock();
                 let (node, generation) = (superblock.node_id.0, superblock.current);
                 return Ok(Some(format!("metadata of node-id {node}, generation {generation}")));
             }
-            Err(MetaError::Unusable { error: bitmap::OpenError::NoMetadata, .. }) => {}
-            Err(MetaError::Unusable { error, .. }) => {
-                return Ok(Some(format!("metadata that cannot be used: {error}")));
-            }
-            Err(other) => return Err(other),
+            Err(OpenError::NoMetadata) => {}
+            Err(error) => return Ok(Some(format!("metadata that cannot be used: {error}"))),
         }
-        let area = self.layout.metadata_area();
-        let mut offset = area.start;
-        while offset < area.end.min(size) {
-            let len = (area.end.min(size) - offset).min(limits::TRANSFER as u64);
-            let read = Op::ReadMeta { offset, len: len as u32 };
-            if let Done::Read(bytes) = self.perform(&read)?
+        let area = self.metadata.layout().metadata_area();
+        let end = area.end.min(self.disk.backing.meta_size());
+        for offset in (area.start..end).step_by(limits::TRANSFER) {
+            let len = (end - offset).min(limits::TRANSFER as u64) as u32;
+            if let Done::Read(bytes) = self.disk.perform(&Op::ReadMeta { offset, len })?
                 && bytes.as_ref().iter().any(|&byte| byte != 0)
             {
-                let kept = self.layout.data_size();
+                let kept = self.metadata.layout().data_size();
                 return Ok(Some(format!(
                     "data behind byte {kept}, where the metadata goes (a file system?)"
                 )));
             }
-            offset += len;
         }
         Ok(None)
     }
 
     /// Makes the metadata; what was there is lost.
-    ///
-    /// # Errors
-    /// If the disk fails or is full.
-    pub fn format(mut self) -> Result<(), MetaError> {
-        let area = self.layout.metadata_area();
-        let allocated = self.backing.allocate_meta(area.start, area.len());
-        allocated.map_err(|error| MetaError::Disk { path: self.path.clone(), error })?;
-        let failed = |error| MetaError::Layout { path: self.path.clone(), error };
-        self.params.device_size = self.backing.meta_size();
-        let (_, stages) = Metadata::format(self.params.clone()).map_err(failed)?;
+    pub(crate) fn format(mut self) -> Result {
+        let area = self.metadata.layout().metadata_area();
+        let allocated = self.disk.backing.allocate_meta(area.start, area.len());
+        allocated.map_err(|error| Failure::of(self.disk.path.display(), error))?;
+        self.params.device_size = self.disk.backing.meta_size();
+        let (_, stages) = self.disk.format(&self.params)?;
         for write in stages.into_iter().flatten() {
-            self.perform(&Op::WriteMeta(write))?;
+            self.disk.perform(&Op::WriteMeta(write))?;
         }
         Ok(())
     }
-
-    fn perform(&mut self, op: &Op) -> Result<Done, MetaError> {
-        let done = self.backing.perform(op);
-        done.map_err(|error| MetaError::Disk { path: self.path.clone(), error })
-    }
 }
 
-/// Reads the metadata of a volume that is not attached; changes nothing.
-///
-/// # Errors
-/// If the disk is in use, or there is no metadata that can be used.
-pub fn read_volume(volume: &Volume) -> Result<Metadata, MetaError> {
-    let (mut backing, path) = open(volume, false)?;
-    let size = backing.meta_size();
-    Ok(read(&mut backing, &path, placement(&volume.meta_disk), size)?.metadata)
-}
-
-/// Opens and locks the disk of a volume; also, the path of what holds the metadata.
-fn open(volume: &Volume, create_meta: bool) -> Result<(Backing, PathBuf), MetaError> {
-    let disk = volume.disk.as_ref().ok_or(MetaError::Diskless(volume.number))?;
-    let options = disk_options(&volume.meta_disk, create_meta);
-    let backing = Backing::open(disk, &options, &Pool::new(IDLE))?;
-    let path = match &volume.meta_disk {
-        MetaDisk::Internal => disk.clone(),
-        MetaDisk::External(path) => path.clone(),
-    };
-    Ok((backing, path))
-}
-
-fn read(
-    backing: &mut Backing,
-    path: &std::path::Path,
-    placement: Placement,
-    size: u64,
-) -> Result<Opened, MetaError> {
-    let mut opening = Opening::new(placement, size);
-    let mut results = Vec::new();
-    loop {
-        match opening.step(results) {
-            OpenStep::Done(opened) => return Ok(*opened),
-            OpenStep::Refused(error) => {
-                return Err(MetaError::Unusable { path: path.to_owned(), error });
-            }
-            OpenStep::Read(ranges) => {
-                let read = ranges.into_iter().map(|(offset, len)| {
-                    match backing.perform(&Op::ReadMeta { offset, len }) {
-                        Ok(Done::Read(buffer)) => Ok(buffer.as_ref().to_vec()),
-                        // The other copy may be good: the format decides.
-                        _ => Err(()),
-                    }
-                });
-                results = read.collect();
-            }
-        }
-    }
+/// Reads the metadata of a volume that is not attached; changes nothing. Fails if the disk is in
+/// use, or there is no metadata that can be used.
+pub(crate) fn read_volume(volume: &Volume) -> Result<Metadata> {
+    let mut disk = Disk::open(volume, false)?;
+    Ok(disk.read().map_err(|error| disk.unusable(error))?.metadata)
 }
 
 /// What the metadata says of the disk, in DRBD's word.
-pub fn disk_state(metadata: &Metadata) -> &'static str {
+pub(crate) fn disk_state(metadata: &Metadata) -> &'static str {
     let flags = &metadata.superblock().flags;
     match (flags.consistent, flags.was_up_to_date) {
         (false, _) => "Inconsistent",
@@ -232,12 +187,19 @@ pub fn disk_state(metadata: &Metadata) -> &'static str {
     }
 }
 
-/// The generations of a volume that is not attached, towards one peer; `None`: no slot for it.
-pub fn generations(metadata: &Metadata, peer: u8) -> Option<GenerationIds> {
+/// The generations of a volume that is not attached, towards one peer.
+pub(crate) fn generations(volume: &Volume, peer: &Host) -> Result<GenerationIds> {
+    let metadata = read_volume(volume)?;
     let superblock = metadata.superblock();
-    let slot = &superblock.slots[superblock.slot_of(NodeId(peer))?];
-    let flags = &superblock.flags;
-    Some(GenerationIds {
+    let (volume, peer, node) = (volume.number, peer.name.clone(), NodeId(peer.node_id));
+    let slot = superblock.slot_of(node).ok_or_else(|| {
+        let text = format!("the metadata of volume {volume} knows no peer `{peer}`");
+        Failure::new(code::CONFIGURATION, text)
+    })?;
+    let (slot, flags) = (&superblock.slots[slot], &superblock.flags);
+    Ok(GenerationIds {
+        volume,
+        peer,
         current: superblock.current.0,
         bitmap: slot.bitmap_uuid.0,
         history: [superblock.history[0].0, superblock.history[1].0],

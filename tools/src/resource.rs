@@ -1,7 +1,7 @@
 //! From a resource of the configuration to what the replicator runs, and the names of its files.
 //! The only place that knows which option becomes which value of the node.
 
-use crate::config::{Listen, MetaDisk, Resource};
+use crate::config::{Listen, Resource, Volume};
 use bitmap::{NodeId, Placement};
 use replicator::config::{Config, Limits, Timing, VolumeConfig};
 use replicator::daemon::{Setup, VolumeFiles};
@@ -14,26 +14,21 @@ use std::time::Duration;
 
 /// Where a resource's sockets are: the run directory of this node.
 #[derive(Clone, Debug)]
-pub struct RunDir(pub PathBuf);
+pub(crate) struct RunDir(pub PathBuf);
 
 impl RunDir {
-    /// The control socket.
-    pub fn control(&self, resource: &str) -> PathBuf {
-        self.file(resource, "sock")
-    }
-
     /// The NBD socket.
-    pub fn nbd(&self, resource: &str) -> PathBuf {
+    pub(crate) fn nbd(&self, resource: &str) -> PathBuf {
         self.file(resource, "nbd")
     }
 
     /// What the daemon says, if `polluxadm up` started it.
-    pub fn log(&self, resource: &str) -> PathBuf {
+    pub(crate) fn log(&self, resource: &str) -> PathBuf {
         self.file(resource, "log")
     }
 
     /// The directory.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 
@@ -42,7 +37,7 @@ impl RunDir {
     }
 
     /// A place to listen for NBD clients.
-    pub fn address(&self, resource: &str, listen: &Listen) -> nbd_server::Address {
+    pub(crate) fn address(&self, resource: &str, listen: &Listen) -> nbd_server::Address {
         match listen {
             Listen::Unix => nbd_server::Address::Unix(self.nbd(resource)),
             Listen::Tcp(address) => nbd_server::Address::Tcp(*address),
@@ -51,11 +46,11 @@ impl RunDir {
 }
 
 /// All that the daemon of this resource needs.
-pub fn setup(resource: &Resource) -> Setup {
+pub(crate) fn setup(resource: &Resource) -> Setup {
     let me = &resource.me;
     let volumes = me.volumes.iter().map(|volume| VolumeConfig {
         number: volume.number,
-        placement: placement(&volume.meta_disk),
+        placement: placement(volume),
         size: volume.options.number("size"),
     });
     let net = &resource.net;
@@ -90,7 +85,7 @@ pub fn setup(resource: &Resource) -> Setup {
     let files = me.volumes.iter().map(|volume| VolumeFiles {
         volume: volume.number,
         disk: volume.disk.clone(),
-        options: disk_options(&volume.meta_disk, false),
+        options: disk_options(volume, false),
     });
     let detection = Duration::from_millis(timing.ping_interval + timing.ping_timeout);
     let user = LinkTiming::default().user.max(detection);
@@ -116,20 +111,13 @@ pub fn setup(resource: &Resource) -> Setup {
 }
 
 /// Where the metadata lies, in the words of the format.
-pub fn placement(meta_disk: &MetaDisk) -> Placement {
-    match meta_disk {
-        MetaDisk::Internal => Placement::Internal,
-        MetaDisk::External(_) => Placement::External,
-    }
+pub(crate) fn placement(volume: &Volume) -> Placement {
+    if volume.meta_disk.is_some() { Placement::External } else { Placement::Internal }
 }
 
-/// How a disk is opened; `create_meta` makes the file of external metadata if there is none.
-pub fn disk_options(meta_disk: &MetaDisk, create_meta: bool) -> disk::Options {
-    let meta = match meta_disk {
-        MetaDisk::Internal => None,
-        MetaDisk::External(path) => Some(path.clone()),
-    };
-    disk::Options { meta, create_meta, ..disk::Options::default() }
+/// How its disk is opened; `create_meta` makes the file of external metadata if there is none.
+pub(crate) fn disk_options(volume: &Volume, create_meta: bool) -> disk::Options {
+    disk::Options { meta: volume.meta_disk.clone(), create_meta, ..disk::Options::default() }
 }
 
 #[cfg(test)]
@@ -147,7 +135,7 @@ mod tests {
         );
         std::fs::write(&file, text).unwrap();
         let (configuration, warnings) = Configuration::load(&file, "a").unwrap();
-        assert!(warnings.iter().all(|w| w.message.contains("in part")), "{warnings:?}");
+        assert!(warnings.iter().all(|w| w.contains("in part")), "{warnings:?}");
         setup(&configuration.resources[0])
     }
 

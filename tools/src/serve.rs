@@ -3,14 +3,15 @@
 
 use crate::config::Resource;
 use crate::export::{ResourceExports, Waiting};
+use crate::failure::{Failure, Result};
 use crate::resource::{RunDir, setup};
 use crate::show::{self, AttachErrors};
 use bitmap::NodeId;
-use nbd_server::{BindError, Limits, Listener, Server};
-use replicator::daemon::control::{Control, Names, Page, RunLock, SocketError};
-use replicator::daemon::{Daemon, OrderError, Remote, StartError};
+use nbd_server::{Limits, Listener, Server};
+use replicator::daemon::control::{Control, Names, Page, RunLock};
+use replicator::daemon::{Daemon, OrderError, Remote};
 use replicator::node::Command;
-use std::io;
+use serde_json::json;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,52 +25,22 @@ const ORDERLY_END: Duration = Duration::from_secs(30);
 /// How long operators' questions may still be answered at the end.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
-/// Why a resource does not run.
-#[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    /// It runs already, or its files cannot be made.
-    #[error("{0}")]
-    Socket(#[from] SocketError),
-    /// The replicator cannot be started.
-    #[error("{0}")]
-    Daemon(#[from] StartError),
-    /// No place for NBD clients.
-    #[error("{error}: {}", error.source)]
-    Listen {
-        /// Which, and why.
-        error: BindError,
-    },
-    /// The system refuses something basic.
-    #[error("{action}: {error}")]
-    System {
-        /// What.
-        action: &'static str,
-        /// Why.
-        error: io::Error,
-    },
-}
-
 /// Runs `resource` until it ends. With `up`, attaches its disks and looks for its peers at once.
 ///
 /// # Errors
 /// If it cannot be started.
-pub fn serve(resource: &Resource, run_dir: &RunDir, up: bool) -> Result<(), ServeError> {
-    let lock = RunLock::take(run_dir.path(), &resource.name)?;
+pub(crate) fn serve(resource: &Resource, run_dir: &RunDir, up: bool) -> Result {
+    let lock = RunLock::take(run_dir.path(), &resource.name).map_err(Failure::failed)?;
     // The owner spins before it sleeps: meanwhile the kernel is asked often what clients have sent.
     let mut runtime = Builder::new_current_thread();
     let runtime = runtime.enable_all().event_interval(4).build_local(LocalOptions::default());
-    let runtime = runtime.map_err(|error| ServeError::System { action: "start", error })?;
+    let runtime = runtime.map_err(|error| Failure::of("start", error))?;
     runtime.block_on(run(resource, run_dir, up, &lock))
 }
 
-async fn run(
-    resource: &Resource,
-    run_dir: &RunDir,
-    up: bool,
-    lock: &RunLock,
-) -> Result<(), ServeError> {
+async fn run(resource: &Resource, run_dir: &RunDir, up: bool, lock: &RunLock) -> Result {
     let mut signals = Signals::new()?;
-    let daemon = Daemon::<Waiting>::new(setup(resource)).await?;
+    let daemon = Daemon::<Waiting>::new(setup(resource)).await.map_err(Failure::failed)?;
     let (handle, remote) = (daemon.handle(), daemon.remote());
     let volumes = resource.me.volumes.iter().map(|volume| volume.number).collect();
     let server =
@@ -77,7 +48,7 @@ async fn run(
     for listen in &resource.me.nbd {
         let address = run_dir.address(&resource.name, listen);
         let listener = Listener::bind(&address).await;
-        let listener = listener.map_err(|error| ServeError::Listen { error })?;
+        let listener = listener.map_err(|error| Failure::of(&error, &error.source))?;
         tracing::info!("NBD clients are served at {address}");
         let server = server.clone();
         spawn_local(async move { server.listen(listener).await });
@@ -87,7 +58,8 @@ async fn run(
         resource: resource.name.clone(),
         peers: resource.peers.iter().map(|p| (NodeId(p.node_id), p.name.clone())).collect(),
     };
-    let control = Control::start(lock, remote.clone(), names, pages(resource, &errors))?;
+    let control = Control::start(lock, remote.clone(), names, pages(resource, &errors));
+    let control = control.map_err(Failure::failed)?;
     let mut running = spawn_local(daemon.run());
     tracing::info!("{} runs as node {} ({})", resource.name, resource.me.node_id, resource.me.name);
     let bring_up = async {
@@ -170,47 +142,28 @@ async fn end(server: &Server<ResourceExports>, remote: &Remote) {
 fn pages(resource: &Resource, errors: &Arc<Mutex<AttachErrors>>) -> Vec<Page> {
     let errors = Arc::clone(errors);
     let (one, other) = (resource.clone(), resource.clone());
-    let json = |value: Result<serde_json::Value, serde_json::Error>| {
-        value.expect("no map has a key that is no string")
+    let status = move |snapshot: &_| {
+        let errors = errors.lock().unwrap_or_else(PoisonError::into_inner);
+        json!(show::status(&one, snapshot, &errors))
     };
-    vec![
-        (
-            "/status",
-            Box::new(move |snapshot| {
-                let errors = errors.lock().unwrap_or_else(PoisonError::into_inner);
-                json(serde_json::to_value(show::status(&one, snapshot, &errors)))
-            }),
-        ),
-        (
-            "/generations",
-            Box::new(move |snapshot| {
-                json(serde_json::to_value(show::generations(&other, snapshot)))
-            }),
-        ),
-    ]
+    let generations = move |snapshot: &_| json!(show::generations(&other, snapshot));
+    vec![("/status", Box::new(status)), ("/generations", Box::new(generations))]
 }
 
 /// The two signals that mean "end".
-pub(crate) struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
+pub(crate) struct Signals([Signal; 2]);
 
 impl Signals {
-    pub(crate) fn new() -> Result<Self, ServeError> {
-        let listen = |kind| {
-            signal(kind).map_err(|error| ServeError::System { action: "listen to signals", error })
-        };
-        Ok(Self {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-        })
+    pub(crate) fn new() -> Result<Self> {
+        let listen = |kind| signal(kind).map_err(|error| Failure::of("listen to signals", error));
+        Ok(Self([listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?]))
     }
 
     pub(crate) async fn next(&mut self) {
+        let Self([terminate, interrupt]) = self;
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
         }
     }
 }

@@ -8,18 +8,17 @@ use crate::status::{
 };
 use replicator::daemon::{Snapshot, VolumeCounters};
 use replicator::node;
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::net::SocketAddr;
 
 /// Why volumes have no disk, by their number: what the node cannot tell since it never saw one.
-pub type AttachErrors = BTreeMap<u16, String>;
+pub(crate) type AttachErrors = BTreeMap<u16, String>;
 
 const SECTOR: u64 = 512;
 
 /// The status of `resource`.
-pub fn status(resource: &Resource, snapshot: &Snapshot, errors: &AttachErrors) -> Status {
+pub(crate) fn status(resource: &Resource, snapshot: &Snapshot, errors: &AttachErrors) -> Status {
     let from = &snapshot.status;
     let volumes = resource.me.volumes.iter();
     let connections = resource.peers.iter().filter_map(|peer| {
@@ -174,20 +173,8 @@ fn word(state: impl Debug) -> String {
     .to_owned()
 }
 
-/// The generations of a volume as they stand towards a peer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct VolumeGenerations {
-    /// The volume.
-    pub volume: u16,
-    /// The peer's name.
-    pub peer: String,
-    /// Identifiers and flags.
-    #[serde(flatten)]
-    pub ids: GenerationIds,
-}
-
 /// The generations of all volumes that have a disk, towards all peers.
-pub fn generations(resource: &Resource, snapshot: &Snapshot) -> Vec<VolumeGenerations> {
+pub(crate) fn generations(resource: &Resource, snapshot: &Snapshot) -> Vec<GenerationIds> {
     let mut all = Vec::new();
     for volume in &snapshot.status.volumes {
         if volume.disk <= node::DiskState::Failed {
@@ -200,7 +187,9 @@ pub fn generations(resource: &Resource, snapshot: &Snapshot) -> Vec<VolumeGenera
             let connection = state.map(|state| state.connection);
             let is_connected = connection == Some(node::ConnectionState::Connected);
             let is_primary = snapshot.status.role == node::Role::Primary;
-            let ids = GenerationIds {
+            all.push(GenerationIds {
+                volume: volume.number,
+                peer: peer.name.clone(),
                 current: volume.current.0,
                 bitmap: towards.map_or(0, |towards| towards.bitmap.0),
                 history: [history(0), history(1)],
@@ -218,8 +207,7 @@ pub fn generations(resource: &Resource, snapshot: &Snapshot) -> Vec<VolumeGenera
                     false,
                     is_connected,
                 ],
-            };
-            all.push(VolumeGenerations { volume: volume.number, peer: peer.name.clone(), ids });
+            });
         }
     }
     all

@@ -350,10 +350,9 @@ impl Cluster {
         if !view.connected() {
             self.grant[n] = false;
         }
-        if !self.views[0].mirrored() || !self.views[1].mirrored() {
-            if self.together.take().is_some() {
-                self.apart = stamp;
-            }
+        let mirrored = self.views[0].mirrored() && self.views[1].mirrored();
+        if !mirrored && self.together.take().is_some() {
+            self.apart = stamp;
         }
     }
 

@@ -1,17 +1,18 @@
 //! `create-md`, `dump-md`: metadata of disks that are not attached.
 
+use super::print;
 use super::target::Subject;
-use super::{Failure, print};
 use crate::config::Volume;
+use crate::failure::{Failure, Result};
 use crate::meta;
 use std::io::{BufRead, IsTerminal};
 
-pub(crate) fn create(it: &Subject, force: bool) -> Result<(), Failure> {
+pub(crate) fn create(it: &Subject, force: bool) -> Result {
     it.disks()?.into_iter().try_for_each(|volume| create_one(it, volume, force))
 }
 
-fn create_one(it: &Subject, volume: &Volume, force: bool) -> Result<(), Failure> {
-    let mut blank = meta::open_blank(&it.resource, volume)?;
+fn create_one(it: &Subject, volume: &Volume, force: bool) -> Result {
+    let mut blank = meta::Blank::open(&it.resource, volume)?;
     let path = blank.path().display().to_string();
     let size = blank.size();
     if let Some(what) = blank.found()?
@@ -37,7 +38,7 @@ fn create_one(it: &Subject, volume: &Volume, force: bool) -> Result<(), Failure>
     Ok(())
 }
 
-pub(super) fn dump(it: &Subject) -> Result<(), Failure> {
+pub(super) fn dump(it: &Subject) -> Result {
     for volume in it.disks()? {
         let metadata = meta::read_volume(volume)?;
         print(&format!("# {}/{}\n{}", it.resource.name, volume.number, metadata.dump()));

@@ -1,24 +1,23 @@
 //! `polluxadm`: the words of `drbdadm`, its output and its exit codes. Each command reads the
 //! configuration, asks the running daemons or the disks, and prints; it decides nothing.
 
-mod failure;
 mod metadata;
 mod process;
 mod query;
 mod target;
 mod wait;
 
-pub(crate) use failure::Failure;
 pub(crate) use metadata::create;
 pub(crate) use process::{Life, ended, up};
 pub(crate) use target::{Subject, Target};
 
 use crate::config::Configuration;
+use crate::failure::{Failure, Result, code};
 use crate::resource::RunDir;
+use crate::status::{get_gi, show_gi};
 use crate::{demo, serve};
 use clap::{Parser, Subcommand};
-use failure::code;
-use serde_json::{Value, json};
+use replicator::daemon::control::Wanted;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -52,7 +51,7 @@ impl Place {
     }
 
     /// Loads the configuration; warnings go to stderr.
-    pub(crate) fn load(&self) -> Result<Configuration, Failure> {
+    pub(crate) fn load(&self) -> Result<Configuration> {
         let (configuration, warnings) = Configuration::load(&self.config, &self.node())?;
         for warning in warnings {
             eprintln!("{warning}");
@@ -61,11 +60,7 @@ impl Place {
     }
 
     /// Does something for each resource that is meant.
-    async fn each(
-        &self,
-        target: &Target,
-        act: impl AsyncFn(&Subject) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
+    async fn each(&self, target: &Target, act: impl AsyncFn(&Subject) -> Result) -> Result {
         for resource in target.resources(&self.load()?)? {
             act(&Subject::new(self, target, resource)).await?;
         }
@@ -73,8 +68,8 @@ impl Place {
     }
 
     /// Has the daemons carry out a command.
-    async fn tell(&self, target: &Target, command: &str, with: Value) -> Result<(), Failure> {
-        self.each(target, async |it| Ok(it.client.command(command, with.clone()).await?)).await
+    async fn tell(&self, target: &Target, wanted: Wanted) -> Result {
+        self.each(target, async |it| it.client.command(&wanted).await).await
     }
 }
 
@@ -185,7 +180,7 @@ pub fn main() -> ExitCode {
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return end(Err(Failure::failed(format!("cannot start: {error}")))),
+        Err(error) => return end(Err(Failure::of("cannot start", error))),
     };
     end(runtime.block_on(run(args)))
 }
@@ -226,7 +221,7 @@ pub fn daemon() -> ExitCode {
         log.with_ansi(std::io::stderr().is_terminal()).with_target(false).init();
         let configuration = place.load()?;
         let resource = target::find(&configuration, &name)?;
-        Ok(serve::serve(resource, &place.run_dir(), !no_up)?)
+        serve::serve(resource, &place.run_dir(), !no_up)
     };
     end(run())
 }
@@ -238,10 +233,10 @@ fn usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(if error.use_stderr() { code::USAGE } else { 0 })
 }
 
-fn end(result: Result<(), Failure>) -> ExitCode {
+fn end(result: Result) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure { code, text }) => {
+        Err(Failure { code, text, .. }) => {
             eprintln!("{text}");
             ExitCode::from(code)
         }
@@ -255,7 +250,7 @@ fn print(text: &str) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-async fn run(Args { place, command }: Args) -> Result<(), Failure> {
+async fn run(Args { place, command }: Args) -> Result {
     match command {
         Command::Demo(options) => demo::demo(options).await,
         Command::CreateMd { on: On { target }, force } => {
@@ -266,40 +261,30 @@ async fn run(Args { place, command }: Args) -> Result<(), Failure> {
             place.each(&on.target, async |it| process::up(it, Life::Own).await).await
         }
         Command::Down(on) => place.each(&on.target, process::down).await,
-        Command::Attach(on) => {
-            let attach = async |it: &Subject| Ok(process::attach(it, it.volume()?).await?);
-            place.each(&on.target, attach).await
-        }
-        Command::Detach(on) => {
-            let detach = async |it: &Subject| {
-                let with = json!({ "volume": it.volume()? });
-                Ok(it.client.command("detach", with).await?)
-            };
-            place.each(&on.target, detach).await
-        }
+        Command::Attach(on) => place.each(&on.target, process::attach).await,
+        Command::Detach(on) => place.each(&on.target, process::detach).await,
         Command::Connect { on, discard_my_data } => {
-            let with = json!({ "discard-my-data": discard_my_data });
-            place.tell(&on.target, "connect", with).await
+            place.tell(&on.target, Wanted::Connect { discard_my_data }).await
         }
-        Command::Disconnect(on) => place.tell(&on.target, "disconnect", json!({})).await,
+        Command::Disconnect(on) => place.tell(&on.target, Wanted::Disconnect {}).await,
         Command::Primary(Forced { on, force }) => {
-            place.tell(&on.target, "primary", json!({ "force": force })).await
+            place.tell(&on.target, Wanted::Primary { force }).await
         }
         Command::Secondary(Forced { on, force }) => {
-            place.tell(&on.target, "secondary", json!({ "force": force })).await
+            place.tell(&on.target, Wanted::Secondary { force }).await
         }
-        Command::Invalidate(on) => place.tell(&on.target, "invalidate", json!({})).await,
-        Command::InvalidateRemote(on) => {
-            place.tell(&on.target, "invalidate-remote", json!({})).await
-        }
+        Command::Invalidate(on) => place.tell(&on.target, Wanted::Invalidate {}).await,
+        Command::InvalidateRemote(on) => place.tell(&on.target, Wanted::InvalidateRemote {}).await,
         Command::Role(on) => place.each(&on.target, query::role).await,
         Command::Cstate(on) => place.each(&on.target, query::cstate).await,
         Command::Dstate(on) => place.each(&on.target, query::dstate).await,
         Command::Status(options) => query::status(&place, options).await,
         Command::WaitConnect(options) => wait::wait(&place, &options, "connect").await,
         Command::WaitSync(options) => wait::wait(&place, &options, "sync").await,
-        Command::GetGi(on) => place.each(&on.target, query::get_gi).await,
-        Command::ShowGi(on) => place.each(&on.target, query::show_gi).await,
+        Command::GetGi(on) => place.each(&on.target, async |it| query::gi(it, get_gi).await).await,
+        Command::ShowGi(on) => {
+            place.each(&on.target, async |it| query::gi(it, show_gi).await).await
+        }
         Command::Dump { target } => query::dump(&place, target.as_ref()),
     }
 }

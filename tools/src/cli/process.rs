@@ -1,12 +1,10 @@
 //! `up` and `down`: the daemon of a resource as a process, beside what it is told.
 
-use super::Failure;
 use super::target::Subject;
-use crate::client::ClientError;
+use crate::failure::{Failure, Result, if_up};
 use crate::status::{Connection, Status};
-use replicator::daemon::control::RunLock;
+use replicator::daemon::control::{RunLock, Wanted};
 use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal, setsid};
-use serde_json::json;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::process::CommandExt;
@@ -32,29 +30,36 @@ pub(crate) enum Life {
 
 /// Starts the daemon if need be, attaches what is not attached and connects what stands alone. The
 /// rest goes on if a disk cannot be had; the command fails all the same.
-pub(crate) async fn up(it: &Subject, life: Life) -> Result<(), Failure> {
-    let status = match it.status().await {
-        Ok(status) => status,
-        Err(ClientError::NotRunning { .. }) => start(it, life).await?,
-        Err(error) => return Err(error.into()),
+pub(crate) async fn up(it: &Subject, life: Life) -> Result {
+    let status = match if_up(it.status().await)? {
+        Some(status) => status,
+        None => start(it, life).await?,
     };
     let mut first = Ok(());
     for volume in it.resource.me.volumes.iter().filter(|volume| volume.disk.is_some()) {
         let device = status.devices.iter().find(|device| device.volume == volume.number);
         if device.is_some_and(|device| device.disk_state == "Diskless") {
-            first = first.and(attach(it, Some(volume.number)).await);
+            first = first.and(attach_one(it, Some(volume.number)).await);
         }
     }
     let stands_alone = |connection: &Connection| connection.connection_state == "StandAlone";
     if status.connections.iter().any(stands_alone) {
-        first = first.and(it.client.command("connect", json!({})).await);
+        first = first.and(it.client.command(&Wanted::Connect { discard_my_data: false }).await);
     }
-    Ok(first?)
+    first
+}
+
+pub(super) async fn attach(it: &Subject) -> Result {
+    attach_one(it, it.volume()?).await
+}
+
+pub(super) async fn detach(it: &Subject) -> Result {
+    it.client.command(&Wanted::Detach { volume: it.volume()? }).await
 }
 
 /// Attaches one volume, or all, and says what of their metadata is not as it is configured.
-pub(super) async fn attach(it: &Subject, volume: Option<u16>) -> Result<(), ClientError> {
-    it.client.command("attach", json!({ "volume": volume })).await?;
+async fn attach_one(it: &Subject, volume: Option<u16>) -> Result {
+    it.client.command(&Wanted::Attach { volume }).await?;
     for device in it.status().await?.devices {
         if volume.is_none_or(|number| number == device.volume)
             && let Some(reason) = device.reason
@@ -66,24 +71,20 @@ pub(super) async fn attach(it: &Subject, volume: Option<u16>) -> Result<(), Clie
 }
 
 /// Starts `polluxd`, and waits until it answers.
-async fn start(it: &Subject, life: Life) -> Result<Status, Failure> {
+async fn start(it: &Subject, life: Life) -> Result<Status> {
     let run_dir = it.place.run_dir();
     let log_path = run_dir.log(&it.resource.name);
-    let cannot = |what: &Path, error: std::io::Error| {
-        Failure::failed(format!("{}: {error}", what.display()))
-    };
-    std::fs::create_dir_all(run_dir.path()).map_err(|e| cannot(run_dir.path(), e))?;
+    let made = std::fs::create_dir_all(run_dir.path());
+    made.map_err(|error| Failure::of(run_dir.path().display(), error))?;
     let log = File::options().append(true).create(true).open(&log_path);
-    let log = log.map_err(|error| cannot(&log_path, error))?;
+    let log = log.map_err(|error| Failure::of(log_path.display(), error))?;
     let before = log.metadata().map_or(0, |metadata| metadata.len());
     let child = daemon(it, log, life).and_then(|mut command| command.spawn());
-    let mut child = child.map_err(|error| cannot(Path::new("polluxd"), error))?;
+    let mut child = child.map_err(|error| Failure::of("polluxd", error))?;
     let until = Instant::now() + PATIENCE;
     loop {
-        match it.status().await {
-            Ok(status) => return Ok(status),
-            Err(ClientError::NotRunning { .. }) => {}
-            Err(error) => return Err(error.into()),
+        if let Some(status) = if_up(it.status().await)? {
+            return Ok(status);
         }
         let ended = !matches!(child.try_wait(), Ok(None));
         if ended || Instant::now() > until {
@@ -137,17 +138,16 @@ fn said(path: &Path, from: u64) -> String {
 }
 
 /// Of a resource that does not run there is nothing to do.
-pub(super) async fn down(it: &Subject) -> Result<(), Failure> {
-    match it.client.command("down", json!({})).await {
-        Err(ClientError::NotRunning { .. }) => Ok(()),
-        Err(error) => Err(error.into()),
-        Ok(()) => ended(it).await,
+pub(super) async fn down(it: &Subject) -> Result {
+    match if_up(it.client.command(&Wanted::Down {}).await)? {
+        Some(()) => ended(it).await,
+        None => Ok(()),
     }
 }
 
 /// Waits until the daemon has ended. Its socket is closed before its lock is free, and `up` needs
 /// the lock.
-pub(crate) async fn ended(it: &Subject) -> Result<(), Failure> {
+pub(crate) async fn ended(it: &Subject) -> Result {
     let until = Instant::now() + PATIENCE;
     while RunLock::is_held(&it.place.run_dir, &it.resource.name) {
         if Instant::now() > until {

@@ -1,11 +1,10 @@
 //! Commands that only tell: `status` and its short forms, generation identifiers, `dump`.
 
 use super::target::{self, Subject, Target};
-use super::{Failure, Place, code, print};
-use crate::client::ClientError;
+use super::{Place, print};
 use crate::config;
+use crate::failure::{Failure, Result, if_up};
 use crate::meta;
-use crate::show::VolumeGenerations;
 use crate::status::{self, GenerationIds, Layout};
 use std::io::IsTerminal;
 
@@ -25,20 +24,19 @@ pub(super) struct StatusOptions {
 }
 
 /// The resources that run; those that were named one by one must.
-pub(super) async fn status(place: &Place, options: StatusOptions) -> Result<(), Failure> {
+pub(super) async fn status(place: &Place, options: StatusOptions) -> Result {
     let configuration = place.load()?;
-    let all = Target::default();
-    let target = options.target.as_ref().unwrap_or(&all);
     let resources = match &options.target {
         Some(target) => target.resources(&configuration)?,
         None => configuration.resources.iter().collect(),
     };
+    let target = options.target.unwrap_or_default();
     let mut running = Vec::new();
     for resource in resources {
-        match Subject::new(place, target, resource).status().await {
-            Ok(status) => running.push(status),
-            Err(ClientError::NotRunning { .. }) if target.is_all() => {}
-            Err(error) => return Err(error.into()),
+        let status = Subject::new(place, &target, resource).status().await;
+        match target.is_all() {
+            true => running.extend(if_up(status)?),
+            false => running.push(status?),
         }
     }
     if options.json {
@@ -56,90 +54,68 @@ fn width() -> Option<usize> {
     std::env::var("COLUMNS").ok()?.parse().ok().or(Some(80))
 }
 
-pub(super) async fn role(it: &Subject) -> Result<(), Failure> {
+pub(super) async fn role(it: &Subject) -> Result {
     let peer = it.peer()?;
-    let role = status::role(&it.status().await?, peer);
-    // The daemon may have been started with another configuration.
-    let name = peer.unwrap_or_default();
-    let unknown = || {
-        let text = format!(
-            "the running resource has no peer {name}, its configuration was changed since: `polluxadm down`, then `polluxadm up`"
-        );
-        Failure::failed(text)
+    let status = it.status().await?;
+    let Some(role) = status::role(&status, peer) else {
+        // The daemon was started with another configuration.
+        let name = peer.unwrap_or_default();
+        return Err(Failure::failed(format_args!(
+            "the running resource has no peer {name}, its configuration was changed since: \
+             `polluxadm down`, then `polluxadm up`"
+        )));
     };
-    print(&role.ok_or_else(unknown)?);
+    print(&format!("{role}\n"));
     Ok(())
 }
 
-pub(super) async fn cstate(it: &Subject) -> Result<(), Failure> {
+pub(super) async fn cstate(it: &Subject) -> Result {
     print(&status::cstate(&it.status().await?));
     Ok(())
 }
 
 /// Of a resource that does not run, what the metadata says.
-pub(super) async fn dstate(it: &Subject) -> Result<(), Failure> {
+pub(super) async fn dstate(it: &Subject) -> Result {
     let volume = it.volume()?;
-    match it.status().await {
-        Ok(status) => print(&status::dstate(&status, volume)),
-        Err(ClientError::NotRunning { .. }) => {
-            for volume in it.volumes()? {
-                let state = match volume.disk {
-                    Some(_) => meta::disk_state(&meta::read_volume(volume)?),
-                    None => "Diskless",
-                };
-                print(&format!("{state}{}\n", "/DUnknown".repeat(it.resource.peers.len())));
-            }
-        }
-        Err(error) => return Err(error.into()),
+    if let Some(status) = if_up(it.status().await)? {
+        print(&status::dstate(&status, volume));
+        return Ok(());
+    }
+    for volume in it.volumes()? {
+        let state = match volume.disk {
+            Some(_) => meta::disk_state(&meta::read_volume(volume)?),
+            None => "Diskless",
+        };
+        print(&format!("{state}{}\n", "/DUnknown".repeat(it.resource.peers.len())));
     }
     Ok(())
-}
-
-pub(super) async fn get_gi(it: &Subject) -> Result<(), Failure> {
-    gi(it, status::get_gi).await
-}
-
-pub(super) async fn show_gi(it: &Subject) -> Result<(), Failure> {
-    gi(it, status::show_gi).await
 }
 
 /// A line, or a legend, for each volume and peer.
-async fn gi(it: &Subject, text: fn(&GenerationIds) -> String) -> Result<(), Failure> {
-    let mut running: Vec<VolumeGenerations> = match it.client.page("/generations").await {
-        Ok(all) => all,
-        Err(ClientError::NotRunning { .. }) => Vec::new(),
-        Err(error) => return Err(error.into()),
-    };
+pub(super) async fn gi(it: &Subject, text: fn(&GenerationIds) -> String) -> Result {
+    let running = if_up(it.client.page::<Vec<GenerationIds>>("/generations").await)?;
+    let running = running.unwrap_or_default();
     for volume in it.volumes()? {
         for peer in it.peers()? {
-            let is_it = |one: &mut VolumeGenerations| {
-                (one.volume, &one.peer) == (volume.number, &peer.name)
-            };
-            let ids = match running.extract_if(.., is_it).next() {
-                Some(found) => Some(found.ids),
+            let is_it =
+                |ids: &&GenerationIds| (ids.volume, &ids.peer) == (volume.number, &peer.name);
+            match running.iter().find(is_it) {
+                Some(ids) => print(&text(ids)),
                 // Not attached: the disk says it.
-                None => meta::generations(&meta::read_volume(volume)?, peer.node_id),
-            };
-            let ids = ids.ok_or_else(|| {
-                let (number, name) = (volume.number, &peer.name);
-                let text = format!("the metadata of volume {number} knows no peer `{name}`");
-                Failure::new(code::CONFIGURATION, text)
-            })?;
-            print(&text(&ids));
+                None => print(&text(&meta::generations(volume, peer)?)),
+            }
         }
     }
     Ok(())
 }
 
-pub(super) fn dump(place: &Place, target: Option<&Target>) -> Result<(), Failure> {
+pub(super) fn dump(place: &Place, target: Option<&Target>) -> Result {
     let configuration = place.load()?;
-    match target.filter(|target| !target.is_all()) {
-        None => print(&config::dump(&configuration)),
-        Some(target) => {
-            for resource in target.resources(&configuration)? {
-                print(&config::dump_resource(resource));
-            }
-        }
-    }
+    let Some(target) = target.filter(|target| !target.is_all()) else {
+        print(&config::dump(&configuration));
+        return Ok(());
+    };
+    let named = target.resources(&configuration)?.into_iter();
+    named.for_each(|resource| print(&config::dump_resource(resource)));
     Ok(())
 }

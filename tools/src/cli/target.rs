@@ -1,10 +1,12 @@
 //! What a command is for: `RESOURCE`, `RESOURCE/VOLUME`, `RESOURCE:PEER`, `RESOURCE:PEER/VOLUME` or
 //! `all`.
 
-use super::{Failure, Place, code};
-use crate::client::{Client, ClientError};
+use super::Place;
+use crate::client::Client;
 use crate::config::{Configuration, Host, Resource, Volume};
+use crate::failure::{Failure, Result, code};
 use crate::status::Status;
+use std::fmt::Display;
 use std::str::FromStr;
 
 /// A target as it was typed.
@@ -54,7 +56,7 @@ impl Target {
     pub(super) fn resources<'a>(
         &self,
         configuration: &'a Configuration,
-    ) -> Result<Vec<&'a Resource>, Failure> {
+    ) -> Result<Vec<&'a Resource>> {
         match &self.resource {
             Some(name) => Ok(vec![find(configuration, name)?]),
             None if configuration.resources.is_empty() => {
@@ -87,59 +89,56 @@ impl Subject {
     }
 
     /// What the daemon says.
-    pub(crate) async fn status(&self) -> Result<Status, ClientError> {
+    pub(crate) async fn status(&self) -> Result<Status> {
         self.client.page("/status").await
     }
 
-    /// The volume that was named, if it is one of the resource's.
-    pub(super) fn volume(&self) -> Result<Option<u16>, Failure> {
-        let known = |number| self.resource.me.volumes.iter().any(|volume| volume.number == number);
-        match self.target.volume {
-            Some(number) if !known(number) => {
-                let text = format!("resource `{}` has no volume {number}", self.resource.name);
-                Err(Failure::new(code::CONFIGURATION, text))
-            }
-            volume => Ok(volume),
-        }
+    /// The volume that was named, if one was and it is one of the resource's.
+    pub(super) fn volume(&self) -> Result<Option<u16>> {
+        self.volumes().map(|_| self.target.volume)
     }
 
     /// The volumes meant.
-    pub(super) fn volumes(&self) -> Result<Vec<&Volume>, Failure> {
-        let named = self.volume()?;
-        let volumes = self.resource.me.volumes.iter();
-        Ok(volumes.filter(|volume| named.is_none_or(|number| volume.number == number)).collect())
+    pub(super) fn volumes(&self) -> Result<Vec<&Volume>> {
+        let named = self.target.volume;
+        let is_meant = |volume: &&Volume| named.is_none_or(|number| volume.number == number);
+        let volumes: Vec<_> = self.resource.me.volumes.iter().filter(is_meant).collect();
+        match named {
+            Some(number) if volumes.is_empty() => self.has_no("volume", number),
+            _ => Ok(volumes),
+        }
     }
 
     /// The volumes meant that have a disk, and the one that was named in any case.
-    pub(super) fn disks(&self) -> Result<Vec<&Volume>, Failure> {
-        let is_named = self.volume()?.is_some();
+    pub(super) fn disks(&self) -> Result<Vec<&Volume>> {
+        let is_named = self.target.volume.is_some();
         Ok(self.volumes()?.into_iter().filter(|v| is_named || v.disk.is_some()).collect())
     }
 
     /// The name of the peer, if one was named and is one.
-    pub(super) fn peer(&self) -> Result<Option<&str>, Failure> {
-        if let Some(name) = &self.target.peer
-            && !self.resource.peers.iter().any(|peer| peer.name == *name)
-        {
-            let text = format!("resource `{}` has no peer `{name}`", self.resource.name);
-            return Err(Failure::new(code::CONFIGURATION, text));
-        }
-        Ok(self.target.peer.as_deref())
+    pub(super) fn peer(&self) -> Result<Option<&str>> {
+        self.peers().map(|_| self.target.peer.as_deref())
     }
 
     /// The peers meant: the one that was named, else all.
-    pub(super) fn peers(&self) -> Result<Vec<&Host>, Failure> {
-        let named = self.peer()?;
-        let peers = self.resource.peers.iter();
-        Ok(peers.filter(|peer| named.is_none_or(|name| peer.name == name)).collect())
+    pub(super) fn peers(&self) -> Result<Vec<&Host>> {
+        let named = self.target.peer.as_ref();
+        let is_meant = |peer: &&Host| named.is_none_or(|name| peer.name == *name);
+        let peers: Vec<_> = self.resource.peers.iter().filter(is_meant).collect();
+        match named {
+            Some(name) if peers.is_empty() => self.has_no("peer", format_args!("`{name}`")),
+            _ => Ok(peers),
+        }
+    }
+
+    fn has_no<T>(&self, what: &str, named: impl Display) -> Result<T> {
+        let text = format!("resource `{}` has no {what} {named}", self.resource.name);
+        Err(Failure::new(code::CONFIGURATION, text))
     }
 }
 
 /// The resource of that name, or an error that says which there are.
-pub(super) fn find<'a>(
-    configuration: &'a Configuration,
-    name: &str,
-) -> Result<&'a Resource, Failure> {
+pub(super) fn find<'a>(configuration: &'a Configuration, name: &str) -> Result<&'a Resource> {
     configuration.resource(name).ok_or_else(|| {
         let known: Vec<_> = configuration.resources.iter().map(|r| r.name.as_str()).collect();
         let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };

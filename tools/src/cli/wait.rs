@@ -2,7 +2,9 @@
 //! stderr), 5 when the time is over.
 
 use super::target::Subject;
-use super::{Failure, Place, Whole, code};
+use super::{Place, Whole};
+use crate::failure::{Failure, Result, code};
+use replicator::daemon::control::Ended;
 
 #[derive(clap::Args)]
 pub(super) struct Options {
@@ -21,24 +23,24 @@ fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
-pub(super) async fn wait(place: &Place, options: &Options, what: &str) -> Result<(), Failure> {
+pub(super) async fn wait(place: &Place, options: &Options, what: &str) -> Result {
     place.each(&options.on.target, async |it| wait_one(it, options.timeout, what).await).await
 }
 
-async fn wait_one(it: &Subject, seconds: f64, what: &str) -> Result<(), Failure> {
+async fn wait_one(it: &Subject, seconds: f64, what: &str) -> Result {
     let name = &it.resource.name;
     let why = format!("next: polluxadm status {name} says why");
-    match it.client.wait(what, seconds).await?.as_str() {
-        "timed-out" => {
+    match it.client.wait(what, seconds).await? {
+        Ended::TimedOut => {
             return Err(Failure::new(
                 code::TIMED_OUT,
                 format!("{name}: not in {seconds} s; {why}"),
             ));
         }
-        "stand-alone" => {
+        Ended::StandAlone => {
             eprintln!("{name}: a connection stands alone, which no wait changes; {why}");
         }
-        _ => {}
+        Ended::Reached => {}
     }
     Ok(())
 }

@@ -7,13 +7,15 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::options::{self, Row, Value};
-use super::place::{ConfigError, Place, Warning};
+use super::place::Place;
 use super::statement::Statement;
 use super::{Listen, VOLUMES_MAX};
+use crate::failure::{Failure, Result};
 
 /// How specific a statement is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Level {
+    #[default]
     Common,
     Resource,
     Connection,
@@ -51,6 +53,8 @@ pub(super) type Options = BTreeMap<(&'static str, &'static str), Slot<Value>>;
 /// What was said so far.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Draft {
+    /// What is taken now.
+    pub(super) level: Level,
     pub(super) options: Options,
     pub(super) nbd: Vec<Slot<Listen>>,
     pub(super) volumes: BTreeMap<u16, VolumeDraft>,
@@ -68,7 +72,7 @@ pub(super) struct VolumeDraft {
 
 /// What to say of a keyword that may not stand where it stands. `known` may, and the `useful` ones
 /// are named; both are parted by blanks.
-pub(super) fn unknown(at: &Statement, inside: &str, known: &str, useful: &str) -> ConfigError {
+pub(super) fn unknown(at: &Statement, inside: &str, known: &str, useful: &str) -> Failure {
     let name = at.name();
     let home = options::rows().find(|row| row.name == name && at.body.is_none());
     let why = match (name, home) {
@@ -92,19 +96,19 @@ pub(super) fn unknown(at: &Statement, inside: &str, known: &str, useful: &str) -
 }
 
 /// The error of saying something again where `first` says it.
-pub(super) fn twice(at: &Statement, first: &Place) -> ConfigError {
+pub(super) fn twice(at: &Statement, first: &Place) -> Failure {
     at.error(format!("`{}`: said already at {first}: delete one", at.text()))
 }
 
 impl Draft {
-    /// Takes one statement of a level.
-    pub(super) fn take(
-        &mut self,
-        at: &Statement,
-        level: Level,
-        warnings: &mut Vec<Warning>,
-    ) -> Result<(), ConfigError> {
-        let name = at.name();
+    /// What was said so far, as more is said at another level.
+    pub(super) fn at(&self, level: Level) -> Self {
+        Self { level, ..self.clone() }
+    }
+
+    /// Takes one statement of the level.
+    pub(super) fn take(&mut self, at: &Statement, warnings: &mut Vec<String>) -> Result {
+        let (name, level) = (at.name(), self.level);
         let keywords = level.keywords();
         if !keywords.split(' ').any(|word| word == name) {
             let inside = format!("in `{level:?}`").to_lowercase();
@@ -115,7 +119,7 @@ impl Draft {
             "protocol" => option("net", at, level, &mut self.options, warnings),
             "node-id" | "address" => option("on", at, level, &mut self.options, warnings),
             "device" | "meta-disk" | "flexible-meta-disk" | "disk" if is_line => {
-                let volume = self.volume(0, false, at, level)?;
+                let volume = self.volume(0, at)?;
                 option("volume", at, level, &mut volume.options, warnings)
             }
             "net" | "disk" | "options" | "startup" | "handlers" => {
@@ -125,7 +129,7 @@ impl Draft {
                 warnings.push(at.place.warning("`proxy` is not supported; it is ignored"));
                 Ok(())
             }
-            "nbd" => self.nbd(at, level),
+            "nbd" => self.nbd(at),
             "volume" => {
                 let number = match at.values() {
                     [number] => number.parse().ok().filter(|number| *number < u16::MAX),
@@ -134,7 +138,7 @@ impl Draft {
                 let number = number.ok_or_else(|| {
                     at.error("a volume has a number, 0..65534: write `volume 0 { ... }`")
                 })?;
-                let volume = self.volume(number, true, at, level)?;
+                let volume = self.volume(number, at)?;
                 for inner in at.section()? {
                     match inner.name() {
                         "disk" if inner.body.is_some() => {
@@ -149,7 +153,8 @@ impl Draft {
         }
     }
 
-    fn nbd(&mut self, at: &Statement, level: Level) -> Result<(), ConfigError> {
+    fn nbd(&mut self, at: &Statement) -> Result {
+        let level = self.level;
         self.nbd.retain(|listen| listen.level == level);
         for inner in at.plain_section()? {
             if inner.name() != "listen" {
@@ -175,13 +180,8 @@ impl Draft {
     }
 
     /// The draft of a volume that `at` says something about.
-    fn volume(
-        &mut self,
-        number: u16,
-        is_explicit: bool,
-        at: &Statement,
-        level: Level,
-    ) -> Result<&mut VolumeDraft, ConfigError> {
+    fn volume(&mut self, number: u16, at: &Statement) -> Result<&mut VolumeDraft> {
+        let (level, is_explicit) = (self.level, at.name() == "volume");
         let is_new = !self.volumes.contains_key(&number);
         if let Some(other) = self.volumes.values().find(|v| v.is_explicit != is_explicit) {
             return Err(at.error(format!(
@@ -213,8 +213,8 @@ pub(super) fn section(
     at: &Statement,
     level: Level,
     options: &mut Options,
-    warnings: &mut Vec<Warning>,
-) -> Result<(), ConfigError> {
+    warnings: &mut Vec<String>,
+) -> Result {
     let mut inner = at.plain_section()?.iter();
     inner.try_for_each(|inner| option(at.name(), inner, level, options, warnings))
 }
@@ -225,8 +225,8 @@ fn option(
     at: &Statement,
     level: Level,
     options: &mut Options,
-    warnings: &mut Vec<Warning>,
-) -> Result<(), ConfigError> {
+    warnings: &mut Vec<String>,
+) -> Result {
     let Some(row) = options::find(section, at.name()) else {
         let names = |is_wanted: fn(&Row) -> bool| {
             options::rows_of(section)

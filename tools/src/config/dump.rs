@@ -5,7 +5,7 @@ use std::fmt::{self, Display, Write};
 use std::path::Path;
 
 use super::token::is_bare;
-use super::{Configuration, Host, Listen, MetaDisk, Resource, Settings};
+use super::{Configuration, Host, Listen, Resource, Settings};
 
 /// A word as the grammar wants it: in quotes if it needs them.
 struct Quoted<'a>(&'a str);
@@ -19,8 +19,9 @@ impl Display for Quoted<'_> {
     }
 }
 
-fn path(path: &Path) -> String {
-    Quoted(&path.to_string_lossy()).to_string()
+/// A path, or the word that stands for none.
+fn path(path: Option<&Path>, none: &str) -> String {
+    path.map_or_else(|| none.to_owned(), |path| Quoted(&path.to_string_lossy()).to_string())
 }
 
 /// Lines, each indented by the sections that are open.
@@ -95,12 +96,9 @@ impl Writer {
                         }
                         None => w.line(format_args!("device minor {};", volume.minor)),
                     }
-                    let disk = volume.disk.as_deref().map_or("none".to_owned(), path);
-                    w.line(format_args!("disk {disk};"));
-                    match &volume.meta_disk {
-                        MetaDisk::Internal => w.line("meta-disk internal;"),
-                        MetaDisk::External(p) => w.line(format_args!("meta-disk {};", path(p))),
-                    }
+                    w.line(format_args!("disk {};", path(volume.disk.as_deref(), "none")));
+                    let meta_disk = path(volume.meta_disk.as_deref(), "internal");
+                    w.line(format_args!("meta-disk {meta_disk};"));
                     w.options("disk", &volume.options);
                 });
             }
@@ -109,7 +107,7 @@ impl Writer {
 }
 
 /// The whole configuration, for `polluxadm dump`. Shows secrets, as the file does.
-pub fn dump(configuration: &Configuration) -> String {
+pub(crate) fn dump(configuration: &Configuration) -> String {
     let mut writer = Writer { text: String::new(), depth: 0 };
     writer.comment(&format!("{}, without what Pollux ignores", configuration.file.display()));
     for resource in &configuration.resources {
@@ -120,7 +118,7 @@ pub fn dump(configuration: &Configuration) -> String {
 }
 
 /// One resource, under a comment that names where it is defined.
-pub fn dump_resource(resource: &Resource) -> String {
+pub(crate) fn dump_resource(resource: &Resource) -> String {
     let mut writer = Writer { text: String::new(), depth: 0 };
     writer.resource(resource);
     writer.text

@@ -5,38 +5,18 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt::Display;
 use std::path::PathBuf;
 
-use super::draft::{Draft, Level, Options, Slot, VolumeDraft, section, twice, unknown};
+use super::draft::{Draft, Level, Options, Slot, section, twice, unknown};
 use super::options::Value;
-use super::place::{ConfigError, Place, Warning};
+use super::place::Place;
 use super::statement::Statement;
-use super::{Host, Listen, MetaDisk, RESOURCES_MAX, Resource, Settings, Volume};
-
-/// What all resources of a configuration have in common while they are read.
-#[derive(Default)]
-struct Reading {
-    warnings: Vec<Warning>,
-    /// Things of which a host or a resource has one each, and who claimed them first.
-    claims: HashMap<String, Place>,
-}
-
-impl Reading {
-    fn claim(&mut self, owner: &str, what: impl Display, at: &Place) -> Result<(), ConfigError> {
-        match self.claims.insert(format!("{what} of {owner}"), at.clone()) {
-            None => Ok(()),
-            Some(first) => Err(at.error(format!(
-                "{what} of {owner} is taken already at {first}: give each its own"
-            ))),
-        }
-    }
-}
+use super::{Host, Listen, RESOURCES_MAX, Resource, Settings, Volume};
+use crate::failure::Result;
 
 /// Reads all statements of a configuration. All resources are checked, and those that name `node`
 /// are returned.
-pub(super) fn read(
-    statements: &[Statement],
-    node: &str,
-) -> Result<(Vec<Resource>, Vec<Warning>), ConfigError> {
-    let mut reading = Reading::default();
+pub(super) fn read(statements: &[Statement], node: &str) -> Result<(Vec<Resource>, Vec<String>)> {
+    let (claims, warnings) = (HashMap::new(), Vec::new());
+    let mut reading = Reading { node, claims, warnings };
     let mut sections: HashMap<String, &Place> = HashMap::new();
     let (mut ignored, mut common) = (Options::new(), Draft::default());
     let mut defined = Vec::new();
@@ -48,7 +28,7 @@ pub(super) fn read(
             "global" => section(at, Level::Common, &mut ignored, &mut reading.warnings)?,
             "common" => {
                 for inner in at.plain_section()? {
-                    common.take(inner, Level::Common, &mut reading.warnings)?;
+                    common.take(inner, &mut reading.warnings)?;
                 }
             }
             "resource" if defined.len() == RESOURCES_MAX => {
@@ -68,13 +48,13 @@ pub(super) fn read(
     }
     let mut resources = Vec::new();
     for (name, at) in defined {
-        resources.extend(resource(name, at, &common, node, &mut reading)?);
+        resources.extend(reading.resource(name, at, &common)?);
     }
     Ok((resources, reading.warnings))
 }
 
 /// The name stands in paths and URLs, and in `RESOURCE/VOLUME` and `RESOURCE:PEER`.
-fn name(at: &Statement) -> Result<&str, ConfigError> {
+fn name(at: &Statement) -> Result<&str> {
     let is_bad = |c: char| c.is_whitespace() || "/:\\".contains(c);
     match at.values() {
         [name] if name.is_empty() || name.contains(is_bad) || name.starts_with(['-', '.']) => {}
@@ -88,216 +68,219 @@ fn name(at: &Statement) -> Result<&str, ConfigError> {
     )))
 }
 
-/// One resource; `None` if `node` has no part in it.
-fn resource(
-    name: &str,
-    at: &Statement,
-    common: &Draft,
-    node: &str,
-    reading: &mut Reading,
-) -> Result<Option<Resource>, ConfigError> {
-    let is_connection = |s: &&Statement| matches!(s.name(), "connection" | "connection-mesh");
-    let (sections, others): (Vec<_>, Vec<_>) = at.section()?.iter().partition(|s| s.name() == "on");
-    let mut draft = common.clone();
-    for inner in others.iter().filter(|s| !is_connection(s)) {
-        draft.take(inner, Level::Resource, &mut reading.warnings)?;
-    }
-    let named: Vec<&str> = sections.iter().flat_map(|on| on.values()).map(String::as_str).collect();
-    for at in others.into_iter().filter(is_connection) {
-        let mut joined = draft.clone();
-        connection(at, &named, &mut joined, &mut reading.warnings)?;
-        // With more hosts, one connection does not speak for all of them.
-        if named.len() <= 2 {
-            draft = joined;
+/// What all resources of a configuration have in common while they are read.
+struct Reading<'a> {
+    node: &'a str,
+    /// Things of which a host or a resource has one each, and who claimed them first.
+    claims: HashMap<String, Place>,
+    warnings: Vec<String>,
+}
+
+impl Reading<'_> {
+    fn claim(&mut self, owner: &str, what: impl Display, at: &Place) -> Result {
+        match self.claims.insert(format!("{what} of {owner}"), at.clone()) {
+            None => Ok(()),
+            Some(first) => Err(at.error(format!(
+                "{what} of {owner} is taken already at {first}: give each its own"
+            ))),
         }
     }
-    let mut hosts: Vec<Host> = Vec::new();
-    for on in sections {
-        let mut draft = draft.clone();
-        for inner in on.section()? {
-            draft.take(inner, Level::On, &mut reading.warnings)?;
+
+    /// One resource; `None` if `node` has no part in it.
+    fn resource(&mut self, name: &str, at: &Statement, common: &Draft) -> Result<Option<Resource>> {
+        let is_connection = |s: &&Statement| matches!(s.name(), "connection" | "connection-mesh");
+        let (sections, others): (Vec<_>, Vec<_>) =
+            at.section()?.iter().partition(|s| s.name() == "on");
+        let mut draft = common.at(Level::Resource);
+        for inner in others.iter().filter(|s| !is_connection(s)) {
+            draft.take(inner, &mut self.warnings)?;
         }
-        if on.values().is_empty() {
-            return Err(on.error("`on` needs the name of a host: write `on NAME { ... }`"));
+        let named: Vec<&str> =
+            sections.iter().flat_map(|on| on.values()).map(String::as_str).collect();
+        for at in others.into_iter().filter(is_connection) {
+            let mut joined = draft.at(Level::Connection);
+            self.connection(at, &named, &mut joined)?;
+            // With more hosts, one connection does not speak for all of them.
+            if named.len() <= 2 {
+                draft = joined;
+            }
         }
-        for host in on.values() {
-            let host = self::host(name, host, on, &draft, reading)?;
-            hosts.first().map_or(Ok(()), |first| check_pair(first, &host, &on.place))?;
-            hosts.push(host);
+        let mut hosts: Vec<Host> = Vec::new();
+        for on in sections {
+            let mut draft = draft.at(Level::On);
+            for inner in on.section()? {
+                draft.take(inner, &mut self.warnings)?;
+            }
+            if on.values().is_empty() {
+                return Err(on.error("`on` needs the name of a host: write `on NAME { ... }`"));
+            }
+            for host in on.values() {
+                let host = self.host(name, host, on, &draft)?;
+                hosts.first().map_or(Ok(()), |first| check_pair(first, &host, &on.place))?;
+                hosts.push(host);
+            }
         }
-    }
-    let Some(mine) = named.iter().position(|host| *host == node) else {
-        let named = if named.is_empty() { "no host".to_owned() } else { named.join(", ") };
-        reading.warnings.push(at.place.warning(format!(
-            "resource `{name}` is ignored: it is on {named}, not on this host, `{node}`: write its \
-             name as `uname -n` prints it, or give --node"
-        )));
-        return Ok(None);
-    };
-    match named.len() {
-        1 => reading.warnings.push(at.place.warning(format!(
-            "resource `{name}` is not mirrored: it has one `on` section, write a second"
-        ))),
-        2 => {}
-        count => {
+        let Some(mine) = named.iter().position(|host| *host == self.node) else {
+            let on = if named.is_empty() { "no host".to_owned() } else { named.join(", ") };
+            let node = self.node;
+            let text = format!(
+                "resource `{name}` is ignored: it is on {on}, not on this host, `{node}`: write \
+                 its name as `uname -n` prints it, or give --node"
+            );
+            self.warnings.push(at.place.warning(text));
+            return Ok(None);
+        };
+        if named.len() > 2 {
             return Err(at.error(format!(
-                "resource `{name}` has {count} hosts, and this release mirrors to one peer only: leave \
-                 two `on` sections, or write `skip` before `resource`"
+                "resource `{name}` has {} hosts, and this release mirrors to one peer only: leave \
+                 two `on` sections, or write `skip` before `resource`",
+                named.len()
             )));
         }
+        if named.len() == 1 {
+            self.warnings.push(at.place.warning(format!(
+                "resource `{name}` is not mirrored: it has one `on` section, write a second"
+            )));
+        }
+        if let Some(digest) = draft.options.get(&("net", "cram-hmac-alg"))
+            && !draft.options.contains_key(&("net", "shared-secret"))
+        {
+            return Err(digest.place.error(format!(
+                "`cram-hmac-alg` without `shared-secret` would not authenticate the peers of \
+                 `{name}`: write `shared-secret \"...\";` beside it"
+            )));
+        }
+        let me = hosts.remove(mine);
+        let waits: BTreeSet<_> = me.volumes.iter().map(|v| v.options.flag("flush-peer")).collect();
+        if waits.len() > 1 {
+            self.warnings.push(at.place.warning(format!(
+                "`flush-peer no` has no effect in `{name}`: a FLUSH is one for all volumes, and \
+                 waits if one of them says so"
+            )));
+        }
+        Ok(Some(Resource {
+            name: name.to_owned(),
+            place: at.place.clone(),
+            net: Settings::new("net", &[&draft.options]),
+            me,
+            peers: hosts,
+        }))
     }
-    if let Some(digest) = draft.options.get(&("net", "cram-hmac-alg"))
-        && !draft.options.contains_key(&("net", "shared-secret"))
-    {
-        return Err(digest.place.error(format!(
-            "`cram-hmac-alg` without `shared-secret` would not authenticate the peers of `{name}`: \
-             write `shared-secret \"...\";` beside it"
-        )));
-    }
-    let me = hosts.remove(mine);
-    let waits: BTreeSet<_> = me.volumes.iter().map(|v| v.options.flag("flush-peer")).collect();
-    if waits.len() > 1 {
-        reading.warnings.push(at.place.warning(format!(
-            "`flush-peer no` has no effect in `{name}`: a FLUSH is one for all volumes, and waits if \
-             one of them says so"
-        )));
-    }
-    Ok(Some(Resource {
-        name: name.to_owned(),
-        place: at.place.clone(),
-        net: Settings::new("net", &[&draft.options]),
-        me,
-        peers: hosts,
-    }))
-}
 
-/// A `connection` or `connection-mesh`: which of the `named` hosts it joins, and what it adds.
-fn connection(
-    at: &Statement,
-    named: &[&str],
-    draft: &mut Draft,
-    warnings: &mut Vec<Warning>,
-) -> Result<(), ConfigError> {
-    let mut ends = BTreeSet::new();
-    let mut net: Option<&Place> = None;
-    for inner in at.section()? {
-        let hosts = match inner.name() {
-            "host" => vec![inner.value("host NAME;")?],
-            "hosts" => inner.plain_values()?.iter().map(String::as_str).collect(),
-            name => {
-                if let Some(first) = net.filter(|_| name == "net") {
-                    return Err(twice(inner, first));
+    /// A `connection` or `connection-mesh`: which of the `named` hosts it joins, and what it adds.
+    fn connection(&mut self, at: &Statement, named: &[&str], draft: &mut Draft) -> Result {
+        let mut ends = BTreeSet::new();
+        let mut net: Option<&Place> = None;
+        for inner in at.section()? {
+            let hosts = match inner.name() {
+                "host" => vec![inner.value("host NAME;")?],
+                "hosts" => inner.plain_values()?.iter().map(String::as_str).collect(),
+                name => {
+                    if let Some(first) = net.filter(|_| name == "net") {
+                        return Err(twice(inner, first));
+                    }
+                    net = net.or(Some(&inner.place).filter(|_| name == "net"));
+                    draft.take(inner, &mut self.warnings)?;
+                    continue;
                 }
-                net = net.or(Some(&inner.place).filter(|_| name == "net"));
-                draft.take(inner, Level::Connection, warnings)?;
-                continue;
+            };
+            for host in hosts {
+                if !named.contains(&host) {
+                    let known = named.join(", ");
+                    return Err(inner.error(format!("there is no `on {host}`: known are {known}")));
+                }
+                if !ends.insert(host) {
+                    return Err(inner.error(format!("host `{host}` is named twice: delete one")));
+                }
             }
+        }
+        if ends.len() < 2 || ends.len() > 2 && at.name() == "connection" {
+            return Err(at.error(format!("found {} hosts: write `host A; host B;`", ends.len())));
+        }
+        Ok(())
+    }
+
+    fn host(&mut self, resource: &str, name: &str, on: &Statement, draft: &Draft) -> Result<Host> {
+        let missing = |what, example| {
+            on.error(format!("`on {name}` has no `{what}`: write `{example}` into it"))
         };
-        for host in hosts {
-            if !named.contains(&host) {
-                let known = named.join(", ");
-                return Err(inner.error(format!("there is no `on {host}`: known are {known}")));
+        let said = |name| draft.options.get(&("on", name));
+        let Some(Slot { value: Value::Number(node_id), place, .. }) = said("node-id") else {
+            return Err(missing("node-id", "node-id 0;"));
+        };
+        let owner = format!("resource `{resource}`");
+        self.claim(&owner, format!("`on {name}`"), &on.place)?;
+        self.claim(&owner, format!("node-id {node_id}"), place)?;
+        let Some(Slot { value: Value::Address(address), place, .. }) = said("address") else {
+            return Err(missing("address", "address 10.7.0.1:7020;"));
+        };
+        self.claim(&owner, format!("address {address}"), place)?;
+        let owner = format!("host `{name}`");
+        self.claim(&owner, format!("address {address}"), place)?;
+        let mut nbd = Vec::new();
+        for listen in &draft.nbd {
+            if let Listen::Tcp(address) = listen.value {
+                self.claim(&owner, format!("address {address}"), &listen.place)?;
             }
-            if !ends.insert(host) {
-                return Err(inner.error(format!("host `{host}` is named twice: delete one")));
+            nbd.push(listen.value.clone());
+        }
+        if nbd.is_empty() {
+            nbd.push(Listen::Unix);
+        }
+        let mut volumes = Vec::new();
+        for number in draft.volumes.keys() {
+            volumes.push(self.volume(&owner, *number, draft)?);
+        }
+        if volumes.is_empty() {
+            let example = "volume 0 { device ...; disk ...; meta-disk internal; }";
+            return Err(missing("volume", example));
+        }
+        Ok(Host {
+            name: name.to_owned(),
+            node_id: u8::try_from(*node_id).expect("the table allows 0..31"),
+            address: *address,
+            options: Settings::new("options", &[&draft.options]),
+            nbd,
+            volumes,
+        })
+    }
+
+    fn volume(&mut self, owner: &str, number: u16, host: &Draft) -> Result<Volume> {
+        let draft = &host.volumes[&number];
+        let missing = |what, example| {
+            let text = format!("volume {number} of {owner} has no `{what}`: write `{example}`");
+            draft.place.error(text)
+        };
+        let said = |name| draft.options.get(&("volume", name));
+        let Some(Slot { value: Value::Device(device, minor), place, .. }) = said("device") else {
+            return Err(missing("device", "device minor 0;"));
+        };
+        self.claim(owner, format!("minor {minor}"), place)?;
+        if let Some(device) = device {
+            self.claim(owner, format!("device {device}"), place)?;
+        }
+        // The word that is no path, and the path.
+        let mut path = |name, word: &str, example| match said(name) {
+            Some(Slot { value: Value::Text(text), .. }) if text == word => Ok(None),
+            Some(Slot { value: Value::Text(text), place, .. }) => {
+                self.claim(owner, format!("disk {text}"), place)?;
+                Ok(Some(PathBuf::from(text)))
             }
-        }
+            _ => Err(missing(name, example)),
+        };
+        let disk = path("disk", "none", "disk /dev/vg/name;")?;
+        // Diskless: there is nothing that metadata could be about.
+        let meta_disk = match disk.is_some() {
+            true => path("meta-disk", "internal", "meta-disk internal;")?,
+            false => None,
+        };
+        let options = Settings::new("disk", &[&draft.options, &host.options]);
+        Ok(Volume { number, minor: *minor, device: device.clone(), disk, meta_disk, options })
     }
-    if ends.len() < 2 || ends.len() > 2 && at.name() == "connection" {
-        return Err(at.error(format!("found {} hosts: write `host A; host B;`", ends.len())));
-    }
-    Ok(())
-}
-
-fn host(
-    resource: &str,
-    name: &str,
-    on: &Statement,
-    draft: &Draft,
-    reading: &mut Reading,
-) -> Result<Host, ConfigError> {
-    let missing =
-        |what, example| on.error(format!("`on {name}` has no `{what}`: write `{example}` into it"));
-    let said = |name| draft.options.get(&("on", name));
-    let Some(Slot { value: Value::Number(node_id), place, .. }) = said("node-id") else {
-        return Err(missing("node-id", "node-id 0;"));
-    };
-    let owner = format!("resource `{resource}`");
-    reading.claim(&owner, format!("`on {name}`"), &on.place)?;
-    reading.claim(&owner, format!("node-id {node_id}"), place)?;
-    let Some(Slot { value: Value::Address(address), place, .. }) = said("address") else {
-        return Err(missing("address", "address 10.7.0.1:7020;"));
-    };
-    reading.claim(&owner, format!("address {address}"), place)?;
-    let owner = format!("host `{name}`");
-    reading.claim(&owner, format!("address {address}"), place)?;
-    let mut nbd = Vec::new();
-    for listen in &draft.nbd {
-        if let Listen::Tcp(address) = listen.value {
-            reading.claim(&owner, format!("address {address}"), &listen.place)?;
-        }
-        nbd.push(listen.value.clone());
-    }
-    if nbd.is_empty() {
-        nbd.push(Listen::Unix);
-    }
-    let mut volumes = Vec::new();
-    for (number, volume) in &draft.volumes {
-        volumes.push(self::volume(&owner, *number, volume, &draft.options, reading)?);
-    }
-    if volumes.is_empty() {
-        return Err(missing("volume", "volume 0 { device ...; disk ...; meta-disk internal; }"));
-    }
-    Ok(Host {
-        name: name.to_owned(),
-        node_id: u8::try_from(*node_id).expect("the table allows 0..31"),
-        address: *address,
-        options: Settings::new("options", &[&draft.options]),
-        nbd,
-        volumes,
-    })
-}
-
-fn volume(
-    owner: &str,
-    number: u16,
-    draft: &VolumeDraft,
-    wide: &Options,
-    reading: &mut Reading,
-) -> Result<Volume, ConfigError> {
-    let missing = |what, example| {
-        draft.place.error(format!("volume {number} of {owner} has no `{what}`: write `{example}`"))
-    };
-    let said = |name| draft.options.get(&("volume", name));
-    let Some(Slot { value: Value::Device(device, minor), place, .. }) = said("device") else {
-        return Err(missing("device", "device minor 0;"));
-    };
-    reading.claim(owner, format!("minor {minor}"), place)?;
-    if let Some(device) = device {
-        reading.claim(owner, format!("device {device}"), place)?;
-    }
-    // The word that is no path, and the path.
-    let mut path = |name, word: &str, example| match said(name) {
-        Some(Slot { value: Value::Text(text), .. }) if text == word => Ok(None),
-        Some(Slot { value: Value::Text(text), place, .. }) => {
-            reading.claim(owner, format!("disk {text}"), place)?;
-            Ok(Some(PathBuf::from(text)))
-        }
-        _ => Err(missing(name, example)),
-    };
-    let disk = path("disk", "none", "disk /dev/vg/name;")?;
-    // Diskless: there is nothing that metadata could be about.
-    let meta_disk = match disk.is_some() {
-        true => path("meta-disk", "internal", "meta-disk internal;")?,
-        false => None,
-    };
-    let meta_disk = meta_disk.map_or(MetaDisk::Internal, MetaDisk::External);
-    let options = Settings::new("disk", &[&draft.options, wide]);
-    Ok(Volume { number, minor: *minor, device: device.clone(), disk, meta_disk, options })
 }
 
 /// Two hosts of one resource have the same volumes.
-fn check_pair(one: &Host, other: &Host, at: &Place) -> Result<(), ConfigError> {
+fn check_pair(one: &Host, other: &Host, at: &Place) -> Result {
     let numbers = |host: &Host| host.volumes.iter().map(|v| v.number).collect::<BTreeSet<_>>();
     let (ones, others) = (numbers(one), numbers(other));
     let Some(number) = ones.symmetric_difference(&others).next() else { return Ok(()) };

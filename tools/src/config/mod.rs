@@ -21,20 +21,22 @@ mod tests;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-pub use dump::{dump, dump_resource};
-pub use place::{ConfigError, Place, Warning};
-pub use settings::Settings;
+use crate::failure::Result;
+
+pub(crate) use dump::{dump, dump_resource};
+pub(crate) use place::Place;
+pub(crate) use settings::Settings;
 
 /// Most resources in one configuration.
-pub const RESOURCES_MAX: usize = 1024;
+pub(crate) const RESOURCES_MAX: usize = 1024;
 /// Most volumes in one resource.
-pub const VOLUMES_MAX: usize = 256;
+pub(crate) const VOLUMES_MAX: usize = 256;
 /// Most hosts in one resource; node-ids are 0..31.
-pub const HOSTS_MAX: usize = 32;
+pub(crate) const HOSTS_MAX: usize = 32;
 
 /// What a configuration file means for one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Configuration {
+pub(crate) struct Configuration {
     /// The file that was loaded.
     pub file: PathBuf,
     /// The node it was loaded for: `--node`, else what `uname -n` says.
@@ -46,7 +48,7 @@ pub struct Configuration {
 
 /// One resource: the unit of role, write ordering and failover.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Resource {
+pub(crate) struct Resource {
     /// Its name; may stand in file names.
     pub name: String,
     /// Where it is defined.
@@ -61,7 +63,7 @@ pub struct Resource {
 
 /// One node's part in a resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Host {
+pub(crate) struct Host {
     /// As `uname -n` prints it there, or as `--node` says.
     pub name: String,
     /// 0..31, unique in the resource.
@@ -78,7 +80,7 @@ pub struct Host {
 
 /// One volume of a resource on one host.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Volume {
+pub(crate) struct Volume {
     /// 0..65534.
     pub number: u16,
     /// Unique on the host.
@@ -87,24 +89,15 @@ pub struct Volume {
     pub device: Option<String>,
     /// The backing device or file, absolute; `None`: diskless.
     pub disk: Option<PathBuf>,
-    /// Where its metadata is.
-    pub meta_disk: MetaDisk,
+    /// The device or file of its metadata, absolute; `None`: internal, at the end of `disk`.
+    pub meta_disk: Option<PathBuf>,
     /// How its disk is used: `disk`.
     pub options: Settings,
 }
 
-/// Where the metadata of a volume is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum MetaDisk {
-    /// At the end of the backing device.
-    Internal,
-    /// On a device or file of its own, absolute.
-    External(PathBuf),
-}
-
 /// Where an NBD server listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Listen {
+pub(crate) enum Listen {
     /// A Unix socket in the run directory, named after the resource.
     Unix,
     /// A TCP address.
@@ -112,14 +105,17 @@ pub enum Listen {
 }
 
 impl Configuration {
-    /// Loads `path` and what it includes, as `node` sees it.
-    pub fn load(path: &Path, node: &str) -> Result<(Self, Vec<Warning>), ConfigError> {
+    /// Loads `path` and what it includes, as `node` sees it; also, warnings.
+    ///
+    /// # Errors
+    /// If it cannot be read, or a line is wrong.
+    pub(crate) fn load(path: &Path, node: &str) -> Result<(Self, Vec<String>)> {
         let (resources, warnings) = meant::read(&include::read(path)?, node)?;
         Ok((Self { file: path.to_owned(), node: node.to_owned(), resources }, warnings))
     }
 
     /// The resource of that name, if this node takes part in it.
-    pub fn resource(&self, name: &str) -> Option<&Resource> {
+    pub(crate) fn resource(&self, name: &str) -> Option<&Resource> {
         self.resources.iter().find(|resource| resource.name == name)
     }
 }

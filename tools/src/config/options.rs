@@ -430,21 +430,6 @@ pub(super) fn closest<'a>(
     found: &str,
     words: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
-    let near = words.into_iter().map(|word| (distance(found, word), word));
+    let near = words.into_iter().map(|word| (strsim::levenshtein(found, word), word));
     near.filter(|(distance, word)| *distance <= word.len().div_ceil(4)).min().map(|(_, word)| word)
-}
-
-/// How many letters must be added, dropped or replaced to make one word of the other.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.bytes().enumerate() {
-            let replaced = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }

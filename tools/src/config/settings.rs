@@ -9,7 +9,7 @@ use super::options::{Row, Value, find, rows_of};
 
 /// The honoured options of one section.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Settings {
+pub(crate) struct Settings {
     section: &'static str,
     /// What differs from the default.
     said: BTreeMap<&'static str, Value>,
@@ -37,7 +37,7 @@ impl Settings {
     }
 
     /// A number, in the unit it is kept in: bytes, bytes per second, or as it is written.
-    pub fn number(&self, name: &str) -> u64 {
+    pub(crate) fn number(&self, name: &str) -> u64 {
         match self.value(name) {
             Some(Value::Number(number)) => number,
             other => unreachable!("the table says `{name}` is a number, not {other:?}"),
@@ -45,7 +45,7 @@ impl Settings {
     }
 
     /// `yes` or `no`.
-    pub fn flag(&self, name: &str) -> bool {
+    pub(crate) fn flag(&self, name: &str) -> bool {
         match self.value(name) {
             Some(Value::Flag(yes)) => yes,
             other => unreachable!("the table says `{name}` is `yes` or `no`, not {other:?}"),
@@ -53,7 +53,7 @@ impl Settings {
     }
 
     /// A word; `None`: unset, and there is no default.
-    pub fn text(&self, name: &str) -> Option<String> {
+    pub(crate) fn text(&self, name: &str) -> Option<String> {
         match self.value(name)? {
             Value::Text(text) => Some(text),
             other => unreachable!("the table says `{name}` is a word, not {other:?}"),

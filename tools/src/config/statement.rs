@@ -1,8 +1,11 @@
 //! Tokens to a tree: every statement of drbd.conf is some words and then `;` or `{ statements }`.
 //! Knows nothing of what the words mean, except `skip`, which drops the statement behind it.
 
-use super::place::{ConfigError, Place};
+use std::fmt::Display;
+
+use super::place::Place;
 use super::token::{Token, Tokens};
+use crate::failure::{Failure, Result};
 
 /// Deepest nesting of `{`; the grammar needs four.
 const NESTING_MAX: usize = 8;
@@ -51,12 +54,12 @@ impl Statement {
         }
     }
 
-    pub(super) fn error(&self, message: impl Into<String>) -> ConfigError {
+    pub(super) fn error(&self, message: impl Display) -> Failure {
         self.place.error(message)
     }
 
     /// The statements of a section; an error if this is none.
-    pub(super) fn section(&self) -> Result<&[Self], ConfigError> {
+    pub(super) fn section(&self) -> Result<&[Self]> {
         self.body.as_deref().ok_or_else(|| {
             let words = self.words.join(" ");
             self.error(format!("`{words};` is a section: write `{words} {{ ... }}`"))
@@ -64,7 +67,7 @@ impl Statement {
     }
 
     /// The statements of a section that has no name of its own, such as `net`.
-    pub(super) fn plain_section(&self) -> Result<&[Self], ConfigError> {
+    pub(super) fn plain_section(&self) -> Result<&[Self]> {
         if !self.values().is_empty() {
             return Err(self.error(format!(
                 "`{}`: write `{} {{ ... }}` (is a `;` missing?)",
@@ -76,7 +79,7 @@ impl Statement {
     }
 
     /// The values of a statement that is no section.
-    pub(super) fn plain_values(&self) -> Result<&[String], ConfigError> {
+    pub(super) fn plain_values(&self) -> Result<&[String]> {
         match self.body {
             None => Ok(self.values()),
             Some(_) => Err(self.error(format!(
@@ -87,7 +90,7 @@ impl Statement {
     }
 
     /// The only value; `example` is what to type instead.
-    pub(super) fn value(&self, example: &str) -> Result<&str, ConfigError> {
+    pub(super) fn value(&self, example: &str) -> Result<&str> {
         match self.plain_values()? {
             [value] => Ok(value),
             _ => Err(self.error(format!(
@@ -100,59 +103,58 @@ impl Statement {
 }
 
 /// Parses one file. Bounded by the size of the file and `NESTING_MAX`.
-pub(super) fn parse(bytes: &[u8], start: Place) -> Result<Vec<Statement>, ConfigError> {
+pub(super) fn parse(bytes: &[u8], start: Place) -> Result<Vec<Statement>> {
     block(&mut Tokens::new(bytes, start), None, 0)
 }
 
 /// The statements up to the `}` that answers `opened`, or to the end of the file.
-fn block(
-    tokens: &mut Tokens<'_>,
-    opened: Option<&Place>,
-    depth: usize,
-) -> Result<Vec<Statement>, ConfigError> {
+fn block(tokens: &mut Tokens<'_>, opened: Option<&Place>, depth: usize) -> Result<Vec<Statement>> {
     let mut statements = Vec::new();
+    let mut words = Vec::new();
+    let mut place = tokens.place().clone();
     loop {
-        let mut words = Vec::new();
-        match (tokens.next()?, opened) {
-            (Token::Word(word), _) => words.push(word),
+        let token = tokens.next()?;
+        let here = tokens.place();
+        let body = match (token, opened) {
+            (Token::Word(word), _) => {
+                if words.is_empty() {
+                    place = here.clone();
+                }
+                words.push(word);
+                continue;
+            }
+            (Token::Close | Token::End, _) if !words.is_empty() => {
+                let words = words.join(" ");
+                return Err(place.error(format!("`{words}` ends without `;`: write `{words};`")));
+            }
             (Token::End, None) | (Token::Close, Some(_)) => return Ok(statements),
             (Token::End, Some(opened)) => {
                 return Err(opened.error("this `{` is never closed: add a `}`"));
             }
             (Token::Close, None) => {
-                return Err(tokens.place().error("found `}` where nothing is open: delete it"));
+                return Err(here.error("found `}` where nothing is open: delete it"));
             }
-            (Token::Semicolon, _) => {
-                return Err(tokens.place().error("found `;` with no word before it: delete it"));
+            (Token::Semicolon, _) if words.is_empty() => {
+                return Err(here.error("found `;` with no word before it: delete it"));
             }
-            (Token::Open, _) => {
-                return Err(tokens.place().error(
+            (Token::Open, _) if words.is_empty() => {
+                return Err(here.error(
                     "found `{` with no word before it: name the section, as in `net { ... }`",
                 ));
             }
-        }
-        let place = tokens.place().clone();
-        let body = loop {
-            match tokens.next()? {
-                Token::Word(word) => words.push(word),
-                Token::Semicolon => break None,
-                Token::Open if depth == NESTING_MAX => {
-                    return Err(tokens
-                        .place()
-                        .error(format!("sections nest deeper than {NESTING_MAX}: close some")));
-                }
-                Token::Open => {
-                    let opened = tokens.place().clone();
-                    break Some(block(tokens, Some(&opened), depth + 1)?);
-                }
-                Token::Close | Token::End => {
-                    return Err(place
-                        .error(format!("`{}` ends without `;`: write `{0};`", words.join(" "))));
-                }
+            (Token::Open, _) if depth == NESTING_MAX => {
+                let text = format!("sections nest deeper than {NESTING_MAX}: close some");
+                return Err(here.error(text));
+            }
+            (Token::Semicolon, _) => None,
+            (Token::Open, _) => {
+                let opened = here.clone();
+                Some(block(tokens, Some(&opened), depth + 1)?)
             }
         };
+        let words = std::mem::take(&mut words);
         if words[0] != "skip" {
-            statements.push(Statement { place, words, body });
+            statements.push(Statement { place: place.clone(), words, body });
         }
     }
 }

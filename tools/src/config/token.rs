@@ -1,7 +1,8 @@
 //! Bytes to tokens of the drbd.conf grammar. Knows words and punctuation, no keywords. The bytes
 //! may be anything: what is no token is an error with its line.
 
-use super::place::{ConfigError, Place};
+use super::place::Place;
+use crate::failure::Result;
 
 /// Longest bare word, in bytes (as in DRBD).
 const BARE_MAX: usize = 128;
@@ -41,7 +42,7 @@ impl<'a> Tokens<'a> {
     }
 
     /// The next token; `End` at the end, again and again.
-    pub(super) fn next(&mut self) -> Result<Token, ConfigError> {
+    pub(super) fn next(&mut self) -> Result<Token> {
         self.skip_blank();
         let Some(&first) = self.rest.first() else {
             return Ok(Token::End);
@@ -81,7 +82,7 @@ impl<'a> Tokens<'a> {
         }
     }
 
-    fn bare(&mut self) -> Result<Token, ConfigError> {
+    fn bare(&mut self) -> Result<Token> {
         let length = self.rest.iter().position(|&b| !is_bare(b)).unwrap_or(self.rest.len());
         let (word, rest) = self.rest.split_at(length);
         self.rest = rest;
@@ -93,7 +94,7 @@ impl<'a> Tokens<'a> {
         Ok(Token::Word(word.iter().copied().map(char::from).collect()))
     }
 
-    fn quoted(&mut self) -> Result<Token, ConfigError> {
+    fn quoted(&mut self) -> Result<Token> {
         let mut text = Vec::new();
         let mut at = 1;
         loop {

@@ -2,9 +2,10 @@
 //! killed, and the node that returns gets what it missed, and only that.
 
 use super::{Demo, RESOURCE, say};
-use crate::cli::{Failure, Life, up};
+use crate::cli::{Life, up};
+use crate::failure::{Failure, Result};
 use nbd::client::{NbdClient, handshake};
-use serde_json::json;
+use replicator::daemon::control::Wanted;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -28,9 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// What clients were told is written: block number and what is in it.
 type Acknowledged = BTreeMap<u64, u64>;
 
-pub(super) async fn check(demo: &Demo) -> Result<(), Failure> {
+pub(super) async fn check(demo: &Demo) -> Result {
     let [alpha, beta] = &demo.nodes[..] else { unreachable!("there are two") };
-    let status = alpha.0.status().await?;
+    let status = alpha.status().await?;
     let blocks = status.devices.iter().map(|device| device.size / 4).min().unwrap_or(0);
 
     let (told, heard) = mpsc::channel();
@@ -50,14 +51,14 @@ pub(super) async fn check(demo: &Demo) -> Result<(), Failure> {
 
     // A moment passes until beta notices.
     let noticed = async {
-        while beta.0.status().await?.connections.iter().any(|c| c.connection_state == "Connected") {
+        while beta.status().await?.connections.iter().any(|c| c.connection_state == "Connected") {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         Ok::<_, Failure>(())
     };
     let noticed = tokio::time::timeout(PATIENCE, noticed).await;
     noticed.map_err(|_| Failure::failed("NOT well: beta does not notice"))??;
-    beta.0.client.command("primary", json!({})).await?;
+    beta.client.command(&Wanted::Primary { force: false }).await?;
     let (socket, expected) = (beta.socket(), acknowledged.clone());
     joined(spawn_blocking(move || read_back(&socket, &expected, doubtful))).await?;
     say("beta is Primary; it has every one of them");
@@ -71,9 +72,9 @@ pub(super) async fn check(demo: &Demo) -> Result<(), Failure> {
     acknowledged.extend(written);
     say("100 more blocks were written while alpha is away");
 
-    up(&alpha.0, Life::Ours).await?;
+    up(alpha, Life::Ours).await?;
     demo.wait_sync().await?;
-    let status = beta.0.status().await?;
+    let status = beta.status().await?;
     let peers = status.connections.iter().flat_map(|connection| &connection.peer_devices);
     let copied: u64 = peers.map(|peer| peer.resync_copied).sum();
     say(&format!("alpha is back and UpToDate; {copied} KiB of {} KiB were copied", blocks * 4));
@@ -87,7 +88,7 @@ pub(super) async fn check(demo: &Demo) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn joined<T>(task: JoinHandle<io::Result<T>>) -> Result<T, Failure> {
+async fn joined<T>(task: JoinHandle<io::Result<T>>) -> Result<T> {
     match task.await {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(Failure::failed(format!("NOT well: {error}"))),

@@ -6,12 +6,12 @@
 
 mod check;
 
-use crate::cli::{Failure, Life, Place, Subject, Target, create, ended, up};
+use crate::cli::{Life, Place, Subject, Target, create, ended, up};
 use crate::config::Listen;
+use crate::failure::{Failure, Result};
 use crate::serve::Signals;
-use replicator::daemon::control::RunLock;
+use replicator::daemon::control::{Ended, RunLock, Wanted};
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::json;
 use std::fs::File;
 use std::io::{BufRead, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -59,23 +59,21 @@ fn size(text: &str) -> Result<u64, String> {
 
 /// The demo's files and processes; all of them end with it.
 struct Demo {
-    nodes: Vec<Node>,
+    /// Their files are in their run directories, named after them.
+    nodes: Vec<Subject>,
     directory: PathBuf,
 }
 
-/// One node: its files are in its run directory, named after it.
-struct Node(Subject);
-
 impl Drop for Demo {
     fn drop(&mut self) {
-        self.nodes.iter().for_each(Node::kill);
+        self.nodes.iter().for_each(Subject::kill);
         if let Err(error) = std::fs::remove_dir_all(&self.directory) {
             eprintln!("{}: cannot be removed: {error}", self.directory.display());
         }
     }
 }
 
-pub(crate) async fn demo(options: Options) -> Result<(), Failure> {
+pub(crate) async fn demo(options: Options) -> Result {
     let mut signals = Signals::new()?;
     let mut told_to_end = async || {
         signals.next().await;
@@ -97,41 +95,41 @@ pub(crate) async fn demo(options: Options) -> Result<(), Failure> {
 impl Demo {
     /// Makes the disks, starts both nodes, makes the first one Primary, and waits until they are in
     /// sync.
-    async fn begin(options: &Options) -> Result<Self, Failure> {
+    async fn begin(options: &Options) -> Result<Self> {
         let within = options.dir.clone().unwrap_or_else(std::env::temp_dir);
         let path = within.join(format!("pollux-demo-{}", std::process::id()));
-        std::fs::create_dir_all(&within).map_err(|error| failed(within.display(), &error))?;
-        std::fs::create_dir(&path).map_err(|error| failed(path.display(), &error))?;
+        std::fs::create_dir_all(&within).map_err(|error| Failure::of(within.display(), error))?;
+        std::fs::create_dir(&path).map_err(|error| Failure::of(path.display(), error))?;
         let mut demo = Self { nodes: Vec::new(), directory: path };
         let config = demo.config();
-        let ports = free_ports().map_err(|error| failed("127.0.0.1", &error))?;
+        let ports = free_ports().map_err(|error| Failure::of("127.0.0.1", error))?;
         let text = configuration(&demo.directory, ports);
-        std::fs::write(&config, text).map_err(|error| failed(config.display(), &error))?;
+        std::fs::write(&config, text).map_err(|error| Failure::of(config.display(), error))?;
         for name in NAMES {
             let run_dir = demo.directory.join(name);
             let node = Some(name.to_owned());
             let place = Place { config: config.clone(), node, run_dir };
             let resource = place.load()?.resources.remove(0);
-            demo.nodes.push(Node(Subject::new(&place, &Target::default(), &resource)));
+            demo.nodes.push(Subject::new(&place, &Target::default(), &resource));
         }
         for node in &demo.nodes {
             node.make_disk(options.size)?;
-            up(&node.0, Life::Ours).await?;
+            up(node, Life::Ours).await?;
         }
         say("two nodes run, alpha and beta; alpha's (empty) disk is declared the good one");
         // Both must be there: else alpha would go on alone, and beta would miss nothing but time.
         demo.nodes[0].wait("connect", IN_SYNC).await?;
-        demo.nodes[0].0.client.command("primary", json!({ "force": true })).await?;
+        demo.nodes[0].client.command(&Wanted::Primary { force: true }).await?;
         demo.wait_sync().await?;
         say("alpha is Primary, beta mirrors it, both disks are UpToDate");
         Ok(demo)
     }
 
-    async fn go_on(&mut self, options: &Options) -> Result<(), Failure> {
+    async fn go_on(&mut self, options: &Options) -> Result {
         if options.check { check::check(self).await } else { self.show(options).await }
     }
 
-    async fn wait_sync(&self) -> Result<(), Failure> {
+    async fn wait_sync(&self) -> Result {
         for node in &self.nodes {
             node.wait("sync", IN_SYNC).await?;
         }
@@ -139,12 +137,12 @@ impl Demo {
     }
 
     /// Says where everything is, and waits for the end.
-    async fn show(&self, options: &Options) -> Result<(), Failure> {
+    async fn show(&self, options: &Options) -> Result {
         let [alpha, beta] = &self.nodes[..] else { unreachable!("there are two") };
         let adm = std::env::current_exe().unwrap_or_else(|_| "polluxadm".into());
         let adm = adm.display();
-        let of = |node: &Node| {
-            let Place { node, run_dir, .. } = &node.0.place;
+        let of = |node: &Subject| {
+            let Place { node, run_dir, .. } = &node.place;
             let name = node.as_deref().unwrap_or_default();
             format!("{adm} --node {name} --run-dir {}", run_dir.display())
         };
@@ -183,9 +181,9 @@ impl Demo {
 
     /// Takes the nodes down in good order; what does not go is killed when this is dropped.
     async fn end(&self) {
-        for Node(it) in &self.nodes {
-            let _ = it.client.command("secondary", json!({ "force": true })).await;
-            let _ = it.client.command("down", json!({})).await;
+        for it in &self.nodes {
+            let _ = it.client.command(&Wanted::Secondary { force: true }).await;
+            let _ = it.client.command(&Wanted::Down {}).await;
             let _ = ended(it).await;
         }
     }
@@ -214,26 +212,22 @@ fn configuration(directory: &Path, [link_a, link_b, nbd_a, nbd_b]: [SocketAddr; 
     format!("resource {RESOURCE} {{\n{}{}}}\n", on(0, link_a, nbd_a), on(1, link_b, nbd_b))
 }
 
-fn failed(what: impl std::fmt::Display, error: &std::io::Error) -> Failure {
-    Failure::failed(format!("{what}: {error}"))
-}
-
 /// A line of the story. A reader that has gone is no error.
 fn say(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
-impl Node {
+impl Subject {
     fn name(&self) -> &str {
-        &self.0.resource.me.name
+        &self.resource.me.name
     }
 
     fn disk(&self) -> PathBuf {
-        self.0.place.run_dir.join("disk")
+        self.place.run_dir.join("disk")
     }
 
     fn socket(&self) -> PathBuf {
-        self.0.place.run_dir().nbd(RESOURCE)
+        self.place.run_dir().nbd(RESOURCE)
     }
 
     fn uri(&self) -> String {
@@ -241,7 +235,7 @@ impl Node {
     }
 
     fn tcp_uri(&self) -> String {
-        let tcp = self.0.resource.me.nbd.iter().find_map(|listen| match listen {
+        let tcp = self.resource.me.nbd.iter().find_map(|listen| match listen {
             Listen::Tcp(address) => Some(format!("nbd://{address}/{RESOURCE}")),
             Listen::Unix => None,
         });
@@ -249,38 +243,37 @@ impl Node {
     }
 
     /// Makes its disk, a sparse file, and the metadata in it.
-    fn make_disk(&self, size: u64) -> Result<(), Failure> {
+    fn make_disk(&self, size: u64) -> Result {
         let disk = self.disk();
         let make = || {
-            std::fs::create_dir(&self.0.place.run_dir)?;
+            std::fs::create_dir(&self.place.run_dir)?;
             File::create_new(&disk)?.set_len(size)
         };
-        make().map_err(|error| failed(disk.display(), &error))?;
-        create(&self.0, false)
+        make().map_err(|error| Failure::of(disk.display(), error))?;
+        create(self, false)
     }
 
-    async fn wait(&self, what: &str, seconds: f64) -> Result<(), Failure> {
-        let log = || {
-            let log = std::fs::read(self.0.place.run_dir().log(RESOURCE)).unwrap_or_default();
-            String::from_utf8_lossy(&log).into_owned()
+    async fn wait(&self, what: &str, seconds: f64) -> Result {
+        let ended = match self.client.wait(what, seconds).await? {
+            Ended::Reached => return Ok(()),
+            Ended::StandAlone => "stand-alone",
+            Ended::TimedOut => "timed-out",
         };
-        match self.0.client.wait(what, seconds).await?.as_str() {
-            "reached" => Ok(()),
-            other => Err(Failure::failed(format!(
-                "{}: waiting for {what} ended with `{other}`; its log says:\n{}",
-                self.name(),
-                log()
-            ))),
-        }
+        let log = std::fs::read(self.place.run_dir().log(RESOURCE)).unwrap_or_default();
+        Err(Failure::failed(format_args!(
+            "{}: waiting for {what} ended with `{ended}`; its log says:\n{}",
+            self.name(),
+            String::from_utf8_lossy(&log)
+        )))
     }
 
     fn lock(&self) -> PathBuf {
-        self.0.place.run_dir.join(format!("{RESOURCE}.pid"))
+        RunLock::path(&self.place.run_dir, RESOURCE)
     }
 
     /// Of the daemon that runs here, ours or the operator's.
     fn pid(&self) -> Option<i32> {
-        let is_running = RunLock::is_held(&self.0.place.run_dir, RESOURCE);
+        let is_running = RunLock::is_held(&self.place.run_dir, RESOURCE);
         let text = std::fs::read_to_string(self.lock()).ok().filter(|_| is_running)?;
         text.trim().parse().ok()
     }

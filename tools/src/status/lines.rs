@@ -5,26 +5,21 @@ use serde::{Deserialize, Serialize};
 use super::Status;
 
 /// `role RESOURCE`: this node's role; with a peer's name, that peer's. `None`: no such peer.
-pub fn role(status: &Status, peer: Option<&str>) -> Option<String> {
-    match peer {
-        None => Some(format!("{}\n", status.role)),
-        Some(name) => {
-            let mut connections = status.connections.iter();
-            let connection = connections.find(|connection| connection.name == name)?;
-            Some(format!("{}\n", connection.peer_role))
-        }
-    }
+pub(crate) fn role<'a>(status: &'a Status, peer: Option<&str>) -> Option<&'a str> {
+    let Some(name) = peer else { return Some(&status.role) };
+    let mut connections = status.connections.iter();
+    Some(&connections.find(|connection| connection.name == name)?.peer_role)
 }
 
 /// `cstate RESOURCE`: a line for each connection.
-pub fn cstate(status: &Status) -> String {
+pub(crate) fn cstate(status: &Status) -> String {
     let connections = status.connections.iter();
     connections.map(|connection| format!("{}\n", connection.connection_state)).collect()
 }
 
 /// `dstate RESOURCE[/VOLUME]`: a line for each volume, this node's disk first, then the peers'.
 /// Empty: no such volume.
-pub fn dstate(status: &Status, volume: Option<u16>) -> String {
+pub(crate) fn dstate(status: &Status, volume: Option<u16>) -> String {
     let mut text = String::new();
     for device in status.devices.iter().filter(|d| volume.is_none_or(|number| number == d.volume)) {
         text += &device.disk_state;
@@ -40,7 +35,7 @@ pub fn dstate(status: &Status, volume: Option<u16>) -> String {
 }
 
 /// The flags of [`GenerationIds`], in their order.
-pub const GI_FLAGS: [&str; 12] = [
+pub(crate) const GI_FLAGS: [&str; 12] = [
     "consistent",
     "was-uptodate",
     "primary-ind",
@@ -55,9 +50,13 @@ pub const GI_FLAGS: [&str; 12] = [
     "peer-device-seen",
 ];
 
-/// The data generation of a volume, as it stands towards one peer.
+/// The data generation of a volume that has a disk, as it stands towards one peer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GenerationIds {
+pub(crate) struct GenerationIds {
+    /// The volume.
+    pub volume: u16,
+    /// The peer's name.
+    pub peer: String,
     /// The generation of this copy.
     pub current: u64,
     /// The generation the bitmap of that peer counts from; 0: none.
@@ -77,12 +76,12 @@ impl GenerationIds {
 }
 
 /// `get-gi`: one line.
-pub fn get_gi(ids: &GenerationIds) -> String {
+pub(crate) fn get_gi(ids: &GenerationIds) -> String {
     ids.fields().join(":") + "\n"
 }
 
 /// `show-gi`: the same line, and under it what each field is.
-pub fn show_gi(ids: &GenerationIds) -> String {
+pub(crate) fn show_gi(ids: &GenerationIds) -> String {
     let mut columns = vec![0];
     for field in ids.fields() {
         columns.push(columns[columns.len() - 1] + field.len() + 1);

@@ -16,15 +16,14 @@ mod tests;
 
 use serde::{Deserialize, Serialize};
 
-pub use lines::{GI_FLAGS, GenerationIds, cstate, dstate, get_gi, role, show_gi};
-pub use text::{Layout, print};
+pub(crate) use lines::{GenerationIds, cstate, dstate, get_gi, role, show_gi};
+pub(crate) use text::{Layout, print};
 
 /// One resource on this node. Field names are the JSON keys, with dashes; states are the words of
 /// DRBD.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-#[expect(missing_docs, reason = "the fields are what the states of the same name say")]
-pub struct Status {
+pub(crate) struct Status {
     pub name: String,
     pub node_id: u8,
     pub role: String,
@@ -46,8 +45,7 @@ pub struct Status {
 /// One volume on this node.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-#[expect(missing_docs, reason = "the fields are what DRBD's keys of the same name say")]
-pub struct Device {
+pub(crate) struct Device {
     pub volume: u16,
     pub minor: u32,
     pub disk_state: String,
@@ -80,8 +78,7 @@ pub struct Device {
 /// One connection to a peer.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-#[expect(missing_docs, reason = "the fields are what DRBD's keys of the same name say")]
-pub struct Connection {
+pub(crate) struct Connection {
     pub peer_node_id: u8,
     /// The peer's host name.
     pub name: String,
@@ -103,8 +100,7 @@ pub struct Connection {
 
 /// One pair of addresses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the names say it")]
-pub struct Path {
+pub(crate) struct Path {
     pub this_host: Endpoint,
     pub remote_host: Endpoint,
     pub established: bool,
@@ -112,7 +108,7 @@ pub struct Path {
 
 /// One address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Endpoint {
+pub(crate) struct Endpoint {
     /// The IP address.
     pub address: String,
     /// The TCP port.
@@ -124,8 +120,7 @@ pub struct Endpoint {
 /// One volume on a peer.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-#[expect(missing_docs, reason = "the fields are what DRBD's keys of the same name say")]
-pub struct PeerDevice {
+pub(crate) struct PeerDevice {
     pub volume: u16,
     pub replication_state: String,
     pub peer_disk_state: String,
@@ -154,8 +149,7 @@ pub struct PeerDevice {
 /// How far a resync is. Made by [`SyncDetails::new`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-#[expect(missing_docs, reason = "the fields are what DRBD's keys of the same name say")]
-pub struct SyncDetails {
+pub(crate) struct SyncDetails {
     /// Sectors this resync began with.
     pub rs_total: u64,
     pub rs_dt_start_ms: u64,
@@ -174,11 +168,11 @@ pub struct SyncDetails {
 }
 
 /// The time to finish when nothing moves (DRBD's number).
-pub const NEVER: u64 = 987_654_321;
+pub(crate) const NEVER: u64 = 987_654_321;
 
 impl SyncDetails {
     /// From what a daemon knows: the sectors at the start and now, and how long it ran.
-    pub fn new(total: u64, left: u64, milliseconds: u64) -> Self {
+    pub(crate) fn new(total: u64, left: u64, milliseconds: u64) -> Self {
         let done = total.saturating_sub(left);
         let rate = match milliseconds {
             0 => 0.0,
@@ -206,6 +200,6 @@ impl SyncDetails {
 }
 
 /// All of it, for `status --json`.
-pub fn json(resources: &[Status]) -> String {
+pub(crate) fn json(resources: &[Status]) -> String {
     serde_json::to_string_pretty(resources).expect("no map has a key that is no string") + "\n"
 }

@@ -1,5 +1,6 @@
 //! The shapes people and scripts know from `drbdadm status`, each as a whole text.
 
+use super::lines::GI_FLAGS;
 use super::*;
 
 fn device(volume: u16, disk_state: &str, open: bool) -> Device {
@@ -218,23 +219,20 @@ fn two_volumes() {
 }
 
 #[test]
-fn quorum_lost_and_frozen() {
+fn suspended() {
     let mut status = healthy();
-    (status.suspended, status.suspended_quorum) = (true, true);
+    (status.suspended, status.suspended_no_data) = (true, true);
     status.devices[0].quorum = false;
     status.devices[0].blocked = "upper".to_owned();
     let connecting = |name| away(name, "Connecting");
     status.connections = vec![connecting("bergen"), connecting("tromso")];
-    let text = "ledger role:Primary suspended:quorum
+    let text = "ledger role:Primary suspended:no-data
   disk:UpToDate quorum:no open:yes blocked:upper
   bergen connection:Connecting
   tromso connection:Connecting
 
 ";
     assert_shows(&status, text);
-    (status.suspended_user, status.suspended_no_data, status.suspended_fencing) =
-        (true, true, true);
-    assert_shows(&status, &text.replace("suspended:", "suspended:user,no-data,fencing,"));
 }
 
 #[test]
@@ -357,12 +355,14 @@ fn json_has_the_keys_of_drbdsetup() {
 #[test]
 fn the_small_commands_print_a_line() {
     let status = healthy();
-    assert_eq!(role(&status, None).unwrap(), "Primary\n");
-    assert_eq!(role(&status, Some("bergen")).unwrap(), "Secondary\n");
+    assert_eq!(role(&status, None).unwrap(), "Primary");
+    assert_eq!(role(&status, Some("bergen")).unwrap(), "Secondary");
     assert_eq!(role(&status, Some("narvik")), None);
     assert_eq!(cstate(&status), "Connected\n");
     assert_eq!(dstate(&status, None), "UpToDate/UpToDate\n");
     let ids = GenerationIds {
+        volume: 0,
+        peer: "bergen".to_owned(),
         current: 0xC5E6_0011_2233_4455,
         bitmap: 0,
         history: [4, 0xFFFF_FFFF_FFFF_FFFF],

@@ -6,7 +6,7 @@ use super::{Connection, Device, NEVER, PeerDevice, Status};
 
 /// How to print.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Layout {
+pub(crate) struct Layout {
     /// `--verbose`: also what is as usual.
     pub verbose: bool,
     /// `--statistics`: a second line of counters for each object.
@@ -16,7 +16,7 @@ pub struct Layout {
 }
 
 /// All resources, each followed by an empty line.
-pub fn print(resources: &[Status], layout: Layout) -> String {
+pub(crate) fn print(resources: &[Status], layout: Layout) -> String {
     let mut page = Page { text: String::new(), layout };
     if resources.is_empty() {
         page.text += "# No resource is up here. Next: polluxadm up all\n";
@@ -87,19 +87,13 @@ impl Page {
 
     fn resource(&mut self, resource: &Status) {
         let Layout { verbose, statistics, .. } = self.layout;
-        let reasons = [
-            (resource.suspended_user, "user"),
-            (resource.suspended_no_data, "no-data"),
-            (resource.suspended_fencing, "fencing"),
-            (resource.suspended_quorum, "quorum"),
-        ];
-        let reasons: Vec<_> = reasons.iter().filter(|(is, _)| *is).map(|(_, why)| *why).collect();
-        let suspended = if reasons.is_empty() { "no".to_owned() } else { reasons.join(",") };
+        // The only reason there is.
+        let suspended = if resource.suspended_no_data { "no-data" } else { "no" };
         let force = resource.force_io_failures;
         let mut words = Words(vec![resource.name.clone()]);
         words.add(verbose, "node-id", resource.node_id);
         words.add(true, "role", &resource.role);
-        words.add(verbose || !reasons.is_empty(), "suspended", suspended);
+        words.add(verbose || resource.suspended, "suspended", suspended);
         words.add(verbose || force, "force-io-failures", yes_no(force));
         words.add(statistics, "write-ordering", &resource.write_ordering);
         self.line(0, &words);

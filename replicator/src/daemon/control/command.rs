@@ -7,14 +7,15 @@ use crate::node::{Command, VolumeNumber};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 /// The body. Commands that name a volume act on all if they name none.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case", rename_all_fields = "kebab-case")]
 #[serde(deny_unknown_fields)]
-enum Wanted {
+#[expect(missing_docs, reason = "they are the commands of the node, and what is said of it there")]
+pub enum Wanted {
     Attach {
         volume: Option<VolumeNumber>,
     },

@@ -16,8 +16,10 @@ mod metrics;
 mod socket;
 mod wait;
 
+pub use command::Wanted;
 pub use metrics::Names;
 pub use socket::{RunLock, SocketError};
+pub use wait::{Ended, Outcome};
 
 use super::limits;
 use super::orders::{OrderError, Remote};

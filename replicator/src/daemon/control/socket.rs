@@ -46,12 +46,22 @@ pub struct RunLock {
 }
 
 impl RunLock {
+    /// The lock of a resource, which holds the pid of its daemon as text.
+    pub fn path(directory: &Path, name: &str) -> PathBuf {
+        directory.join(format!("{name}.pid"))
+    }
+
+    /// The socket it answers on.
+    pub fn socket(directory: &Path, name: &str) -> PathBuf {
+        directory.join(format!("{name}.sock"))
+    }
+
     /// Takes the lock `NAME.pid` in `directory` (made if there is none), and writes our pid into it.
     ///
     /// # Errors
     /// [`SocketError::Running`] if another process has it.
     pub fn take(directory: &Path, name: &str) -> Result<Self, SocketError> {
-        let path = directory.join(format!("{name}.pid"));
+        let path = Self::path(directory, name);
         let failed = |action, error| SocketError::System { path: path.clone(), action, error };
         fs::create_dir_all(directory).map_err(|e| failed("make its directory", e))?;
         let opened =
@@ -69,13 +79,13 @@ impl RunLock {
             writeln!(lock, "{}", std::process::id())
         };
         write(&mut lock).map_err(|error| failed("write", error))?;
-        Ok(Self { _lock: lock, socket: directory.join(format!("{name}.sock")) })
+        Ok(Self { _lock: lock, socket: Self::socket(directory, name) })
     }
 
     /// Whether a process holds the lock. It is so until the very end of a daemon, when its sockets
     /// are closed already.
     pub fn is_held(directory: &Path, name: &str) -> bool {
-        File::open(directory.join(format!("{name}.pid"))).is_ok_and(|lock| {
+        File::open(Self::path(directory, name)).is_ok_and(|lock| {
             let shared = FlockOperation::NonBlockingLockShared;
             rustix::fs::flock(&lock, shared) == Err(rustix::io::Errno::WOULDBLOCK)
         })

@@ -8,8 +8,7 @@ use crate::node::{ConnectionState, DiskState, ReplicationState, Status};
 use axum::Json;
 use axum::extract::{Query, State};
 use axum::routing::{MethodRouter, post};
-use serde::Deserialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -20,8 +19,25 @@ struct Patience {
     seconds: Option<f64>,
 }
 
-/// `{"ended": ..}`: as wanted (`reached`), not without an operator, since a connection stands alone
-/// (`stand-alone`), or not in time (`timed-out`).
+/// How a wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ended {
+    /// As wanted.
+    Reached,
+    /// It cannot be reached without an operator: a connection stands alone.
+    StandAlone,
+    /// Not in time.
+    TimedOut,
+}
+
+/// The answer.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Outcome {
+    /// How it ended.
+    pub ended: Ended,
+}
+
 pub(super) fn until(reached: fn(&Status) -> bool) -> MethodRouter<Served> {
     post(move |State(served): State<Served>, Query(patience): Query<Patience>| async move {
         let seconds = patience.seconds.filter(|&seconds| seconds > 0.0);
@@ -32,15 +48,15 @@ pub(super) fn until(reached: fn(&Status) -> bool) -> MethodRouter<Served> {
             let status = served.remote.snapshot().await?.status;
             let over = until.is_some_and(|until| Instant::now() >= until);
             let ended = match () {
-                () if reached(&status) => "reached",
-                () if stands_alone(&status) => "stand-alone",
-                () if over => "timed-out",
+                () if reached(&status) => Ended::Reached,
+                () if stands_alone(&status) => Ended::StandAlone,
+                () if over => Ended::TimedOut,
                 () => {
                     sleep(limits::WAIT_STEP).await;
                     continue;
                 }
             };
-            return Ok::<_, Refused>(Json(json!({ "ended": ended })));
+            return Ok::<_, Refused>(Json(Outcome { ended }));
         }
     })
 }

@@ -228,7 +228,7 @@ fn opening_shows_the_medium(disk: Disk) {
     let Disk { mut engine, under, .. } = disk;
     let OnFiles { path, options, files } = under.expect("a disk on files");
     drop(files);
-    run_one(&mut *engine, write(0, true)).expect("written");
+    run_one(&mut engine, write(0, true)).expect("written");
     let seen = File::open(&path).expect("readable");
     let cached = || {
         let into = &mut [0; 4096];
