@@ -74,7 +74,6 @@ fn write_superblock(superblock: &Superblock, out: &mut String) -> fmt::Result {
     writeln!(out, "members          {:#010x}", superblock.members)?;
     writeln!(out, "exposed-dagtag   {:016X}", superblock.exposed_dagtag)?;
     writeln!(out, "current          {}", superblock.current)?;
-    writeln!(out, "sync-to          {}", superblock.sync_to)?;
     let known = superblock.history.iter().filter(|&&generation| generation != Generation::NONE);
     for generation in known {
         writeln!(out, "history          {generation}")?;

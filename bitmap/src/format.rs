@@ -94,7 +94,6 @@ impl Metadata {
             flags: DeviceFlags::default(),
             members,
             current: Generation::JUST_CREATED,
-            sync_to: Generation::NONE,
             exposed_dagtag: 0,
             history: [Generation::NONE; HISTORY],
             slots,

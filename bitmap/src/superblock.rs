@@ -53,11 +53,9 @@ pub struct Superblock {
     pub flags: DeviceFlags,
     /// Nodes that belong to the resource, one bit each.
     pub members: u32,
-    /// The generation of our data.
+    /// The generation of our data; of the target of an unfinished resync, the one since which its
+    /// source marks what it lacks (RES-4).
     pub current: Generation,
-    /// The generation this disk was being synchronised to when it became Inconsistent; `NONE` if
-    /// it is not the target of an unfinished resync. Lets an interrupted resync go on by bitmap (RES-4).
-    pub sync_to: Generation,
     /// Dagtag up to which a diskless Primary's writes were seen.
     pub exposed_dagtag: u64,
     /// Former generations, newest first, `NONE` behind the last.

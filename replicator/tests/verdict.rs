@@ -18,31 +18,26 @@ fn volumes() -> Vec<VolumeFacts> {
     for disk in disks {
         for current in [NEW, G, X, Y] {
             for bitmap in [NONE, G, X] {
-                for sync_to in [NONE, X] {
-                    for history in [vec![], vec![G], vec![X, G]] {
-                        for bits in [0, 3] {
-                            let diskless = disk == DiskState::Diskless;
-                            let odd = (current == NEW && disk > DiskState::Inconsistent)
-                                || (sync_to != NONE && disk != DiskState::Inconsistent)
-                                || bitmap == current
-                                || history.contains(&current)
-                                || (diskless
-                                    && (bits > 0 || bitmap != NONE || !history.is_empty()));
-                            if !odd {
-                                let size = if diskless { 0 } else { 1 << 20 };
-                                let history = history.clone();
-                                let number = 0;
-                                all.push(VolumeFacts {
-                                    number,
-                                    disk,
-                                    size,
-                                    current,
-                                    bitmap,
-                                    sync_to,
-                                    history,
-                                    bits,
-                                });
-                            }
+                for history in [vec![], vec![G], vec![X, G]] {
+                    for bits in [0, 3] {
+                        let diskless = disk == DiskState::Diskless;
+                        let odd = (current == NEW && disk > DiskState::Inconsistent)
+                            || bitmap == current
+                            || history.contains(&current)
+                            || (diskless && (bits > 0 || bitmap != NONE || !history.is_empty()));
+                        if !odd {
+                            let size = if diskless { 0 } else { 1 << 20 };
+                            let history = history.clone();
+                            let number = 0;
+                            all.push(VolumeFacts {
+                                number,
+                                disk,
+                                size,
+                                current,
+                                bitmap,
+                                history,
+                                bits,
+                            });
                         }
                     }
                 }
@@ -172,7 +167,6 @@ fn a_primary_whose_second_disk_was_away_gets_that_back_and_no_split_brain() {
         size: 1 << 20,
         current,
         bitmap,
-        sync_to: NONE,
         history: vec![],
         bits,
     };
@@ -197,7 +191,6 @@ fn after_a_crash_the_survivor_is_the_source_under_b_and_c() {
         size: 1 << 20,
         current: G,
         bitmap: NONE,
-        sync_to: NONE,
         history: vec![],
         bits,
     };

@@ -49,8 +49,7 @@ record! {
     MEMBERS = "members", 116, 4;
     CURRENT = "current", 120, 8;
     EXPOSED = "exposed_dagtag", 128, 8;
-    SYNC_TO = "sync_to", 136, 8;
-    RESERVED_1 = "reserved", 144, 112;
+    RESERVED_1 = "reserved", 136, 120;
     HISTORY_F = "history", 256, HISTORY * 8;
     SLOTS = "slots", 512, MAX_SLOTS * SLOT_SIZE;
     RESERVED_2 = "reserved", 2496, 1600;
@@ -116,7 +115,6 @@ impl Superblock {
         MEMBERS.put(out, self.members);
         CURRENT.put(out, self.current.0);
         EXPOSED.put(out, self.exposed_dagtag);
-        SYNC_TO.put(out, self.sync_to.0);
         for (index, generation) in self.history.iter().enumerate() {
             HISTORY_F.element(index, 8).put(out, generation.0);
         }
@@ -179,7 +177,6 @@ impl Superblock {
             members: MEMBERS.u32(record),
             current: Generation(CURRENT.u64(record)),
             exposed_dagtag: EXPOSED.u64(record),
-            sync_to: Generation(SYNC_TO.u64(record)),
             history: core::array::from_fn(|n| Generation(HISTORY_F.element(n, 8).u64(record))),
             slots: (0..slot_count).map(slot).collect::<Result<_, _>>()?,
             compat: COMPAT.u32(record) & KNOWN_COMPAT,

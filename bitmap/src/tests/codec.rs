@@ -70,7 +70,7 @@ prop_compose! {
         slots in prop::collection::vec(slot(), 0..=MAX_SLOTS),
         flags in flags(),
         history in prop::collection::vec(any::<u64>(), HISTORY),
-        [device_uuid, current, sync_to, exposed_dagtag] in any::<[u64; 4]>(),
+        [device_uuid, current, exposed_dagtag] in any::<[u64; 3]>(),
         (sequence, log_floor) in (0..1_u64 << 62, 0..1_u64 << 62),
         (resize_generation, members, node_id) in (any::<u32>(), any::<u32>(), 0..=31_u8),
         (al_slots, spare) in (1..5000_u32, 0..3000_u32),
@@ -90,7 +90,7 @@ prop_compose! {
             device_uuid, node_id: NodeId(node_id), sequence, placement, device_size,
             data_size: layout.data_size(), geometry, resize_generation, al_slots, al_sectors,
             log_floor, flags, members, current: Generation(current),
-            sync_to: Generation(sync_to), exposed_dagtag,
+            exposed_dagtag,
             history: core::array::from_fn(|n| Generation(history[n])),
             slots, compat: 0, ro_compat: 0, incompat: 0,
         }

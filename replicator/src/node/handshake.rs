@@ -187,7 +187,6 @@ impl Node {
                 bitmap: sb
                     .zip(slot)
                     .map_or(Generation::NONE, |(sb, slot)| sb.slots[slot].bitmap_uuid),
-                sync_to: sb.map_or(Generation::NONE, |sb| sb.sync_to),
                 history: sb
                     .map(|sb| sb.history.iter().copied().filter(|g| g.is_real()).collect())
                     .unwrap_or_default(),
@@ -278,9 +277,7 @@ impl Node {
         let lifted = self.lift(v);
         let meta = self.volumes[v].meta.as_mut()?;
         let sb = meta.superblock();
-        let noted = sb.slots[slot].bitmap_uuid != Generation::NONE
-            || sb.flags.crashed_primary
-            || sb.sync_to != Generation::NONE;
+        let noted = sb.slots[slot].bitmap_uuid != Generation::NONE || sb.flags.crashed_primary;
         let settled = noted.then(|| {
             meta.edit(|sb| {
                 sb.peer_in_sync(node);

@@ -443,7 +443,6 @@ impl Node {
         let ticket = meta.edit(|sb| {
             sb.peer_in_sync(node);
             sb.adopt(current, &history);
-            sb.sync_to = Generation::NONE;
             sb.flags.consistent = true;
             sb.flags.was_up_to_date = true;
             sb.flags.crashed_primary = false;

@@ -9,7 +9,7 @@ use crate::wire::Message;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use bitmap::{Generation, Ticket};
+use bitmap::Ticket;
 
 /// A change of role under way.
 #[derive(Clone, Debug)]
@@ -238,7 +238,6 @@ impl Node {
                     sb.mint(generation, |_| true);
                     sb.flags.consistent = true;
                     sb.flags.was_up_to_date = true;
-                    sb.sync_to = Generation::NONE;
                 });
                 tickets.push((v, ticket));
                 volume.exposed = generation;

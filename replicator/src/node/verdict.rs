@@ -283,7 +283,7 @@ fn compare(a: &VolumeFacts, b: &VolumeFacts) -> Relation {
 /// Is there any generation both have held?
 fn related(a: &VolumeFacts, b: &VolumeFacts) -> bool {
     let all = |x: &VolumeFacts| {
-        let mut all: Vec<_> = [x.current, x.bitmap, x.sync_to].into();
+        let mut all: Vec<_> = [x.current, x.bitmap].into();
         all.extend_from_slice(&x.history);
         all.retain(|g| g.is_real());
         all

@@ -95,7 +95,6 @@ shapes! {
             size: u64,
             current: u64,
             bitmap: u64,
-            sync_to: u64,
             history: Vec<u64>,
             bits: u64,
         }

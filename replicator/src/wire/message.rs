@@ -214,8 +214,6 @@ pub struct VolumeFacts {
     pub current: Generation,
     /// Bitmap generation for the receiver.
     pub bitmap: Generation,
-    /// Generation this disk was being synchronised to when it became Inconsistent; none if it is not.
-    pub sync_to: Generation,
     /// History, newest first.
     pub history: Vec<Generation>,
     /// Bits set against the receiver, active extents included.

@@ -4,7 +4,7 @@
 use super::actions::sectors;
 use super::disk::Disk;
 use super::world::{MS, World};
-use replicator::node::{LinkId, mirror};
+use replicator::node::{DiskState, LinkId, mirror};
 use replicator::wire::{Agreed, Message, RefuseReason, VolumeVerdict};
 
 impl World {
@@ -21,7 +21,8 @@ impl World {
         self.check(check);
     }
 
-    /// GI-4: the two ends of a link come to mirrored verdicts.
+    /// GI-4: the two ends of a link come to mirrored verdicts. RES-4, RES-6: a full copy, also after a missed end, is nothing
+    /// that just happens.
     fn watch_verdict(&mut self, n: usize, link: LinkId, agreed: &Agreed) {
         let Some(id) = self.network.find(n, link) else { return };
         let Some(c) = self.network.connections.get_mut(&id) else { return };
@@ -36,24 +37,12 @@ impl World {
             let full = volumes.contains(&VolumeVerdict::Target { full: true });
             if full && self.initialised && !self.excused && !self.model.ordered() {
                 let told = &self.network.connections[&id].told;
+                let again = told[n].as_ref().is_some_and(|v| v.disk == DiskState::Inconsistent);
                 let story = format!("all is to be copied, though nothing was replaced: {told:?}");
-                return self.violate("RES-6", story);
+                return self.violate(if again { "RES-4" } else { "RES-6" }, story);
             }
             let Self { model, disks, facts, .. } = self;
             model.may_copy(full, &mut |n| facts.read(disks, n));
-        }
-        let Some(c) = self.network.connections.get(&id) else { return };
-        // RES-4: a target that missed the end goes on by bitmap: the source knows what it was synchronised to.
-        if let (Agreed::Go(volumes), [Some(a), Some(b)]) = (agreed, &c.told)
-            && volumes.contains(&VolumeVerdict::Target { full: true })
-        {
-            let (target, source) = if n == 0 { (a, b) } else { (b, a) };
-            let goal = target.sync_to;
-            if goal.is_real() && source.bitmap == goal {
-                let story =
-                    format!("node {n} is to be copied as a whole: {target:?} by {source:?}");
-                self.violate("RES-4", story);
-            }
         }
     }
 
