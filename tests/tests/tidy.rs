@@ -8,11 +8,6 @@ use std::process::Command;
 
 /// Lines a Rust file may have.
 const LONGEST_FILE: usize = 600;
-/// Files that may be longer: path, lines, reason. A file that has shrunk takes its number with it: the list only gets shorter.
-const LONGER: [(&str, usize, &str); 1] =
-    [("tests/src/sim/disk.rs", 660, "the disk model, with its tests")];
-/// Lines by which a number in `LONGER` may be too high.
-const SLACK: usize = 40;
 /// Bytes a file may have.
 const LARGEST_FILE: usize = 500_000;
 
@@ -37,30 +32,11 @@ fn every_rust_file_says_what_it_is_for() {
 
 #[test]
 fn files_are_short() {
-    let mut complaints = Vec::new();
-    let files: BTreeMap<_, _> =
-        rust_files().iter().map(|file| (file.path.clone(), file.text.lines().count())).collect();
-    for (path, &lines) in &files {
-        let allowed = LONGER.iter().find(|(name, ..)| name == path);
-        let most = allowed.map_or(LONGEST_FILE, |(_, lines, _)| *lines);
-        if lines > most {
-            complaints
-                .push(format!("{path} has {lines} lines, {most} are allowed: split it by concept"));
-        }
-    }
-    for (path, most, _) in LONGER {
-        match files.get(path) {
-            None => complaints.push(format!("{path} is gone: take it from the list")),
-            Some(lines) if *lines <= LONGEST_FILE => {
-                complaints.push(format!("{path} is short now: take it from the list"));
-            }
-            Some(lines) if lines + SLACK < most => {
-                complaints.push(format!("{path} has {lines} lines now: lower its number"));
-            }
-            Some(_) => {}
-        }
-    }
-    complain(complaints);
+    complain(rust_files().iter().filter_map(|file| {
+        let lines = file.text.lines().count();
+        let too_long = format!("{} has {lines} lines: split it by concept", file.path);
+        (lines > LONGEST_FILE).then_some(too_long)
+    }));
 }
 
 #[test]
