@@ -14,8 +14,8 @@ use bitmap::Ticket;
 /// A change of role under way.
 #[derive(Clone, Debug)]
 pub(super) struct RoleChange {
-    /// Who asked: an operator, or nobody (auto-promote, down).
-    command: Option<CommandId>,
+    /// Who asked: operators, or nobody (auto-promote, down).
+    commands: Vec<CommandId>,
     force: bool,
     stage: Stage,
 }
@@ -44,8 +44,13 @@ impl Node {
     pub(super) fn promote(&mut self, command: Option<CommandId>, force: bool) {
         // What an operator orders, only an operator ends.
         self.auto_promoted &= command.is_none();
-        if self.change.is_some() || self.down.is_some() {
-            return self.end_change(command, Err(busy()));
+        let demoting = self.demoting() || self.down.is_some();
+        match &mut self.change {
+            Some(change) if !demoting && (change.force || !force) => {
+                return change.commands.extend(command);
+            }
+            None if self.down.is_none() => {}
+            Some(_) | None => return self.end_change(command, Err(busy())),
         }
         // A Primary whose good data is gone may be told to go on with what it has.
         let served = (0..self.volumes.len())
@@ -53,12 +58,16 @@ impl Node {
         if self.role == Role::Primary && (served || !force) {
             return self.end_change(command, Ok(()));
         }
-        self.change = Some(RoleChange { command, force, stage: Stage::Check });
+        let commands = command.into_iter().collect();
+        self.change = Some(RoleChange { commands, force, stage: Stage::Check });
     }
 
     pub(super) fn demote(&mut self, command: Option<CommandId>, force: bool) {
-        if self.change.is_some() {
-            return self.end_change(command, Err(busy()));
+        let demoting = self.demoting();
+        match &mut self.change {
+            Some(change) if demoting => return change.commands.extend(command),
+            Some(_) => return self.end_change(command, Err(busy())),
+            None => {}
         }
         if self.role != Role::Primary {
             return self.end_change(command, Ok(()));
@@ -74,10 +83,15 @@ impl Node {
             self.out.push(Action::CloseExports("this node becomes Secondary".into()));
             self.fail_requests(RequestError::NotPrimary);
         }
-        self.change = Some(RoleChange { command, force, stage: Stage::Quiesce });
+        let commands = command.into_iter().collect();
+        self.change = Some(RoleChange { commands, force, stage: Stage::Quiesce });
     }
 
-    fn end_change(&mut self, command: Option<CommandId>, result: Result<(), Refusal>) {
+    fn end_change(
+        &mut self,
+        commands: impl IntoIterator<Item = CommandId>,
+        result: Result<(), Refusal>,
+    ) {
         if let Err(refusal) = &result {
             self.auto_promoted = false;
             for open in core::mem::take(&mut self.opening) {
@@ -85,20 +99,21 @@ impl Node {
                 self.out.push(Action::Opened(open, Err(refusal.clone())));
             }
         }
-        self.out.extend(command.map(|command| Action::Done(command, result)));
+        let done = |command| Action::Done(command, result.clone());
+        self.out.extend(commands.into_iter().map(done));
     }
 
     /// The change under way cannot go on.
     pub(super) fn abort_change(&mut self, why: &str) {
         if let Some(change) = self.change.take() {
             let refusal = Refusal { kind: RefusalKind::State, text: why.into() };
-            self.end_change(change.command, Err(refusal));
+            self.end_change(change.commands, Err(refusal));
         }
     }
 
-    fn refuse_change(&mut self, command: Option<CommandId>, kind: RefusalKind, text: String) {
-        self.change = None;
-        self.end_change(command, Err(Refusal { kind, text }));
+    fn refuse_change(&mut self, kind: RefusalKind, text: String) {
+        let commands = self.change.take().map(|change| change.commands);
+        self.end_change(commands.into_iter().flatten(), Err(Refusal { kind, text }));
         for p in 0..self.peers.len() {
             if self.peers[p].connected() {
                 self.send(p, Message::RoleIs { role: self.role });
@@ -115,7 +130,7 @@ impl Node {
             let link = self.peers.iter().find(|p| p.connected()).and_then(|p| p.link);
             let next = match change.stage {
                 Stage::Check => match self.may_promote(change.force) {
-                    Err((kind, text)) => return self.refuse_change(change.command, kind, text),
+                    Err((kind, text)) => return self.refuse_change(kind, text),
                     Ok(()) => match link {
                         Some(link) => {
                             let p = self.peer_of(link).expect("just found");
@@ -161,7 +176,7 @@ impl Node {
                             || self.peers.iter().any(|p| p.good(v))
                     };
                     if self.volumes.iter().enumerate().all(served) {
-                        return self.now_primary(change.command, change.force);
+                        return self.now_primary(change.commands, change.force);
                     }
                     Stage::Check
                 }
@@ -175,7 +190,7 @@ impl Node {
                     if !self.all_durable(tickets) {
                         return;
                     }
-                    return self.now_secondary(change.command);
+                    return self.now_secondary(change.commands);
                 }
             };
             if let Some(change) = &mut self.change {
@@ -252,7 +267,7 @@ impl Node {
         volumes.filter_map(|(v, volume)| Some((v, volume.unmark()?))).collect()
     }
 
-    fn now_primary(&mut self, command: Option<CommandId>, force: bool) {
+    fn now_primary(&mut self, commands: Vec<CommandId>, force: bool) {
         self.change = None;
         self.role = Role::Primary;
         let mut forced = false;
@@ -274,7 +289,7 @@ impl Node {
         for open in core::mem::take(&mut self.opening) {
             self.out.push(Action::Opened(open, Ok(())));
         }
-        self.end_change(command, Ok(()));
+        self.end_change(commands, Ok(()));
         self.regate = true;
         if self.auto_promoted && self.opens.is_empty() {
             // Whoever opened it did not wait.
@@ -294,7 +309,7 @@ impl Node {
         (0..self.volumes.len()).all(|v| self.log_empty(v))
     }
 
-    fn now_secondary(&mut self, command: Option<CommandId>) {
+    fn now_secondary(&mut self, commands: Vec<CommandId>) {
         self.change = None;
         self.role = Role::Secondary;
         self.auto_promoted = false;
@@ -306,7 +321,7 @@ impl Node {
                 self.send(p, Message::RoleIs { role: Role::Secondary });
             }
         }
-        self.end_change(command, Ok(()));
+        self.end_change(commands, Ok(()));
     }
 
     // ---- the peer's promotion ----
@@ -339,10 +354,9 @@ impl Node {
         if granted {
             change.stage = Stage::Drain(link);
         } else {
-            let command = change.command;
             let text =
                 format!("node {node} is Primary, or becomes it: on it `polluxadm secondary` first");
-            self.refuse_change(command, RefusalKind::TwoPrimaries, text);
+            self.refuse_change(RefusalKind::TwoPrimaries, text);
         }
     }
 

@@ -151,3 +151,24 @@ fn a_resync_that_is_interrupted_leaves_the_target_inconsistent_and_goes_on() {
     assert_eq!(world.model.view(1).role, Role::Secondary);
     together(&mut world);
 }
+
+#[test]
+fn an_order_given_twice_is_carried_out_once_and_both_are_told() {
+    let mut world = pair(Protocol::C);
+    open(&mut world, 0);
+    world.request(0, 0, Kind::Write, 40, 8, false);
+    let end = world.now + 5000 * MS;
+    for role in [Role::Secondary, Role::Primary] {
+        for _ in 0..2 {
+            let command = match role {
+                Role::Secondary => Command::Secondary { force: true },
+                Role::Primary | Role::Unknown => Command::Primary { force: false },
+            };
+            world.command(0, command);
+        }
+        assert!(world.run_to(end, |w| w.hosts[0].commands.is_empty()));
+        assert_eq!(world.model.view(0).role, role);
+    }
+    assert_eq!(world.counters.count("operator: a command was refused"), 0);
+    together(&mut world);
+}
