@@ -2,7 +2,7 @@
 
 use super::{Check, Cluster, Copies, Kind, OpId, View, Violation, differing_blocks};
 use bitmap::{ByteRange, Metadata, NodeId};
-use replicator::node::{Protocol, Role};
+use replicator::node::{DiskState, Protocol, Role};
 use std::sync::Arc;
 
 /// A node's metadata as an attach would find it after a power cut now.
@@ -73,6 +73,11 @@ impl Cluster {
         }
         let lacking = if own { peer } else { n };
         if op.kind == Kind::Flush && !self.lacks(lacking, op.invoked, copies) {
+            return Ok(());
+        }
+        // Its own disk is about to count again, and holds it as well as the peer's.
+        let holds = |s| self.history.judge(s, copies.visible(n, s), id).is_ok();
+        if op.writes() && view.disk == DiskState::Outdated && op.sectors().all(holds) {
             return Ok(());
         }
         let (Some(a), Some(b)) = (facts(0), facts(1)) else { return Ok(()) };
