@@ -100,6 +100,9 @@ impl Node {
         }
         let (v, flush) = (self.client(id).volume, self.client(id).is_flush());
         if (0..self.peers.len()).any(|p| self.lacks(p, flush)) {
+            if flush {
+                self.mark_unsure();
+            }
             self.mint();
         }
         if !flush {
@@ -153,6 +156,23 @@ impl Node {
                     || self.peers[p].replicates(v)
                     || (flush && self.peers[p].unsure))
         })
+    }
+
+    /// SB-1: what a lost Primary may lack is known to it alone. That a FLUSH covered it is said by one block: a side without any
+    /// mark would count as one that has acknowledged nothing.
+    fn mark_unsure(&mut self) {
+        for p in (0..self.peers.len()).filter(|&p| self.peers[p].unsure) {
+            for v in 0..self.volumes.len() {
+                let Some(slot) = self.slot(p, v).filter(|_| self.volumes[v].good()) else {
+                    continue;
+                };
+                let meta = self.volumes[v].meta.as_mut().expect("a slot is in the metadata");
+                if meta.bits(slot).count() == 0 {
+                    meta.set_bits(slot, 0..1);
+                    meta.sync_bits();
+                }
+            }
+        }
     }
 
     /// Starts a new generation on every volume.

@@ -374,7 +374,6 @@ impl Cluster {
         if view.disk == DiskState::Outdated {
             // Said before it is stable, it may be forgotten: nobody was told yet that it is so for good.
             self.outdated[n] |= facts(n).is_some_and(|f| !f.up_to_date());
-            self.met[n] |= view.connected() && !old.connected();
         } else if view.disk == DiskState::Inconsistent
             || (view.own_good() && (view.connected() || self.met[n]))
         {

@@ -27,6 +27,11 @@ impl Cluster {
         self.outdated[node] |= self.views[node].disk == DiskState::Outdated;
     }
 
+    /// A node carries out a verdict: if it called itself Outdated, that may be lifted.
+    pub fn meets(&mut self, node: usize) {
+        self.met[node] |= self.views[node].disk == DiskState::Outdated;
+    }
+
     /// ROLE-2: Outdated survives a restart. A node attached a disk and calls it UpToDate.
     pub(super) fn came_back_good(&self, node: usize) -> Check {
         if self.outdated[node] && !self.forced[node] {

@@ -34,6 +34,7 @@ impl World {
             return self.violate("GI-4", story);
         }
         if let Agreed::Go(volumes) = agreed {
+            self.model.meets(n);
             let full = volumes.contains(&VolumeVerdict::Target { full: true });
             if full && self.initialised && !self.excused && !self.model.ordered() {
                 let told = &self.network.connections[&id].told;
