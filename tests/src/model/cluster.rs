@@ -408,6 +408,11 @@ impl Cluster {
             self.alone_stable = [false; 2];
         }
         let declared = self.forced[n] && view.own_good() && !old.own_good();
+        if view.role == Role::Primary && view.own_good() && !old.own_good() && self.discard[1 - n] {
+            // It lived on its peer's data, which an operator gave up.
+            self.service[n].clone_from(&self.replicas[n].memory);
+            self.seen[n].clear();
+        }
         if view.role == Role::Primary && (old.role != Role::Primary || declared) {
             self.promoted(n, copies)?;
         }
