@@ -1,4 +1,4 @@
-//! `mutants [NAMES..] [--rotate K] [--list]`: plants one seeded bug after the other in a copy of the tree and demands that the
+//! `mutants [NAMES..] [--rotate K] [--start S] [--list]`: plants one seeded bug after the other in a copy of the tree and demands that the
 //! swarm finds it, by the invariant the bug's file names. A simulator that passes says nothing until it has failed
 //! for the right reason; and one that fails without a bug has no say either, so the tree as it is goes first.
 
@@ -65,13 +65,14 @@ fn run() -> Result<bool> {
         .ok_or("the crate has a parent")?
         .to_path_buf();
     let mut mutants = read_all(&root.join("tests/mutants"))?;
-    let (mut names, mut rotate, mut list) = (Vec::new(), None, false);
+    let (mut names, mut rotate, mut start, mut list) = (Vec::new(), None, None, false);
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--rotate" => {
                 rotate = Some(args.next().ok_or("--rotate needs a number")?.parse::<usize>()?);
             }
+            "--start" => start = Some(args.next().ok_or("--start needs a seed")?),
             "--list" => list = true,
             flag if flag.starts_with('-') => return Err(format!("unknown option {flag}").into()),
             _ => names.push(arg),
@@ -108,7 +109,8 @@ fn run() -> Result<bool> {
     let scratch = std::env::var_os("POLLUX_MUTANTS_DIR")
         .map_or_else(|| std::env::temp_dir().join("pollux-mutants"), PathBuf::from);
     copy_tree(&root, &scratch)?;
-    let control = swarm(&scratch, BUDGET, &[])?;
+    let start = start.as_deref();
+    let control = swarm(&scratch, start, BUDGET, &[])?;
     if let Some(line) = control.failures.first() {
         return Err(
             format!("the tree fails without a seeded bug, so nothing counts: {line}").into()
@@ -120,7 +122,7 @@ fn run() -> Result<bool> {
         copy_tree(&root, &scratch)?;
         fs::write(scratch.join(&mutant.file), apply(mutant, &root)?)?;
         let name = &mutant.name;
-        let found = match swarm(&scratch, mutant.budget_seconds, &mutant.must_violate) {
+        let found = match swarm(&scratch, start, mutant.budget_seconds, &mutant.must_violate) {
             Ok(found) => found,
             Err(why) => {
                 println!("SURVIVED {name:<40} {why}");
@@ -159,7 +161,7 @@ fn invariant(line: &str) -> &str {
 
 /// Builds the scratch tree and runs fresh seeds until one breaks one of these invariants (any, if none is given), or the
 /// processor time is used up.
-fn swarm(scratch: &Path, budget: u64, expect: &[String]) -> Result<Swarm> {
+fn swarm(scratch: &Path, start: Option<&str>, budget: u64, expect: &[String]) -> Result<Swarm> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let built = Command::new(cargo)
         .args(["build", "--quiet", "--profile", "sim", "-p", "tests", "--bin", "sim"])
@@ -178,6 +180,7 @@ fn swarm(scratch: &Path, budget: u64, expect: &[String]) -> Result<Swarm> {
     let mut swarm = Command::new(scratch.join("target/sim/sim"))
         .args(["--seeds", "100000000", "--threads", "1", "--keep-going", "100000000"])
         .args(["--cpu", &budget.to_string()])
+        .args(start.into_iter().flat_map(|start| ["--start", start]))
         .current_dir(scratch)
         .stdout(Stdio::piped())
         .spawn()?;
