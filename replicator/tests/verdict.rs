@@ -184,6 +184,37 @@ fn a_primary_whose_second_disk_was_away_gets_that_back_and_no_split_brain() {
 }
 
 #[test]
+fn what_one_volume_needs_is_no_reason_for_another() {
+    let volume = |number, disk, current, bitmap, bits| VolumeFacts {
+        number,
+        disk,
+        size: 1 << 20,
+        current,
+        bitmap,
+        history: vec![],
+        bits,
+    };
+    // The crashed Primary is the only source of volume 1; of volume 0 the survivor has what the crash may have taken.
+    let mut crashed = facts(0, volume(0, DiskState::UpToDate, G, NONE, 5), 0, Protocol::C);
+    crashed.crashed_primary = true;
+    crashed.volumes.push(volume(1, DiskState::UpToDate, X, G, 5));
+    let mut survivor = facts(1, volume(0, DiskState::UpToDate, G, NONE, 0), 1, Protocol::C);
+    survivor.volumes.push(volume(1, DiskState::Inconsistent, G, NONE, 5));
+    let (to, from) = (VolumeVerdict::Source { full: false }, VolumeVerdict::Target { full: false });
+    assert_eq!(verdict(&crashed, &survivor), Agreed::Go(vec![from, to]));
+
+    // Volume 0 was written on both sides, volume 1 only on the side whose operator gives its data up: what is newer there and
+    // contradicts nothing is kept.
+    let mut kept = facts(0, volume(0, DiskState::UpToDate, X, G, 5), 0, Protocol::C);
+    kept.volumes.push(volume(1, DiskState::Outdated, G, NONE, 0));
+    let mut given_up = facts(1, volume(0, DiskState::Outdated, Y, G, 5), 8, Protocol::C);
+    given_up.volumes.push(volume(1, DiskState::UpToDate, X, G, 5));
+    assert_eq!(verdict(&kept, &given_up), Agreed::Go(vec![to, from]));
+    given_up.discard_my_data = false;
+    assert_eq!(verdict(&kept, &given_up), Agreed::Refuse(RefuseReason::SplitBrain));
+}
+
+#[test]
 fn after_a_crash_the_survivor_is_the_source_under_b_and_c() {
     let same = |bits| VolumeFacts {
         number: 0,

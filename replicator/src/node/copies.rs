@@ -175,13 +175,15 @@ impl Node {
         }
     }
 
-    /// Starts a new generation on every volume.
+    /// Starts a new generation on every volume of which a peer may miss what follows. Not where all peers have everything: a
+    /// peer that is not told of it would hold the same data under an older name.
     pub(super) fn mint(&mut self) {
-        let lacking: Vec<_> = (0..self.peers.len())
-            .filter(|&p| !self.peers[p].all_counted())
-            .map(|p| self.peers[p].node)
-            .collect();
         for v in 0..self.volumes.len() {
+            let lacking = self.peers.iter().filter(|p| !p.counted(v)).map(|p| p.node);
+            let lacking: Vec<_> = lacking.collect();
+            if lacking.is_empty() {
+                continue;
+            }
             let generation = self.new_generation();
             let volume = &mut self.volumes[v];
             if let Some(meta) = volume.meta.as_mut().filter(|_| volume.state == DiskState::UpToDate)

@@ -131,10 +131,6 @@ impl Peer {
             && (self.volumes[v].disk == DiskState::UpToDate || self.volumes[v].granted)
     }
 
-    pub(super) fn all_counted(&self) -> bool {
-        (0..self.volumes.len()).all(|v| self.counted(v))
-    }
-
     /// Can it serve reads, and take writes in place of our own disk?
     pub(super) fn good(&self, v: usize) -> bool {
         self.ready && self.connected() && self.volumes[v].disk == DiskState::UpToDate

@@ -221,8 +221,11 @@ impl Node {
     }
 
     fn pump_target(&mut self, p: usize, v: usize) {
-        let target = self.peers[p].volumes[v].target.as_ref().expect("asked by pump_targets");
-        if !target.bits_complete || !target.stable || self.peers[p].rx.hold {
+        let volume = &self.peers[p].volumes[v];
+        let target = volume.target.as_ref().expect("asked by pump_targets");
+        // COV-6: a source that hears of a bit when the copy has passed it keeps it for ever.
+        let told = volume.bits_left.is_none();
+        if !told || !target.bits_complete || !target.stable || self.peers[p].rx.hold {
             return;
         }
         self.ask(p, v);

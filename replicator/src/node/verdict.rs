@@ -4,6 +4,7 @@
 use super::types::{DiskState, Protocol, Role};
 use crate::wire::{Agreed, Facts, RefuseReason, VolumeFacts, VolumeVerdict};
 use alloc::format;
+use alloc::vec;
 use alloc::vec::Vec;
 use bitmap::Generation;
 
@@ -94,42 +95,49 @@ pub fn verdict(a: &Facts, b: &Facts) -> Agreed {
         (true, false) => Some(false),
         (true, true) | (false, false) => None,
     };
-    let natural = if split || (ours && others) {
+    let word = if split || (ours && others) {
         // SB-2: only an operator's word, given on exactly one side, resolves it.
         match word_given {
-            Some(a_is_source) => Ways::One(a_is_source),
+            Some(a_is_source) => Some(a_is_source),
             None => return Agreed::Refuse(RefuseReason::SplitBrain),
         }
     } else if ours || others {
         // GI-5: the older data replaces the newer only by the word of the side that has the newer.
         match word_given {
-            Some(a_is_source) if a_is_source == others => Ways::One(a_is_source),
+            Some(a_is_source) if a_is_source == others => Some(a_is_source),
             Some(_) | None => return Agreed::Refuse(RefuseReason::Stale),
         }
-    } else if crossed {
-        Ways::Crossed(equal_is_source(a, b))
-    } else if ahead || behind {
-        Ways::One(ahead)
     } else {
-        Ways::One(equal_is_source(a, b))
+        None
     };
-    let ways = match (roles_forbid(a, b, &relations, natural), word_given) {
+    // Is `a` the source, of each volume? DUR-3: what one volume says is nothing to another. A side that must be a target here may
+    // be the only one that holds everything there.
+    let way = |(v, relation): (usize, &Relation)| match (relation, word) {
+        (Relation::Idle | Relation::Same, _) => equal_is_source(a, b, v),
+        (Relation::Ahead { forked: false, .. }, _) | (Relation::Ahead { .. }, None) => true,
+        (Relation::Behind { forked: false, .. }, _) | (Relation::Behind { .. }, None) => false,
+        (_, Some(a_is_source)) => a_is_source,
+        (Relation::Split { .. } | Relation::OthersRuined | Relation::OursRuined, None)
+        | (Relation::Unrelated, None) => unreachable!("refused without a word"),
+    };
+    let natural: Vec<_> = relations.iter().enumerate().map(way).collect();
+    let ways = match (roles_forbid(a, b, &relations, &natural), word_given) {
         // A Primary that has nothing of its own is no target; a word from the other side gives that side's data up.
         (Some(Agreed::Refuse(RefuseReason::SplitBrain)), Some(a_is_source)) => {
-            Ways::One(a_is_source)
+            vec![a_is_source; relations.len()]
         }
         _ => natural,
     };
 
-    let mixture = relations.iter().enumerate().any(|(i, &r)| {
-        let source = if ways.a_is_source(r) { a } else { b };
-        source.volumes[i].disk <= DiskState::Inconsistent && r.copies()
+    let mixture = relations.iter().enumerate().any(|(v, &r)| {
+        let source = if ways[v] { a } else { b };
+        source.volumes[v].disk <= DiskState::Inconsistent && r.copies()
     });
     if mixture {
         // RES-3: a mixture of times is no source; `primary --force` declares it good first.
         return Agreed::Refuse(RefuseReason::Stale);
     }
-    if let Some(agreed) = roles_forbid(a, b, &relations, ways) {
+    if let Some(agreed) = roles_forbid(a, b, &relations, &ways) {
         return agreed;
     }
 
@@ -144,32 +152,9 @@ pub fn verdict(a: &Facts, b: &Facts) -> Agreed {
             Relation::Split { full } => full,
             Relation::OursRuined | Relation::OthersRuined => true,
         };
-        if ways.a_is_source(relation) {
-            VolumeVerdict::Source { full }
-        } else {
-            VolumeVerdict::Target { full }
-        }
+        if ways[i] { VolumeVerdict::Source { full } } else { VolumeVerdict::Target { full } }
     });
     Agreed::Go(volumes.collect())
-}
-
-/// Who is the source.
-#[derive(Clone, Copy)]
-enum Ways {
-    /// `a`, or else `b`, of every volume.
-    One(bool),
-    /// Of each volume whoever is ahead there; `a`, or else `b`, where they are equal.
-    Crossed(bool),
-}
-
-impl Ways {
-    fn a_is_source(self, relation: Relation) -> bool {
-        match (self, relation) {
-            (Self::Crossed(_), Relation::Ahead { .. }) => true,
-            (Self::Crossed(_), Relation::Behind { .. }) => false,
-            (Self::Crossed(a_is_source) | Self::One(a_is_source), _) => a_is_source,
-        }
-    }
 }
 
 /// What must be the same in both configurations. The text is the same from both sides.
@@ -292,8 +277,8 @@ fn related(a: &VolumeFacts, b: &VolumeFacts) -> bool {
     all(a).iter().any(|g| of_b.contains(g))
 }
 
-/// Equal generations everywhere: who is the source of what the bits say, `a`?
-fn equal_is_source(a: &Facts, b: &Facts) -> bool {
+/// Equal generations in this volume: who is the source of what the bits say, `a`?
+fn equal_is_source(a: &Facts, b: &Facts, v: usize) -> bool {
     if (a.role == Role::Primary) != (b.role == Role::Primary) {
         return a.role == Role::Primary;
     }
@@ -309,11 +294,11 @@ fn equal_is_source(a: &Facts, b: &Facts) -> bool {
     if survived(a, b) != survived(b, a) {
         return survived(a, b);
     }
-    let current = |f: &Facts| f.volumes.iter().all(|v| v.disk != DiskState::Outdated);
+    let current = |f: &Facts| f.volumes[v].disk != DiskState::Outdated;
     if current(a) != current(b) {
         return current(a);
     }
-    let bits = |f: &Facts| f.volumes.iter().any(|v| v.bits > 0);
+    let bits = |f: &Facts| f.volumes[v].bits > 0;
     if bits(a) != bits(b) {
         return bits(a);
     }
@@ -321,21 +306,21 @@ fn equal_is_source(a: &Facts, b: &Facts) -> bool {
 }
 
 /// Two Primaries, and a Primary with good data that would be a target.
-fn roles_forbid(a: &Facts, b: &Facts, relations: &[Relation], ways: Ways) -> Option<Agreed> {
+fn roles_forbid(a: &Facts, b: &Facts, relations: &[Relation], ways: &[bool]) -> Option<Agreed> {
     let step_down = |who: &Facts| {
         if core::ptr::eq(who, a) { Agreed::IStepDown } else { Agreed::YouStepDown }
     };
     let overrun = |who: &Facts| {
         let is_a = core::ptr::eq(who, a);
         who.role == Role::Primary
-            && who.volumes.iter().zip(relations).any(|(v, &r)| {
-                v.disk == DiskState::UpToDate && r.copies() && ways.a_is_source(r) != is_a
+            && who.volumes.iter().zip(relations).zip(ways).any(|((v, r), &a_is_source)| {
+                v.disk == DiskState::UpToDate && r.copies() && a_is_source != is_a
             })
     };
     let (a_overrun, b_overrun) = (overrun(a), overrun(b));
     let copies = a_overrun || b_overrun;
     if copies || (a.role == Role::Primary && b.role == Role::Primary) {
-        let a_yields = a_overrun || (!b_overrun && !ways.a_is_source(Relation::Same));
+        let a_yields = a_overrun || (!b_overrun && ways.first() == Some(&false));
         let (first, second) = if a_yields { (a, b) } else { (b, a) };
         // ROLE-5: a Primary that slept and acknowledged nothing alone yields to the one that took over.
         if first.was_paused {

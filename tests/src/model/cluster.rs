@@ -53,6 +53,8 @@ pub struct Cluster {
     apart: u64,
     /// Since the two were last together: has this node accepted anything that may not be on the other?
     pub(super) touched: [bool; 2],
+    /// The same of the volumes that share its roles: one generation covers them all.
+    pub(super) elsewhere: [bool; 2],
     /// Was it promoted since then, with no peer in sight?
     pub(super) took_over: [bool; 2],
     /// Acknowledged any write since then: under A nobody knows whether the other has it.
@@ -98,6 +100,7 @@ impl Cluster {
             together: None,
             apart: 0,
             touched: [false; 2],
+            elsewhere: [false; 2],
             took_over: [false; 2],
             wrote: [false; 2],
             alone: [false; 2],
@@ -172,11 +175,6 @@ impl Cluster {
     /// An order to take this node's data as good was refused.
     pub fn revoke_force(&mut self, node: usize) {
         self.forced[node] = false;
-    }
-
-    /// Whether both nodes accepted something the other may lack, so that a split brain may be declared.
-    pub fn may_be_split(&self) -> bool {
-        self.touched == [true; 2] || self.forced != [false; 2] || self.ruined != [false; 2]
     }
 
     /// Whether an operator's order is pending that allows newer data to be overwritten.
@@ -434,6 +432,7 @@ impl Cluster {
             b.join(a, &self.history, self.flush_peer);
         }
         self.touched = [false; 2];
+        self.elsewhere = [false; 2];
         self.took_over = [false; 2];
         self.wrote = [false; 2];
         self.ruined = [false; 2];

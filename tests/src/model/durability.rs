@@ -85,6 +85,7 @@ impl Cluster {
         // B, and where a FLUSH does not reach the peer, too, if it lost what it had received.
         let takes_over = self.views[source].role == Role::Primary
             || self.touched[source]
+            || self.elsewhere[source]
             || self.took_over[source];
         let lossless = match self.protocol {
             Protocol::A => false,

@@ -25,6 +25,7 @@ pub use coverage::{Committing, differing_blocks, same_content};
 pub use generations::StableFacts;
 pub use history::{History, Kind, Op, OpId, Outcome};
 pub use replica::Replica;
+pub use split::Parted;
 pub use token::Token;
 pub use view::View;
 

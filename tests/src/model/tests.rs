@@ -224,16 +224,16 @@ fn role_2_primary_without_data() {
 fn sb_1_and_sb_4() {
     let (mut cluster, mut disks) = pair(Protocol::C);
     let roles = [Role::Secondary; 2];
-    assert_eq!(broken(cluster.split_brain_declared(roles)), "SB-4");
+    assert_eq!(broken(cluster.parted().split_brain_declared(roles)), "SB-4");
     cluster.observe(0, alone(true), false, &disks, &mut no_facts).expect("lost");
     cluster.observe(1, alone(false), false, &disks, &mut no_facts).expect("lost");
     write(&mut cluster, &mut disks, 3, &[0]);
-    assert_eq!(broken(cluster.split_brain_declared(roles)), "SB-4");
+    assert_eq!(broken(cluster.parted().split_brain_declared(roles)), "SB-4");
     cluster.observe(1, alone(true), false, &disks, &mut no_facts).expect("promoted");
     let id = cluster.invoke(1, Kind::Write, 7, 1, false);
     disks.visible[1][7] = Token::write(id, 0);
     cluster.answered(id, true, &disks, &mut no_facts).expect("alone, too");
-    cluster.split_brain_declared(roles).expect("there is one");
+    cluster.parted().split_brain_declared(roles).expect("there is one");
     cluster.observe(0, good(false), true, &disks, &mut no_facts).expect("one end says connected");
     let check = cluster.observe(1, good(true), true, &disks, &mut no_facts);
     assert_eq!(broken(check), "SB-1");

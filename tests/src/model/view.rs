@@ -28,11 +28,12 @@ pub struct View {
 }
 
 impl View {
-    /// The account of a node with one volume and one peer. `None` if it has not both.
-    pub fn of(status: &Status) -> Option<Self> {
-        let volume = status.volumes.first()?;
+    /// A node's account of a volume (by its index) and its one peer. `None` if it has not both.
+    pub fn of(status: &Status, volume: usize) -> Option<Self> {
+        let index = volume;
+        let volume = status.volumes.get(index)?;
         let peer = status.peers.first()?;
-        let other = peer.volumes.first()?;
+        let other = peer.volumes.get(index)?;
         Some(Self {
             role: status.role,
             disk: volume.disk,

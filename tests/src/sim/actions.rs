@@ -3,6 +3,7 @@
 use super::disk::{DiskCommand, Finished, Payload};
 use super::host::{Io, IoKind};
 use super::link::Parcel;
+use super::volume::{self, Volume};
 use super::world::{MS, What, World, brief};
 use crate::model::{Token, Violation};
 use bitmap::ByteRange;
@@ -22,8 +23,8 @@ impl World {
             self.say(&format!("{n}      -> {}", brief(&format!("{action:?}"))));
         }
         match action {
-            Action::Disk { io, op, .. } => self.submit(n, io, op),
-            Action::CloseDisk(_) => self.close_disk(n),
+            Action::Disk { io, volume, op } => self.submit(n, volume::index(volume), io, op),
+            Action::CloseDisk(volume) => self.close_disk(n, volume::index(volume)),
             Action::Send(link, message) => self.send(n, link, message),
             Action::Connect(link, _) => self.connect(n, link),
             Action::Close(link) => self.close(n, link),
@@ -59,8 +60,8 @@ impl World {
         }
     }
 
-    fn submit(&mut self, n: usize, io: IoId, op: DiskOp) {
-        if !self.hosts[n].disk_open {
+    fn submit(&mut self, n: usize, v: usize, io: IoId, op: DiskOp) {
+        if !self.disk(n, v).in_use {
             return self.violate("IO-4", format!("node {n} uses a disk that is closed: {op:?}"));
         }
         let (kind, command, into) = match op {
@@ -77,13 +78,13 @@ impl World {
                         format!("{} sectors of {buffer:?} written to {range:?}", content.len());
                     return self.violate("DUR-5", text);
                 }
-                self.watch_write(n, start, len, Some(buffer.0));
+                self.watch_write(n, v, range, Some(buffer.0));
                 let payload = Payload::Data(content);
                 (IoKind::Write, DiskCommand::Write { start, len, payload, fua }, None)
             }
             DiskOp::Zero { range, fua, .. } => {
                 let (start, len) = sectors(range);
-                self.watch_write(n, start, len, None);
+                self.watch_write(n, v, range, None);
                 let payload = Payload::Zeros;
                 (IoKind::Write, DiskCommand::Write { start, len, payload, fua }, None)
             }
@@ -94,34 +95,31 @@ impl World {
                 (IoKind::WriteMeta, DiskCommand::WriteMeta(writes), None)
             }
         };
-        if self.hosts[n].flush_failed && matches!(kind, IoKind::Write | IoKind::Flush) {
+        if self.disk(n, v).flush_failed && matches!(kind, IoKind::Write | IoKind::Flush) {
             let story = format!("node {n} goes on using a disk whose flush failed ({kind:?})");
             return self.violate("IO-4", story);
         }
         if let DiskCommand::Read { start, len } | DiskCommand::Write { start, len, .. } = command {
-            if start + len > self.disks.0[n].sectors {
+            if start + len > self.disk(n, v).sectors {
                 return self
                     .violate("IO-1", format!("node {n}: {start}+{len} is outside the volume"));
             }
-            if let Some(other) = self.disks.0[n].overlapping(
-                start,
-                len,
-                matches!(command, DiskCommand::Write { .. }),
-            ) {
+            let writes = matches!(command, DiskCommand::Write { .. });
+            if let Some(other) = self.disk(n, v).overlapping(start, len, writes) {
                 let story = format!(
                     "node {n}: operation {io:?} on sectors {start}+{len} overlaps operation {other} under way"
                 );
                 return self.violate("CONV", story);
             }
         }
-        self.disks.0[n].submit(io.0, command);
-        self.hosts[n].ios.insert(io.0, Io { kind, into });
-        if self.hosts[n].disk_hangs {
+        self.disk(n, v).submit(io.0, command);
+        self.hosts[n].ios.insert(io.0, Io { kind, volume: v, into });
+        if self.disk(n, v).hangs {
             return self.counters.mark("disk: operation hung");
         }
         let (low, high) = self.knobs.disk_delay;
         let mut delay = self.rng.between(low, high);
-        if self.hosts[n].disk_slow {
+        if self.disk(n, v).slow {
             delay = delay * 20 + self.rng.below(200 * MS);
         }
         let life = self.hosts[n].life;
@@ -129,30 +127,31 @@ impl World {
     }
 
     /// COV-1 and RES-1 at the moment a write leaves for the disk.
-    fn watch_write(&mut self, n: usize, start: u32, len: u32, buffer: Option<u64>) {
+    fn watch_write(&mut self, n: usize, v: usize, range: ByteRange, buffer: Option<u64>) {
+        let Volume { model, disks, facts, .. } = &mut self.volumes[v];
+        let view = *model.view(n);
         if let Some(b) = buffer.filter(|b| self.hosts[n].resync_buffers.contains(b)) {
-            let Self { model, disks, facts, .. } = self;
             let check = model.resync_write(n, &mut |n| facts.read(disks, n));
             self.check(check);
-            return self.watch_older(n, start, b);
+            return self.watch_older(n, v, sectors(range).0, b);
         }
-        let view = *self.model.view(n);
         let by_client = match buffer {
             Some(b) => self.hosts[n].client_buffers.contains(&b),
             None => view.own_good(),
         };
         if by_client && view.role == Role::Primary {
-            self.watch_coverage(n, start, len, "its disk");
+            self.watch_coverage(n, v, range, "its disk");
         }
     }
 
     /// COV-5: resync data replaces nothing that was written since the resync began.
-    fn watch_older(&mut self, n: usize, start: u32, buffer: u64) {
+    fn watch_older(&mut self, n: usize, v: usize, start: u32, buffer: u64) {
         let content = self.buffer(n, BufferId(buffer));
+        let Volume { disks, model, resync_since, .. } = &self.volumes[v];
         for (s, &token) in (start..).zip(content.iter()) {
-            let Some((there, _)) = self.disks.0[n].visible(s).writer() else { continue };
-            if self.model.history.op(there).invoked > self.resync_since
-                && let Err(why) = self.model.history.judge(s, Token(token), there)
+            let Some((there, _)) = disks.0[n].visible(s).writer() else { continue };
+            if model.history.op(there).invoked > *resync_since
+                && let Err(why) = model.history.judge(s, Token(token), there)
             {
                 let story = format!("node {n} copies older data over newer: {why}");
                 return self.violate("COV-5", story);
@@ -163,6 +162,7 @@ impl World {
     /// An operation of a disk ends.
     pub(super) fn disk_done(&mut self, n: usize, io: u64) {
         let Some(info) = self.hosts[n].ios.remove(&io) else { return };
+        let v = info.volume;
         let eio = self.knobs.eio;
         let million = match info.kind {
             IoKind::Read => eio[0],
@@ -172,10 +172,10 @@ impl World {
             IoKind::WriteMeta => eio[1] / 4,
         };
         let quiet = self.calm || self.forked;
-        let failed = self.disks.0[n].dead || (!quiet && self.rng.below(1_000_000) < million);
+        let failed = self.disk(n, v).dead || (!quiet && self.rng.below(1_000_000) < million);
         let id = IoId(io);
         if failed {
-            self.disks.0[n].fail(io, &mut self.rng);
+            self.volumes[v].disks.0[n].fail(io, &mut self.rng);
             self.excused = true;
             self.counters.mark(match info.kind {
                 IoKind::Read | IoKind::ReadMeta => "disk: read failed",
@@ -184,18 +184,18 @@ impl World {
                 IoKind::WriteMeta => "disk: metadata write failed",
             });
             if matches!(info.kind, IoKind::Write | IoKind::Flush) {
-                self.model.disk_failed(n);
+                self.volumes[v].model.disk_failed(n);
             }
             if self.trace > 0 {
                 self.say(&format!("{n} {:?} FAILS", info.kind));
             }
-            self.hosts[n].flush_failed |= info.kind == IoKind::Flush && !self.hosts[n].paused;
+            self.disk(n, v).flush_failed |= info.kind == IoKind::Flush && !self.hosts[n].paused;
             return self.feed(n, Event::Disk(id, Err(DiskError)), None);
         }
-        let order = self.disks.0[n].order_of(io);
-        match self.disks.0[n].finish(io) {
+        let order = self.disk(n, v).order_of(io);
+        match self.disk(n, v).finish(io) {
             Finished::Done if info.kind == IoKind::Write => {
-                self.feed(n, Event::Disk(id, Ok(DiskDone::Ok)), Some(order));
+                self.feed(n, Event::Disk(id, Ok(DiskDone::Ok)), Some((v, order)));
             }
             Finished::Done => self.feed(n, Event::Disk(id, Ok(DiskDone::Ok)), None),
             Finished::Data(tokens) => {
@@ -206,7 +206,7 @@ impl World {
                     self.hosts[n].buffers.insert(into, tokens.into());
                     DiskDone::Ok
                 };
-                self.feed(n, Event::Disk(id, Ok(done)), Some(0));
+                self.feed(n, Event::Disk(id, Ok(done)), Some((v, 0)));
             }
             Finished::Meta(results) => {
                 self.feed(n, Event::Disk(id, Ok(DiskDone::Meta(results))), None);
@@ -214,13 +214,12 @@ impl World {
         }
     }
 
-    fn close_disk(&mut self, n: usize) {
-        if self.disks.0[n].busy() > 0 {
+    fn close_disk(&mut self, n: usize, v: usize) {
+        if self.disk(n, v).busy() > 0 {
             let story = format!("node {n} lets its disk go with operations under way");
             return self.violate("IO-4", story);
         }
-        self.hosts[n].disk_open = false;
-        self.hosts[n].flush_failed = false;
+        self.disk(n, v).close();
     }
 
     fn send(&mut self, n: usize, link: LinkId, message: Message) {

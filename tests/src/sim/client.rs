@@ -1,5 +1,6 @@
 //! Programs that use the device: they open it where it is Primary, keep a few requests under way, and remember every answer.
 
+use super::volume::{self, Volume};
 use super::world::{InFlightOp, MS, What, World};
 use crate::model::{Kind, Outcome, Token};
 use bitmap::ByteRange;
@@ -38,7 +39,7 @@ impl World {
         if self.clients[c].place != Place::Away || self.hushed {
             return;
         }
-        let primary = (0..2).find(|&n| self.model.view(n).role == Role::Primary);
+        let primary = (0..2).find(|&n| self.view(n).role == Role::Primary);
         let any = self.rng.below(2) as usize;
         let n = match primary {
             Some(n) if !self.rng.one_in(50) => n,
@@ -80,6 +81,11 @@ impl World {
         }
     }
 
+    /// The volume whose export it uses.
+    fn volume_of(&self, c: usize) -> usize {
+        c % self.volumes.len()
+    }
+
     fn arm(&mut self, c: usize, delay: u64) {
         if !self.clients[c].armed {
             self.clients[c].armed = true;
@@ -105,7 +111,7 @@ impl World {
     }
 
     fn send_request(&mut self, c: usize, n: usize) {
-        let sectors = self.disks.0[0].sectors;
+        let sectors = self.disk(0, self.volume_of(c)).sectors;
         let rng = &mut self.rng;
         let kind = match rng.below(100) {
             0..20 => Kind::Read,
@@ -146,9 +152,12 @@ impl World {
         len: u32,
         fua: bool,
     ) -> u32 {
-        let id = self.model.invoke(n, kind, start, len, fua);
-        self.stamp_blocks(start, len, kind);
-        let floors = if kind == Kind::Read { self.model.read_floors(id) } else { Vec::new() };
+        let v = self.volume_of(c);
+        let model = &mut self.volumes[v].model;
+        let op = model.invoke(n, kind, start, len, fua);
+        let floors = if kind == Kind::Read { model.read_floors(op) } else { Vec::new() };
+        self.stamp_blocks(v, op);
+        let id = volume::request(v, op);
         self.ops.insert(id, InFlightOp { client: c, floors });
         self.clients[c].outstanding += 1;
         if self.hosts[n].accepted >= self.knobs.limits.requests {
@@ -157,20 +166,21 @@ impl World {
         } else {
             self.accept(n, id);
         }
-        id
+        op
     }
 
-    fn stamp_blocks(&mut self, start: u32, len: u32, kind: Kind) {
-        if kind == Kind::Write || kind == Kind::Zero {
-            let stamp = self.model.history.stamp();
-            for b in start / 8..(start + len).div_ceil(8) {
-                self.block_stamps[b as usize] = stamp;
-            }
+    fn stamp_blocks(&mut self, v: usize, op: u32) {
+        let Volume { model, block_stamps, .. } = &mut self.volumes[v];
+        let op = model.history.op(op);
+        if op.writes() {
+            let touched = op.start as usize / 8..(op.start + op.len).div_ceil(8) as usize;
+            block_stamps[touched].fill(model.history.stamp());
         }
     }
 
-    fn accept(&mut self, n: usize, id: u32) {
-        let op = *self.model.history.op(id);
+    fn accept(&mut self, n: usize, request: u64) {
+        let (v, id) = volume::operation(request);
+        let op = *self.volumes[v].model.history.op(id);
         let range = ByteRange::new(u64::from(op.start) * 512, u64::from(op.len) * 512);
         self.hosts[n].accepted += 1;
         let wanted = match op.kind {
@@ -184,7 +194,7 @@ impl World {
                 RequestOp::Write { range, buffer: BufferId(buffer), fua: op.fua }
             }
         };
-        let request = Request { id: RequestId(u64::from(id)), volume: 0, op: wanted };
+        let request = Request { id: RequestId(request), volume: volume::number(v), op: wanted };
         self.feed(n, Event::Request(request), None);
     }
 
@@ -195,11 +205,11 @@ impl World {
         id: RequestId,
         result: Result<Option<BufferId>, RequestError>,
     ) {
-        let op_id = id.0 as u32;
-        let Some(pending) = self.ops.remove(&op_id) else {
+        let (v, op_id) = volume::operation(id.0);
+        let Some(pending) = self.ops.remove(&id.0) else {
             return self.violate("IO-1", format!("node {n} answers {id:?} twice, or nobody asked"));
         };
-        let op = *self.model.history.op(op_id);
+        let op = *self.volumes[v].model.history.op(op_id);
         if op.node != n {
             return self
                 .violate("IO-1", format!("node {n} answers {id:?}, which was sent to the other"));
@@ -225,16 +235,16 @@ impl World {
             let tokens: Vec<Token> = buffer
                 .and_then(|b| self.hosts[n].buffers.get(&b.0))
                 .map_or(Vec::new(), |content| content.iter().map(|&t| Token(t)).collect());
-            let check = self.model.read_returned(op_id, &pending.floors, &tokens);
+            let check = self.volumes[v].model.read_returned(op_id, &pending.floors, &tokens);
             self.check(check);
         }
         if result == Err(RequestError::Io) {
-            self.watch_error(n, op_id);
+            self.watch_error(n, v, op_id);
         }
-        let Self { model, disks, facts, .. } = self;
+        let Volume { model, disks, facts, .. } = &mut self.volumes[v];
         let check = model.answered(op_id, result.is_ok(), disks, &mut |n| facts.read(disks, n));
         self.check(check);
-        self.stamp_blocks(op.start, op.len, op.kind);
+        self.stamp_blocks(v, op_id);
         self.fork_soon |= (op.kind == Kind::Flush || op.fua) && self.rng.one_in(8);
         self.hosts[n].accepted -= 1;
         if let Some(next) = self.hosts[n].waiting.pop_front() {
@@ -255,12 +265,13 @@ impl World {
     }
 
     /// IO-2: a client sees an error only if no copy could serve it.
-    fn watch_error(&mut self, n: usize, id: u32) {
+    fn watch_error(&mut self, n: usize, v: usize, id: u32) {
         self.counters.mark("client: saw an error");
-        let view = self.model.view(n);
-        let within_reach = view.peer_good() && self.model.view(1 - n).own_good();
+        let model = &self.volumes[v].model;
+        let view = model.view(n);
+        let within_reach = view.peer_good() && model.view(1 - n).own_good();
         if view.role == Role::Primary && !self.excused && (view.own_good() || within_reach) {
-            let op = self.model.history.op(id);
+            let op = model.history.op(id);
             let story = format!("node {n} failed #{id} {op:?}, and a good copy is within reach");
             self.violate("IO-2", story);
         }
@@ -306,13 +317,15 @@ impl World {
 
     /// The node is gone; so are its clients.
     pub(super) fn lose_clients(&mut self, n: usize) {
-        let gone: Vec<u32> =
-            self.ops.keys().copied().filter(|&id| self.model.history.op(id).node == n).collect();
-        for id in gone {
-            self.ops.remove(&id);
-            let op = *self.model.history.op(id);
-            debug_assert_eq!(op.outcome, Outcome::Lost, "the model was told first");
-            self.stamp_blocks(op.start, op.len, op.kind);
+        let ops: Vec<u64> = self.ops.keys().copied().collect();
+        for id in ops {
+            let (v, op_id) = volume::operation(id);
+            let op = self.volumes[v].model.history.op(op_id);
+            if op.node == n {
+                debug_assert_eq!(op.outcome, Outcome::Lost, "the model was told first");
+                self.ops.remove(&id);
+                self.stamp_blocks(v, op_id);
+            }
         }
         for c in 0..self.clients.len() {
             if matches!(self.clients[c].place, Place::Opening(m) | Place::Open(m) | Place::Leaving(m) if m == n)

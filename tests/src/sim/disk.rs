@@ -99,6 +99,15 @@ pub(super) struct Disk {
     pub(super) dead: bool,
     /// The cache survives power cuts.
     pub(super) battery: bool,
+    /// A process uses it.
+    pub(super) in_use: bool,
+    /// IO-4: that process was told that a flush failed.
+    pub(super) flush_failed: bool,
+    /// Operations do not end, or late.
+    pub(super) hangs: bool,
+    pub(super) slow: bool,
+    /// An operator took it away, and wants it so.
+    pub(super) detached: bool,
     visible: Cells,
     stable: Cells,
     cache: Vec<Cached>,
@@ -123,6 +132,11 @@ impl Disk {
             meta_version: 0,
             dead: false,
             battery: false,
+            in_use: false,
+            flush_failed: false,
+            hangs: false,
+            slow: false,
+            detached: false,
             visible: cells.clone(),
             stable: cells,
             cache: Vec::new(),
@@ -259,6 +273,7 @@ impl Disk {
 
     /// A process opens it: what a failed flush dropped is no longer shown (the shell empties the page cache).
     pub(super) fn open(&mut self) {
+        self.in_use = true;
         for c in std::mem::take(&mut self.dropped) {
             for s in c.start..c.start + c.len {
                 self.visible.copy(s, &self.stable);
@@ -269,6 +284,12 @@ impl Disk {
                 self.visible.put(c.start + i, c.payload.token(i), c.order);
             }
         }
+    }
+
+    /// No process uses it any more.
+    pub(super) fn close(&mut self) {
+        self.in_use = false;
+        self.flush_failed = false;
     }
 
     /// The node was handed the completions of its writes so far.
@@ -490,103 +511,4 @@ impl Disk {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn write(disk: &mut Disk, io: u64, start: u32, token: u64, fua: bool) {
-        let payload = Payload::Data(Arc::new([token]));
-        disk.submit(io, DiskCommand::Write { start, len: 1, payload, fua });
-        let order = disk.order_of(io);
-        disk.finish(io);
-        disk.handed(order);
-    }
-
-    #[test]
-    fn a_write_is_visible_but_not_stable_until_flushed() {
-        let mut disk = Disk::new(0, 1 << 16, 1 << 17);
-        write(&mut disk, 1, 5, 77, false);
-        assert_eq!(disk.visible(5), Token(77));
-        assert_eq!(disk.stable(5), Token::garbage(0, 5));
-        disk.submit(2, DiskCommand::Flush);
-        disk.finish(2);
-        assert_eq!(disk.stable(5), Token(77));
-    }
-
-    #[test]
-    fn a_flush_covers_nothing_that_completed_after_it_was_submitted() {
-        let mut disk = Disk::new(0, 1 << 16, 1 << 17);
-        disk.submit(1, DiskCommand::Flush);
-        write(&mut disk, 2, 5, 77, false);
-        disk.finish(1);
-        assert_eq!(disk.stable(5), Token::garbage(0, 5));
-    }
-
-    #[test]
-    fn a_flush_covers_no_write_whose_completion_was_not_handed_over() {
-        let mut disk = Disk::new(0, 1 << 16, 1 << 17);
-        let payload = Payload::Data(Arc::new([9]));
-        disk.submit(1, DiskCommand::Write { start: 0, len: 1, payload, fua: false });
-        disk.finish(1);
-        disk.submit(2, DiskCommand::Flush);
-        disk.finish(2);
-        assert_eq!(disk.stable(0), Token::garbage(0, 0));
-    }
-
-    #[test]
-    fn an_older_cached_write_never_lands_over_a_newer_fua_write() {
-        let mut disk = Disk::new(0, 1 << 16, 1 << 17);
-        write(&mut disk, 1, 5, 77, false);
-        write(&mut disk, 2, 5, 78, true);
-        assert_eq!(disk.stable(5), Token(78));
-        disk.submit(3, DiskCommand::Flush);
-        disk.finish(3);
-        assert_eq!(disk.stable(5), Token(78));
-        let mut rng = Rng::new(1);
-        for _ in 0..20 {
-            disk.clone().power_cut(&mut rng);
-            assert_eq!(disk.stable(5), Token(78));
-        }
-    }
-
-    #[test]
-    fn a_power_cut_keeps_some_and_loses_some() {
-        let mut kept = 0;
-        for seed in 0..200 {
-            let mut disk = Disk::new(0, 1 << 16, 1 << 17);
-            write(&mut disk, 1, 5, 77, false);
-            write(&mut disk, 2, 6, 78, false);
-            disk.power_cut(&mut Rng::new(seed));
-            assert_eq!(disk.visible(5), disk.stable(5));
-            kept +=
-                u32::from(disk.visible(5) == Token(77)) + u32::from(disk.visible(6) == Token(78));
-        }
-        assert!((100..300).contains(&kept), "{kept} of 400");
-    }
-
-    #[test]
-    fn a_kill_keeps_the_cache() {
-        let mut disk = Disk::new(0, 1 << 16, 1 << 17);
-        write(&mut disk, 1, 5, 77, false);
-        disk.kill(&mut Rng::new(3));
-        assert_eq!(disk.visible(5), Token(77));
-        assert_eq!(disk.cached(), 1);
-    }
-
-    #[test]
-    fn a_failed_flush_can_lose_what_no_later_flush_brings_back() {
-        let mut lost = 0;
-        for seed in 0..64 {
-            let mut disk = Disk::new(0, 1 << 16, 1 << 17);
-            write(&mut disk, 1, 5, 77, false);
-            disk.submit(2, DiskCommand::Flush);
-            disk.fail(2, &mut Rng::new(seed));
-            disk.submit(3, DiskCommand::Flush);
-            disk.finish(3);
-            assert_eq!(disk.visible(5), Token(77));
-            disk.open();
-            assert_eq!(disk.visible(5), disk.stable(5));
-            lost += u32::from(disk.stable(5) != Token(77));
-        }
-        assert!(lost > 10, "{lost}");
-    }
-}
+mod tests;

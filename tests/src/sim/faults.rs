@@ -27,6 +27,7 @@ impl World {
             self.say(&format!("fault: {fault:?}"));
         }
         let n = self.rng.below(2) as usize;
+        let v = self.some_volume();
         match fault {
             Fault::Kill => self.crash(n, false),
             Fault::PowerCut => self.crash(n, true),
@@ -72,29 +73,29 @@ impl World {
             }
             Fault::DiskDies => {
                 // One bad disk at a time: with both gone there is nothing left to promise.
-                if !self.disks.0[1 - n].dead && self.model.together() {
-                    self.disks.0[n].dead = true;
+                if !self.disk(1 - n, v).dead && self.volumes[v].model.together() {
+                    self.disk(n, v).dead = true;
                     self.excused = true;
                     self.counters.mark("disk: died");
                     let delay = self.rng.between(500, 10_000) * MS;
-                    self.after(delay, What::NewDisk { node: n });
+                    self.after(delay, What::NewDisk { node: n, v });
                 }
             }
             Fault::DiskHangs => {
-                self.hosts[n].disk_hangs = true;
+                self.disk(n, v).hangs = true;
                 let delay = self.rng.spread(100 * MS, 20_000 * MS);
-                self.after(delay, What::Unhang { node: n });
+                self.after(delay, What::Unhang { node: n, v });
             }
             Fault::DiskSlow => {
-                self.hosts[n].disk_slow = !self.hosts[n].disk_slow;
+                self.disk(n, v).slow ^= true;
                 self.counters.mark("disk: slow");
             }
             Fault::Replace => {
-                if self.model.together() && !self.disks.0[1 - n].dead {
-                    self.replace_disk(n);
+                if self.volumes[v].model.together() && !self.disk(1 - n, v).dead {
+                    self.replace_disk(n, v);
                 }
             }
-            Fault::Rot => self.rot(n),
+            Fault::Rot => self.rot(n, v),
         }
     }
 
@@ -120,28 +121,31 @@ impl World {
     }
 
     /// Operations that hung go on.
-    pub(super) fn unhang(&mut self, n: usize) {
-        if !self.hosts[n].disk_hangs {
+    pub(super) fn unhang(&mut self, n: usize, v: usize) {
+        if !std::mem::take(&mut self.disk(n, v).hangs) {
             return;
         }
-        self.hosts[n].disk_hangs = false;
         let life = self.hosts[n].life;
-        let all: Vec<u64> = self.hosts[n].ios.keys().copied().collect();
-        for io in all {
+        let hung = self.hosts[n].ios.iter().filter(|(_, io)| io.volume == v);
+        let hung: Vec<u64> = hung.map(|(&io, _)| io).collect();
+        for io in hung {
             let delay = self.rng.below(MS);
             self.after(delay, What::Disk { node: n, life, io });
         }
     }
 
     /// A machine gets a new disk with fresh metadata, and starts on it.
-    pub(super) fn replace_disk(&mut self, n: usize) {
+    pub(super) fn replace_disk(&mut self, n: usize, v: usize) {
         self.kill(n, false);
         self.excused = true;
         let number = self.next_disk;
         self.next_disk += 1;
         let uuid = self.rng.next();
-        self.disks.0[n] = fresh_disk(&self.knobs, n, number, uuid);
-        self.model.disk_replaced(n);
+        let disk = fresh_disk(&self.knobs, n, number, uuid);
+        let old = std::mem::replace(self.disk(n, v), disk);
+        let new = self.disk(n, v);
+        (new.hangs, new.slow, new.detached) = (old.hangs, old.slow, old.detached);
+        self.volumes[v].model.disk_replaced(n);
         // What the source clears for the old disk says nothing of the new one.
         self.commits.clear();
         self.counters.mark("disk: replaced");
@@ -150,8 +154,8 @@ impl World {
 
     /// One metadata sector decays: a copy of the superblock, or a bitmap sector. The newest log sectors are left out: no
     /// format can tell that what was written last is gone.
-    fn rot(&mut self, n: usize) {
-        let disk = &self.disks.0[n];
+    fn rot(&mut self, n: usize, v: usize) {
+        let disk = &mut self.volumes[v].disks.0[n];
         if self.hosts[n].running() {
             return;
         }
@@ -161,7 +165,7 @@ impl World {
             return;
         }
         let which = self.rng.below(2) as usize;
-        self.disks.0[n].rot_meta(copies[which], copies[1 - which], &mut self.rng);
+        disk.rot_meta(copies[which], copies[1 - which], &mut self.rng);
         self.counters.mark("disk: a superblock copy decayed");
     }
 }

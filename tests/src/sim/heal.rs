@@ -1,8 +1,9 @@
 //! The second phase of a run: nothing fails any more, and the two copies must become one again.
 
 use super::client::Place;
+use super::volume::operation;
 use super::world::{MS, World};
-use crate::model::same_content;
+use crate::model::{View, same_content};
 use replicator::node::Status;
 
 /// Simulated time in which a healed pair must be together again: 60 s to connect, 60 s for a resync this small, and as
@@ -24,10 +25,14 @@ impl World {
         self.network.live().is_some()
             && self.network.quiet()
             && (0..2).all(|n| {
-                let view = self.model.view(n);
-                view.mirrored() && view.out_of_sync == 0 && view.requests == 0 && !view.suspended
+                self.views(n).all(|view| {
+                    view.mirrored()
+                        && view.out_of_sync == 0
+                        && view.requests == 0
+                        && !view.suspended
+                })
             })
-            && self.disks.0.iter().all(|d| d.busy() == 0)
+            && self.disks().all(|disk| disk.busy() == 0)
             && self.ops.is_empty()
             && self.hosts.iter().all(|h| {
                 h.commands.is_empty() && h.process.as_ref().is_some_and(|p| at_rest(&p.status()))
@@ -44,13 +49,17 @@ impl World {
         self.mend();
         for n in 0..2 {
             self.hosts[n].dies = None;
-            self.hosts[n].disk_slow = false;
-            self.hosts[n].detached = false;
             self.hosts[n].disconnected = false;
-            self.unhang(n);
+            for v in 0..self.volumes.len() {
+                self.disk(n, v).slow = false;
+                self.disk(n, v).detached = false;
+                self.unhang(n, v);
+            }
             self.resume(n);
-            if self.disks.0[n].dead {
-                self.replace_disk(n);
+            for v in 0..self.volumes.len() {
+                if self.disk(n, v).dead {
+                    self.replace_disk(n, v);
+                }
             }
             self.start(n);
             self.bring_up(n);
@@ -78,11 +87,9 @@ impl World {
             }
             return;
         }
-        let check = same_content(&self.disks, "CONV");
-        self.check(check);
+        self.check_each(|volume| same_content(&volume.disks, "CONV"));
         for n in 0..2 {
-            let check = self.model.holds_promises(n, &self.disks);
-            self.check(check);
+            self.check_each(|volume| volume.model.holds_promises(n, &volume.disks));
             let host = &self.hosts[n];
             if !host.buffers.is_empty() {
                 let story =
@@ -94,12 +101,11 @@ impl World {
 
     /// Not settled in time: by which invariant?
     pub(super) fn apart(&mut self, otherwise: &'static str) {
-        let views = [*self.model.view(0), *self.model.view(1)];
-        let same = self.network.live().is_some() && views.iter().all(crate::model::View::mirrored);
-        if same && views.iter().any(|v| v.out_of_sync > 0) {
+        let all = |what: fn(&View) -> bool| (0..2).all(|n| self.views(n).all(what));
+        let same = self.network.live().is_some() && all(View::mirrored);
+        if same && !all(|view| view.out_of_sync == 0) {
             // COV-6: nobody copies, nobody will, and the bits are still there.
-            let check = same_content(&self.disks, "COV-2");
-            self.check(check);
+            self.check_each(|volume| same_content(&volume.disks, "COV-2"));
             let story = self.unsettled();
             return self.violate("COV-6", story);
         }
@@ -119,9 +125,9 @@ impl World {
             let status = process.status();
             story += &format!(
                 "\n  node {n} {:?} held {:?} disk io {} commands {:?} reason {:?}",
-                self.model.view(n),
+                self.views(n).collect::<Vec<_>>(),
                 status.suspended,
-                self.disks.0[n].busy(),
+                self.volumes.iter().map(|volume| volume.disks.0[n].busy()).sum::<usize>(),
                 host.commands
                     .values()
                     .map(|p| (&p.command, (self.now - p.since) / MS))
@@ -130,8 +136,9 @@ impl World {
             );
         }
         for (&id, op) in &self.ops {
-            story +=
-                &format!("\n  open: #{id} {:?} of client {}", self.model.history.op(id), op.client);
+            let (v, id) = operation(id);
+            let what = self.volumes[v].model.history.op(id);
+            story += &format!("\n  open: #{id} {what:?} of client {}", op.client);
         }
         story
     }

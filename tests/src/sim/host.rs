@@ -16,6 +16,7 @@ pub(super) struct Pending {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Io {
     pub(super) kind: IoKind,
+    pub(super) volume: usize,
     /// Read: the buffer to fill, and whether zeros are to be told.
     pub(super) into: Option<(u64, bool)>,
 }
@@ -30,11 +31,11 @@ pub(super) enum IoKind {
     WriteMeta,
 }
 
-/// Something for the process: the event, and for a completed write the number the disk is to be told.
+/// Something for the process: the event, and for a completed operation the volume, and the number its disk is to be told.
 #[derive(Clone, Debug)]
 pub(super) struct Incoming {
     pub(super) event: Event,
-    pub(super) handed: Option<u32>,
+    pub(super) handed: Option<(usize, u32)>,
 }
 
 /// One machine.
@@ -57,23 +58,16 @@ pub(super) struct Host {
     pub(super) client_buffers: BTreeSet<u64>,
     pub(super) resync_buffers: BTreeSet<u64>,
     pub(super) ios: BTreeMap<u64, Io>,
-    /// The process uses the disk.
-    pub(super) disk_open: bool,
-    /// IO-4: the process was told that a flush failed.
-    pub(super) flush_failed: bool,
     /// Client operations the process has, and those the front end holds back.
     pub(super) accepted: usize,
-    pub(super) waiting: VecDeque<u32>,
+    pub(super) waiting: VecDeque<u64>,
     pub(super) commands: BTreeMap<u64, Pending>,
     /// The process dies in the middle of a coming batch of actions; does the power fail, too?
     pub(super) dies: Option<bool>,
-    /// An operator took the disk away, or the connection, and wants it so.
-    pub(super) detached: bool,
+    /// An operator took the connection away, and wants it so.
     pub(super) disconnected: bool,
     /// The next `connect` gives this node's data up.
     pub(super) victim: bool,
-    pub(super) disk_hangs: bool,
-    pub(super) disk_slow: bool,
 }
 
 impl Host {
@@ -93,17 +87,12 @@ impl Host {
             client_buffers: BTreeSet::new(),
             resync_buffers: BTreeSet::new(),
             ios: BTreeMap::new(),
-            disk_open: false,
-            flush_failed: false,
             accepted: 0,
             waiting: VecDeque::new(),
             commands: BTreeMap::new(),
             dies: None,
-            detached: false,
             disconnected: false,
             victim: false,
-            disk_hangs: false,
-            disk_slow: false,
         }
     }
 
@@ -124,8 +113,6 @@ impl Host {
         self.client_buffers.clear();
         self.resync_buffers.clear();
         self.ios.clear();
-        self.disk_open = false;
-        self.flush_failed = false;
         self.accepted = 0;
         self.waiting.clear();
         self.commands.clear();

@@ -36,8 +36,8 @@ pub(super) struct Connection {
     pub(super) ends: [End; 2],
     /// The role each end told in its facts.
     pub(super) roles: [Role; 2],
-    /// What each end told of its disk.
-    pub(super) told: [Option<VolumeFacts>; 2],
+    /// What each end told of its disks.
+    pub(super) told: [Vec<VolumeFacts>; 2],
     /// The verdict each end came to.
     pub(super) agreed: [Option<Agreed>; 2],
     /// What is under way *to* each node, with the earliest time of arrival.
@@ -115,7 +115,7 @@ impl Network {
         let connection = Connection {
             ends: [end(a), end(b)],
             roles: [Role::Unknown; 2],
-            told: [None, None],
+            told: Default::default(),
             agreed: [None, None],
             to: Default::default(),
             cut: false,

@@ -3,8 +3,9 @@
 
 use super::Clock;
 use super::host::Incoming;
+use super::volume::{Volume, operation};
 use super::world::{MS, What, World};
-use crate::model::Kind;
+use crate::model::{Kind, View};
 use replicator::node::{Event, Node, Role};
 
 impl World {
@@ -17,7 +18,9 @@ impl World {
         let host = &mut self.hosts[n];
         let now = host.clock.read(self.now);
         host.process = Some(Box::new(Node::new(self.knobs.config(n), now, seed)));
-        self.model.started(n);
+        for volume in &mut self.volumes {
+            volume.model.started(n);
+        }
         if self.trace > 0 {
             self.say(&format!("{n} process starts"));
         }
@@ -36,52 +39,66 @@ impl World {
             if !self.ops.is_empty() {
                 self.counters.mark("crash: with requests in flight");
             }
-            if self.model.view(n).target() {
+            if self.views(n).any(View::target) {
                 self.counters.mark("crash: of a sync target");
             }
-            self.model.killed(n);
+            for volume in &mut self.volumes {
+                volume.model.killed(n);
+            }
             self.lose_clients(n);
         }
         self.hosts[n].forget_process();
+        for v in 0..self.volumes.len() {
+            self.volumes[v].disks.0[n].close();
+            if power {
+                self.cut_power(n, v);
+            } else {
+                self.volumes[v].disks.0[n].kill(&mut self.rng);
+            }
+        }
         if power {
-            let before = self.superblock(n);
-            let loss = self.disks.0[n].power_cut(&mut self.rng);
-            let after = self.superblock(n).map(|number| number + 1);
-            if before.is_some() && after < before {
-                // MD-1: what was written in full had been relied upon. (A repair counts one more.)
-                let story = format!("a power cut took superblock {before:?} from node {n}");
-                self.violate("MD-1", story);
-            }
-            if loss.writes > 0 {
-                self.counters.mark("power cut: lost completed unflushed writes");
-            }
-            if loss.torn_meta > 0 {
-                self.counters.mark("power cut: tore a metadata write");
-            }
-            if loss.torn > 0 {
-                self.counters.mark("power cut: tore a data write");
-            }
-            if self.model.power_cut(n) {
-                self.lower_floors();
-            }
             let rate = self.hosts[n].clock.rate_ppm();
             self.hosts[n].clock = Clock::booted(self.now, MS, rate);
-        } else {
-            self.disks.0[n].kill(&mut self.rng);
         }
         self.hang_up(n, power);
     }
 
-    /// The number of the superblock that an attach would find now.
-    fn superblock(&mut self, n: usize) -> Option<u64> {
-        Some(self.facts.read(&self.disks, n)?.metadata.superblock().sequence)
+    fn cut_power(&mut self, n: usize, v: usize) {
+        // The number of the superblock that an attach would find now.
+        let superblock = |volume: &mut Volume| {
+            Some(volume.facts.read(&volume.disks, n)?.metadata.superblock().sequence)
+        };
+        let volume = &mut self.volumes[v];
+        let before = superblock(volume);
+        let loss = volume.disks.0[n].power_cut(&mut self.rng);
+        let after = superblock(volume).map(|number| number + 1);
+        let two_losses = volume.model.power_cut(n);
+        if before.is_some() && after < before {
+            // MD-1: what was written in full had been relied upon. (A repair counts one more.)
+            let story = format!("a power cut took superblock {before:?} from node {n}");
+            self.violate("MD-1", story);
+        }
+        if loss.writes > 0 {
+            self.counters.mark("power cut: lost completed unflushed writes");
+        }
+        if loss.torn_meta > 0 {
+            self.counters.mark("power cut: tore a metadata write");
+        }
+        if loss.torn > 0 {
+            self.counters.mark("power cut: tore a data write");
+        }
+        if two_losses {
+            self.lower_floors();
+        }
     }
 
     /// What reads under way must show is looked at again: good data was lost, or given up by an operator.
     pub(super) fn lower_floors(&mut self) {
-        for (&id, op) in &mut self.ops {
-            if self.model.history.op(id).kind == Kind::Read {
-                op.floors = self.model.read_floors(id);
+        for (&id, pending) in &mut self.ops {
+            let (v, op) = operation(id);
+            let model = &self.volumes[v].model;
+            if model.history.op(op).kind == Kind::Read {
+                pending.floors = model.read_floors(op);
             }
         }
     }
@@ -111,12 +128,12 @@ impl World {
         let node_ms = |ns: u64, rate: u64| ns / MS * rate / 1_000_000;
         let slept = node_ms(self.now - host.rescheduled, host.clock.rate_ppm());
         host.rescheduled = self.now;
-        let view = self.model.view(n);
+        let (primary, connected) = (self.view(n).role == Role::Primary, self.view(n).connected());
         let detection = self.knobs.timing.ping_interval + self.knobs.timing.ping_timeout;
-        if slept > detection + 50 && view.role == Role::Primary && view.connected() {
-            host.zombie_since = Some(self.now);
+        if slept > detection + 50 && primary && connected {
+            self.hosts[n].zombie_since = Some(self.now);
             self.counters.mark("pause: of a connected Primary, longer than the detection time");
-            if self.model.view(1 - n).role == Role::Primary {
+            if self.view(1 - n).role == Role::Primary {
                 self.counters.mark("pause: the peer was promoted meanwhile");
             }
         }

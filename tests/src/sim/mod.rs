@@ -1,6 +1,6 @@
 //! The simulator: two nodes, their disks, the network between them, clients and an operator, all out of one seed.
 //!
-//! Reading order: `swarm` (the knobs of a seed), `world` (time), `host`, `disk` on its `medium`, `link`, `clock` (the parts), `actions` (what
+//! Reading order: `swarm` (the knobs of a seed), `world` (time), `host`, `volume`, `disk` on its `medium`, `link`, `clock` (the parts), `actions` (what
 //! a node wants, done), `watch` (what it says, looked at), `client`, `operator`, `faults` (who moves things), `heal` (the second phase), `oracle`
 //! (forks), `run` (a seed from start to end). What must be true is not here: see `model`.
 
@@ -23,6 +23,7 @@ mod run;
 #[cfg(test)]
 mod stories;
 mod swarm;
+mod volume;
 mod watch;
 mod world;
 

@@ -3,8 +3,9 @@
 
 use super::client::Place;
 use super::host::Pending;
+use super::volume::{self, Volume};
 use super::world::{MS, What, World};
-use crate::model::Order;
+use crate::model::{Order, View};
 use replicator::node::{
     Backing, Command, CommandId, ConnectionState, DiskState, Event, Refusal, Role,
 };
@@ -19,17 +20,21 @@ impl World {
             self.say(&format!("{n} command {command:?}"));
         }
         match &command {
-            Command::Primary { force: true } if !self.model.view(n).own_good() => {
-                self.model.order(n, Order::Force);
-                self.model.history.accept_first_content(self.disks.0[n].number);
+            Command::Primary { force: true } => {
+                for Volume { model, disks, .. } in &mut self.volumes {
+                    if !model.view(n).own_good() {
+                        model.order(n, Order::Force);
+                        model.history.accept_first_content(disks.0[n].number);
+                    }
+                }
             }
-            Command::Connect { discard_my_data: true } | Command::Invalidate => {
-                self.model.order(n, Order::Discard);
-            }
-            Command::InvalidateRemote => self.model.order(1 - n, Order::Discard),
-            Command::Attach(..) if !self.hosts[n].disk_open => {
-                self.hosts[n].disk_open = true;
-                self.disks.0[n].open();
+            Command::Connect { discard_my_data: true } | Command::Invalidate => self.discard(n),
+            Command::InvalidateRemote => self.discard(1 - n),
+            Command::Attach(volume, _) => {
+                let disk = self.disk(n, volume::index(*volume));
+                if !disk.in_use {
+                    disk.open();
+                }
             }
             _ => {}
         }
@@ -38,6 +43,12 @@ impl World {
         let pending = Pending { command: command.clone(), since: self.now };
         self.hosts[n].commands.insert(id, pending);
         self.feed(n, Event::Admin(CommandId(id), command), None);
+    }
+
+    fn discard(&mut self, n: usize) {
+        for volume in &mut self.volumes {
+            volume.model.order(n, Order::Discard);
+        }
     }
 
     /// A command is answered.
@@ -56,10 +67,11 @@ impl World {
             self.counters.mark("operator: a command was refused");
         }
         match pending.command {
-            Command::Attach(..) if !ok => {
+            Command::Attach(volume, _) if !ok => {
+                let v = volume::index(volume);
                 // Not attached, or already: either way try again later.
-                if self.model.view(n).disk == DiskState::Diskless {
-                    self.hosts[n].disk_open = false;
+                if self.volumes[v].model.view(n).disk == DiskState::Diskless {
+                    self.disk(n, v).close();
                 }
                 if let Err(refusal) = &result
                     && !self.excused
@@ -70,7 +82,7 @@ impl World {
                 }
                 self.after(500 * MS, What::Retry { node: n });
             }
-            Command::Attach(..) if self.disks.0[n].fragile() => {
+            Command::Attach(volume, _) if self.disk(n, volume::index(volume)).fragile() => {
                 // MD-3: what decayed was noticed, and is whole again before anybody relies on it.
                 let story = format!("node {n} is attached, and a superblock copy is still decayed");
                 self.violate("MD-3", story);
@@ -81,13 +93,13 @@ impl World {
                 } else {
                     self.refusals += 1;
                     if force {
-                        self.model.revoke_force(n);
+                        let models = self.volumes.iter_mut().map(|volume| &mut volume.model);
+                        models.for_each(|model| model.revoke_force(n));
                     }
                 }
             }
             Command::Secondary { .. } if ok => {
-                let check = self.model.demoted(n);
-                self.check(check);
+                self.check_each(|volume| volume.model.demoted(n));
                 let open = |c: &super::client::Client| matches!(c.place, Place::Open(m) | Place::Leaving(m) if m == n);
                 if self.clients.iter().any(open) {
                     self.violate(
@@ -110,15 +122,17 @@ impl World {
         if !self.hosts[n].running() {
             return;
         }
-        let disk = &self.disks.0[n];
-        if !self.hosts[n].disk_open && !self.hosts[n].detached && !disk.dead {
-            let backing = Backing { data_size: disk.size, meta_size: None };
-            self.command(n, Command::Attach(0, backing));
+        for v in 0..self.volumes.len() {
+            let disk = self.disk(n, v);
+            if !disk.in_use && !disk.detached && !disk.dead {
+                let backing = Backing { data_size: disk.size, meta_size: None };
+                self.command(n, Command::Attach(volume::number(v), backing));
+            }
+            if !self.hosts[n].running() {
+                return;
+            }
         }
-        if !self.hosts[n].running() {
-            return;
-        }
-        let alone = self.model.view(n).connection == ConnectionState::StandAlone;
+        let alone = self.view(n).connection == ConnectionState::StandAlone;
         if alone && !self.hosts[n].disconnected {
             self.command(n, Command::Connect { discard_my_data: false });
         }
@@ -131,8 +145,9 @@ impl World {
         self.after(delay, What::Manager);
         let first = (self.seed % 2) as usize;
         if !self.initialised {
-            let ready = (0..2).all(|n| self.model.view(n).disk >= DiskState::Inconsistent);
-            if self.model.view(first).role == Role::Primary {
+            let ready =
+                (0..2).all(|n| self.views(n).all(|view| view.disk >= DiskState::Inconsistent));
+            if self.view(first).role == Role::Primary {
                 self.initialised = true;
             } else if ready && self.hosts[first].commands.is_empty() {
                 self.command(first, Command::Primary { force: true });
@@ -148,17 +163,18 @@ impl World {
     }
 
     fn look_after(&mut self, n: usize) {
-        let view = *self.model.view(n);
+        let view = *self.view(n);
         let eager = self.calm || self.rng.one_in(8);
-        if view.disk == DiskState::Diskless
-            && !self.hosts[n].disk_open
-            && !self.hosts[n].detached
+        let without = |volume: &&Volume| {
+            let disk = &volume.disks.0[n];
+            volume.model.view(n).disk == DiskState::Diskless && !disk.in_use && !disk.detached
+        };
+        if let Some(volume) = self.volumes.iter().find(without)
             && eager
         {
-            if self.disks.0[n].dead {
-                return;
+            if !volume.disks.0[n].dead {
+                self.bring_up(n);
             }
-            self.bring_up(n);
             return;
         }
         if view.connection == ConnectionState::StandAlone && !self.hosts[n].disconnected && eager {
@@ -170,19 +186,19 @@ impl World {
     fn reconcile(&mut self, n: usize) {
         let other = 1 - n;
         if !self.split {
-            let both = |v: &Self| (0..2).all(|n| v.model.view(n).role == Role::Primary);
+            let both = |v: &Self| (0..2).all(|n| v.view(n).role == Role::Primary);
             if both(self) {
                 return self.command(n, Command::Secondary { force: true });
             }
             return self.command(n, Command::Connect { discard_my_data: false });
         }
         // The operator decides whose data is given up: what is not good anyway, else a Secondary's, if there is one.
-        let good = [0, 1].map(|n| self.model.view(n).own_good());
+        let good = [0, 1].map(|n| self.good(n));
         let bad = if good == [true, false] { 1 } else { 0 };
-        if good[0] != good[1] && self.model.view(bad).role == Role::Primary {
+        if good[0] != good[1] && self.view(bad).role == Role::Primary {
             return self.command(bad, Command::Secondary { force: true });
         }
-        let victim = match (self.model.view(n).role, self.model.view(other).role) {
+        let victim = match (self.view(n).role, self.view(other).role) {
             (Role::Primary, Role::Primary) => {
                 return self.command(n, Command::Secondary { force: true });
             }
@@ -191,18 +207,19 @@ impl World {
             (_, Role::Primary) => n,
             _ => (self.seed / 2 % 2) as usize,
         };
-        if !self.hosts[victim].running() || !self.model.view(1 - victim).own_good() {
+        if !self.hosts[victim].running() || !self.views(1 - victim).any(View::own_good) {
             return;
         }
         self.counters.mark("split brain: the operator chose a victim");
         if std::mem::take(&mut self.unrelated) {
             // `create-md --force`, then `up`.
             self.split = false;
-            return self.replace_disk(victim);
+            let v = self.some_volume();
+            return self.replace_disk(victim, v);
         }
         self.hosts[victim].victim = true;
         self.command(victim, Command::Connect { discard_my_data: true });
-        if self.model.view(1 - victim).connection == ConnectionState::StandAlone {
+        if self.view(1 - victim).connection == ConnectionState::StandAlone {
             self.command(1 - victim, Command::Connect { discard_my_data: false });
         }
         self.split = false;
@@ -210,10 +227,10 @@ impl World {
 
     fn want_primary(&mut self) {
         let seen = |w: &Self, n: usize| w.hosts[n].running() && !w.hosts[n].paused;
-        let is_primary = |w: &Self, n: usize| w.model.view(n).role == Role::Primary;
+        let is_primary = |w: &Self, n: usize| w.view(n).role == Role::Primary;
         let primary = (0..2).any(|n| seen(self, n) && is_primary(self, n));
         let blind = self.network.partitioned && !self.calm && self.rng.one_in(10);
-        let hopeless = self.calm && (0..2).all(|n| !self.model.view(n).own_good());
+        let hopeless = self.calm && (0..2).all(|n| !self.good(n));
         if primary && hopeless && self.excused {
             self.refusals += 1;
             if self.refusals > 60 {
@@ -237,8 +254,7 @@ impl World {
         if candidates.is_empty() {
             return;
         }
-        let good: Vec<usize> =
-            candidates.iter().copied().filter(|&n| self.model.view(n).own_good()).collect();
+        let good: Vec<usize> = candidates.iter().copied().filter(|&n| self.good(n)).collect();
         let from = if good.is_empty() { &candidates } else { &good };
         let n = from[self.rng.below(from.len() as u64) as usize];
         let alone = candidates.len() == 1;
@@ -251,7 +267,7 @@ impl World {
         let mut force = false;
         if self.calm && self.refusals > 40 {
             if !self.excused {
-                let views = [self.model.view(0), self.model.view(1)];
+                let views = [0, 1].map(|n| self.views(n).collect::<Vec<_>>());
                 let story =
                     format!("no node can become Primary, and no disk was ever lost: {views:#?}");
                 return self.violate("LIVE-1", story);
@@ -281,7 +297,8 @@ impl World {
         if self.knobs.cruel && self.rng.percent(60) {
             return self.cruelty(n);
         }
-        let view = *self.model.view(n);
+        let v = self.some_volume();
+        let view = *self.volumes[v].model.view(n);
         let primary = view.role == Role::Primary;
         match self.rng.below(9) {
             0 | 1 if primary => {
@@ -293,7 +310,7 @@ impl World {
                         }
                     }
                 }
-                if self.model.view(n).requests > 0 {
+                if self.view(n).requests > 0 {
                     self.counters.mark("operator: demoted with requests in flight");
                 }
                 self.command(n, Command::Secondary { force });
@@ -307,25 +324,24 @@ impl World {
                 }
             }
             3 => {
-                if self.hosts[n].detached {
-                    self.hosts[n].detached = false;
+                if std::mem::take(&mut self.disk(n, v).detached) {
                     self.bring_up(n);
                 } else if view.disk == DiskState::UpToDate {
-                    self.hosts[n].detached = true;
-                    self.command(n, Command::Detach(0));
+                    self.disk(n, v).detached = true;
+                    self.command(n, Command::Detach(volume::number(v)));
                 }
             }
             4 if !primary && view.peer_good() => self.command(n, Command::Invalidate),
             5 if primary && view.mirrored() => self.command(n, Command::InvalidateRemote),
             6 if !primary => self.command(n, Command::Down),
-            7 if !primary && view.connected() && self.model.view(1 - n).role == Role::Primary => {
+            7 if !primary && view.connected() && self.view(1 - n).role == Role::Primary => {
                 // A planned switch: the other first.
                 self.command(1 - n, Command::Secondary { force: true });
                 self.command(n, Command::Primary { force: false });
             }
             _ => {
                 for n in 0..2 {
-                    self.hosts[n].detached = false;
+                    self.volumes.iter_mut().for_each(|volume| volume.disks.0[n].detached = false);
                     self.hosts[n].disconnected = false;
                     self.bring_up(n);
                 }
@@ -336,8 +352,9 @@ impl World {
     fn cruelty(&mut self, n: usize) {
         self.excused = true;
         self.counters.mark("operator: was cruel");
-        let disk = &self.disks.0[n];
-        let backing = Backing { data_size: disk.size, meta_size: None };
+        let v = self.some_volume();
+        let disk = self.disk(n, v);
+        let (in_use, backing) = (disk.in_use, Backing { data_size: disk.size, meta_size: None });
         let command = match self.rng.below(12) {
             0 => Command::Primary { force: true },
             1 => Command::Primary { force: false },
@@ -348,8 +365,8 @@ impl World {
             6 => Command::Disconnect,
             7 => Command::Invalidate,
             8 => Command::InvalidateRemote,
-            9 => Command::Detach(0),
-            10 if !self.hosts[n].disk_open => Command::Attach(0, backing),
+            9 => Command::Detach(volume::number(v)),
+            10 if !in_use => Command::Attach(volume::number(v), backing),
             10 => Command::Down,
             _ => Command::Down,
         };

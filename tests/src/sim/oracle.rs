@@ -3,8 +3,9 @@
 //! It finds a hole in what a node knows at the moment it opens, not hours later when somebody falls in.
 
 use super::Rng;
+use super::volume::Volume;
 use super::world::{MS, What, World};
-use crate::model::same_content;
+use crate::model::{View, same_content};
 use replicator::node::{Command, ConnectionState, DiskState, Role};
 
 /// What happens to a machine in a fork.
@@ -58,12 +59,19 @@ impl World {
         let odd = |n: usize| {
             let host = &self.hosts[n];
             // A disk that was let go comes back only by somebody's command.
-            let let_go = host.running() && self.model.view(n).disk < DiskState::Inconsistent;
-            let let_go = let_go && self.model.view(n).disk != DiskState::Attaching;
-            let_go || self.disks.0[n].dead || host.disk_hangs || host.detached || host.disconnected
+            let let_go = |view: &View| {
+                view.disk < DiskState::Inconsistent && view.disk != DiskState::Attaching
+            };
+            let bad = |volume: &Volume| {
+                let disk = &volume.disks.0[n];
+                disk.dead || disk.hangs || disk.detached
+            };
+            host.running() && self.views(n).any(let_go)
+                || self.volumes.iter().any(bad)
+                || host.disconnected
         };
         let leaving = |n: usize| {
-            self.model.view(n).connection == ConnectionState::StandAlone
+            self.view(n).connection == ConnectionState::StandAlone
                 || self.hosts[n].commands.values().any(|p| {
                     matches!(p.command, Command::Down | Command::Detach(_) | Command::Disconnect)
                 })
@@ -108,13 +116,15 @@ impl World {
     }
 
     fn live_through(&mut self, future: Future) {
-        let mut before = [*self.model.view(0), *self.model.view(1)];
+        let before = [*self.view(0), *self.view(1)];
+        let good = [self.good(0), self.good(1)];
         let up = [self.hosts[0].running(), self.hosts[1].running()];
-        let following = self.model.together_since();
+        let following: Option<Vec<u64>> =
+            self.volumes.iter().map(|volume| volume.model.together_since()).collect();
         self.network.partitioned = false;
         self.lost = future.lost;
         for n in 0..2 {
-            self.hosts[n].disk_slow = false;
+            self.volumes.iter_mut().for_each(|volume| volume.disks.0[n].slow = false);
             self.hosts[n].dies = None;
             match future.fates[n] {
                 Fate::RunsOn => {}
@@ -126,48 +136,41 @@ impl World {
             }
         }
         if future.fates == [Fate::PowerCut; 2] {
-            let Self { model, disks, facts, .. } = self;
-            let check = model.equal_generations(disks, &mut |n| facts.read(disks, n));
-            self.check(check);
+            self.check_each(|Volume { model, disks, facts, .. }| {
+                model.equal_generations(disks, &mut |n| facts.read(disks, n))
+            });
         }
-        if let Some(since) = following {
+        if let Some(since) = &following {
             for (n, view) in before.iter().enumerate() {
                 if view.role != Role::Primary && future.fates[n] == Fate::PowerCut {
-                    let check = self.model.in_order(n, since, false, &self.disks);
-                    self.check(check);
+                    self.in_order(n, since, false);
                 }
             }
-        }
-        // A node whose process was dead already said nothing of itself.
-        for (view, _) in before.iter_mut().zip(up).filter(|(_, up)| !up) {
-            view.disk = DiskState::Consistent;
         }
         match future.lost {
             Some(lost) => {
                 let n = 1 - lost;
-                let good = up[n]
-                    && before[n].own_good()
-                    && (before[n].role == Role::Primary || following.is_some());
+                let good =
+                    up[n] && good[n] && (before[n].role == Role::Primary || following.is_some());
                 self.survive_alone(
                     n,
                     good,
                     following.filter(|_| future.fates[n] != Fate::PowerCut),
                 );
             }
-            None => self.come_together(before, up),
+            None => self.come_together(before, good, up),
         }
     }
 
     /// DUR-2, DUR-3, ORD-2: the other is lost for ever; this one is promoted and serves.
-    fn survive_alone(&mut self, n: usize, good: bool, followed: Option<u64>) {
-        let was_primary = self.model.view(n).role == Role::Primary;
+    fn survive_alone(&mut self, n: usize, good: bool, followed: Option<Vec<u64>>) {
+        let was_primary = self.view(n).role == Role::Primary;
         let detected = self.now + 60_000 * MS;
         self.run_to(detected, |w| {
-            let view = w.model.view(n);
-            view.disk > DiskState::Attaching && !view.connected()
+            w.views(n).all(|view| view.disk > DiskState::Attaching && !view.connected())
         });
         for _ in 0..40 {
-            if self.violation.is_some() || self.model.view(n).role == Role::Primary {
+            if self.violation.is_some() || self.view(n).role == Role::Primary {
                 break;
             }
             if self.hosts[n]
@@ -182,11 +185,11 @@ impl World {
         if self.violation.is_some() {
             return;
         }
-        if self.model.view(n).role != Role::Primary {
+        if self.view(n).role != Role::Primary {
             if good {
                 let story = format!(
                     "node {n} was good, its peer is lost, and it cannot be promoted: {:?}",
-                    self.model.view(n)
+                    self.view(n)
                 );
                 self.violate("DUR-2", story);
             }
@@ -194,21 +197,19 @@ impl World {
         }
         self.counters.mark("fork: a survivor was promoted");
         // Let what it had in flight end.
-        self.run_to(self.now + 30_000 * MS, |w| w.disks.0[n].busy() == 0);
-        if self.model.view(n).own_good() {
-            let check = self.model.holds_promises(n, &self.disks);
-            self.check(check);
+        self.run_to(self.now + 30_000 * MS, |w| w.disks().all(|disk| disk.busy() == 0));
+        if self.good(n) {
+            self.check_each(|volume| volume.model.holds_promises(n, &volume.disks));
             if let Some(since) = followed
                 && !was_primary
             {
-                let check = self.model.in_order(n, since, true, &self.disks);
-                self.check(check);
+                self.in_order(n, &since, true);
             }
         }
     }
 
     /// COV-2 (and COV-4 and MD-2, whose breach it is that leaves a difference unknown), GI-7, RES-3, RES-4, SB-1, SB-4: both come back and shake hands over a perfect link.
-    fn come_together(&mut self, before: [crate::model::View; 2], up: [bool; 2]) {
+    fn come_together(&mut self, before: [View; 2], good: [bool; 2], up: [bool; 2]) {
         let settled =
             self.run_to(self.now + 90_000 * MS, |w| w.settled() || (0..2).any(|n| w.split_told(n)));
         if self.violation.is_some() {
@@ -216,18 +217,18 @@ impl World {
         }
         if settled && self.settled() {
             self.counters.mark("fork: both came together");
-            let check = same_content(&self.disks, "COV-2");
-            self.check(check);
+            self.check_each(|volume| same_content(&volume.disks, "COV-2"));
             for n in 0..2 {
-                let check = self.model.holds_promises(n, &self.disks);
-                self.check(check);
+                self.check_each(|volume| volume.model.holds_promises(n, &volume.disks));
             }
             return;
         }
         let alone = before.iter().any(|v| v.connection == ConnectionState::StandAlone);
-        let expected = (0..2).any(|n| up[n] && before[n].own_good());
+        // A node whose process was dead already said nothing of itself.
+        let expected = (0..2).any(|n| up[n] && good[n]);
         let refused = self.split || self.two_primaries;
-        if self.model.may_be_split() || self.model.ordered() || refused || self.excused {
+        let ordered = self.volumes.iter().any(|volume| volume.model.ordered());
+        if self.parted().may_be_split() || ordered || refused || self.excused {
             return self.counters.mark("fork: stayed apart, and may");
         }
         if alone && up == [true; 2] || !expected {
@@ -236,7 +237,15 @@ impl World {
         self.apart("GI-7");
     }
 
+    fn in_order(&mut self, n: usize, since: &[u64], powered: bool) {
+        for (v, &since) in since.iter().enumerate() {
+            let volume = &self.volumes[v];
+            let check = volume.model.in_order(n, since, powered, &volume.disks);
+            self.check(check);
+        }
+    }
+
     fn split_told(&self, n: usize) -> bool {
-        self.split && self.model.view(n).connection == ConnectionState::StandAlone
+        self.split && self.view(n).connection == ConnectionState::StandAlone
     }
 }

@@ -48,6 +48,9 @@ pub fn run(seed: u64, trace: u8, hashed: bool) -> Outcome {
     if seed % 7 == 2 {
         knobs.hush(&mut Rng::new(!seed));
     }
+    if seed % 5 == 4 {
+        knobs.double();
+    }
     if trace > 0 {
         println!("{knobs:#?}");
     }

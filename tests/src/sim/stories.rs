@@ -45,7 +45,7 @@ fn fine(world: &World) {
 fn together(world: &mut World) {
     let end = world.now + 60_000 * MS;
     assert!(world.run_to(end, World::settled), "{}", world.unsettled());
-    same_content(&world.disks, "CONV").expect("mirrored");
+    same_content(&world.volumes[0].disks, "CONV").expect("mirrored");
     fine(world);
 }
 
@@ -54,7 +54,7 @@ fn a_write_is_on_both_disks_when_it_is_acknowledged_under_c() {
     let mut world = pair(Protocol::C);
     open(&mut world, 0);
     let token = write(&mut world, 0, 0, 5);
-    assert_eq!([0, 1].map(|n| world.disks.0[n].visible(40)), [token; 2]);
+    assert_eq!([0, 1].map(|n| world.volumes[0].disks.0[n].visible(40)), [token; 2]);
     fine(&world);
 }
 
@@ -68,14 +68,14 @@ fn a_killed_primary_comes_back_as_target_and_nothing_is_lost() {
         world.run_until(world.now + 4000 * MS);
         world.command(1, Command::Primary { force: false });
         world.run_until(world.now + 1000 * MS);
-        assert_eq!(world.model.view(1).role, Role::Primary);
+        assert_eq!(world.view(1).role, Role::Primary);
         open(&mut world, 1);
         let after = write(&mut world, 1, 1, 6);
         world.start(0);
         together(&mut world);
         for n in 0..2 {
-            assert_eq!(world.disks.0[n].visible(40), before);
-            assert_eq!(world.disks.0[n].visible(48), after);
+            assert_eq!(world.volumes[0].disks.0[n].visible(40), before);
+            assert_eq!(world.volumes[0].disks.0[n].visible(48), after);
         }
     }
 }
@@ -103,15 +103,15 @@ fn a_split_brain_is_told_on_both_and_changes_neither_until_discarded() {
     world.run_until(world.now + 10_000 * MS);
     fine(&world);
     for n in 0..2 {
-        assert_eq!(world.model.view(n).connection, ConnectionState::StandAlone, "node {n}");
+        assert_eq!(world.view(n).connection, ConnectionState::StandAlone, "node {n}");
     }
-    assert_eq!([0, 1].map(|n| world.disks.0[n].visible(40)), [mine, theirs]);
+    assert_eq!([0, 1].map(|n| world.volumes[0].disks.0[n].visible(40)), [mine, theirs]);
     world.command(1, Command::Secondary { force: true });
     world.run_until(world.now + 1000 * MS);
     world.command(1, Command::Connect { discard_my_data: true });
     world.command(0, Command::Connect { discard_my_data: false });
     together(&mut world);
-    assert_eq!([0, 1].map(|n| world.disks.0[n].visible(40)), [mine; 2]);
+    assert_eq!([0, 1].map(|n| world.volumes[0].disks.0[n].visible(40)), [mine; 2]);
 }
 
 #[test]
@@ -123,12 +123,12 @@ fn a_primary_that_slept_serves_nothing_before_it_has_shaken_hands() {
     world.run_until(world.now + 10_000 * MS);
     world.command(1, Command::Primary { force: false });
     world.run_until(world.now + 1000 * MS);
-    assert_eq!(world.model.view(1).role, Role::Primary);
-    assert!(world.ops.contains_key(&id));
+    assert_eq!(world.view(1).role, Role::Primary);
+    assert!(world.ops.contains_key(&u64::from(id)));
     // ROLE-5 is watched at every reply.
     world.run_until(world.now + 40_000 * MS);
     fine(&world);
-    assert_eq!(world.model.view(0).role, Role::Secondary);
+    assert_eq!(world.view(0).role, Role::Secondary);
     together(&mut world);
 }
 
@@ -142,13 +142,13 @@ fn a_resync_that_is_interrupted_leaves_the_target_inconsistent_and_goes_on() {
     }
     world.start(1);
     let end = world.now + 20_000 * MS;
-    let syncing = |w: &World| w.model.view(1).disk == DiskState::Inconsistent;
+    let syncing = |w: &World| w.view(1).disk == DiskState::Inconsistent;
     assert!(world.run_to(end, syncing));
     world.kill(1, true);
     world.start(1);
     world.run_until(world.now + MS);
     world.command(1, Command::Primary { force: false });
-    assert_eq!(world.model.view(1).role, Role::Secondary);
+    assert_eq!(world.view(1).role, Role::Secondary);
     together(&mut world);
 }
 
@@ -167,7 +167,7 @@ fn an_order_given_twice_is_carried_out_once_and_both_are_told() {
             world.command(0, command);
         }
         assert!(world.run_to(end, |w| w.hosts[0].commands.is_empty()));
-        assert_eq!(world.model.view(0).role, role);
+        assert_eq!(world.view(0).role, role);
     }
     assert_eq!(world.counters.count("operator: a command was refused"), 0);
     together(&mut world);

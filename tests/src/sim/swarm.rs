@@ -1,7 +1,7 @@
 //! The knobs of one seed. Each fault class is on in about half of the seeds; limits are small, because queues must fill
 //! and the activity log must thrash to be tested.
 
-use super::Rng;
+use super::{Rng, volume};
 use bitmap::{FormatParams, Layout, NodeId, Placement};
 use replicator::config::{Config, Limits, Timing, VolumeConfig};
 use replicator::node::Protocol;
@@ -67,6 +67,7 @@ pub(super) struct Knobs {
     pub(super) faults: Vec<(Fault, u64)>,
     /// Failed operations per million: reads, writes, flushes.
     pub(super) eio: [u64; 3],
+    pub(super) volumes: usize,
     pub(super) clients: usize,
     pub(super) depth: usize,
     pub(super) think: u64,
@@ -160,6 +161,7 @@ impl Knobs {
             disk_delay: (slow_disk / 8, slow_disk),
             faults,
             eio,
+            volumes: 1,
             clients: rng.between(1, 3) as usize,
             depth: *rng.pick(&[1, 1, 2, 4, 16]),
             think: rng.spread(MS / 10, 60 * MS),
@@ -180,6 +182,12 @@ impl Knobs {
         self.think = rng.spread(300 * MS, 5000 * MS);
         self.operator = Some(rng.between(200, 2000) * MS);
         self.fork_every = self.fork_every.min(300);
+    }
+
+    /// Two volumes, each used by somebody.
+    pub(super) fn double(&mut self) {
+        self.volumes = 2;
+        self.clients += 1;
     }
 
     /// Everything quiet and kind: for stories.
@@ -213,7 +221,13 @@ impl Knobs {
         let id = |n: usize| NodeId(n as u8);
         Config {
             node: id(node),
-            volumes: vec![VolumeConfig { number: 0, placement: Placement::Internal, size: 0 }],
+            volumes: (0..self.volumes)
+                .map(|v| VolumeConfig {
+                    number: volume::number(v),
+                    placement: Placement::Internal,
+                    size: 0,
+                })
+                .collect(),
             peers: vec![id(1 - node)],
             protocol: self.protocol,
             flush_peer: self.flush_peer,

@@ -3,20 +3,90 @@
 
 use super::actions::sectors;
 use super::disk::Disk;
+use super::host::Host;
+use super::volume::{self, Volume};
 use super::world::{MS, World};
-use replicator::node::{DiskState, LinkId, mirror};
+use crate::model::{Parted, View};
+use bitmap::ByteRange;
+use replicator::node::{ConnectionState, DiskState, LinkId, Role, Status, mirror};
 use replicator::wire::{Agreed, Message, RefuseReason, VolumeVerdict};
 
 impl World {
+    /// Looks at what a node says about itself.
+    pub(super) fn observe(&mut self, n: usize) {
+        let Some(process) = self.hosts[n].process.as_ref() else { return };
+        let status = process.status();
+        for v in 0..self.volumes.len() {
+            if let Some(view) = View::of(&status, v) {
+                self.observe_volume(n, v, view);
+            }
+        }
+    }
+
+    fn observe_volume(&mut self, n: usize, v: usize, view: View) {
+        let touched = self.volumes.iter().map(|volume| volume.model.touched());
+        let any = touched.fold([false; 2], |a, b| [a[0] || b[0], a[1] || b[1]]);
+        let Volume { model, disks, facts, resync_since, .. } = &mut self.volumes[v];
+        model.touched_elsewhere(any);
+        let old = *model.view(n);
+        if old == view {
+            return;
+        }
+        if view.target() && !old.target() {
+            *resync_since = model.history.stamp();
+            self.counters.mark("resync: began");
+        }
+        let linked = self.network.live().is_some();
+        let observed = model.observe(n, view, linked, disks, &mut |n| facts.read(disks, n));
+        let followed = if self.excused { Ok(()) } else { model.left_behind(n, &old, disks) };
+        self.check(observed);
+        self.check(followed);
+        let shown = |v: &View| View { requests: 0, out_of_sync: v.out_of_sync.min(1), ..*v };
+        if self.trace > 1 || (self.trace > 0 && shown(&old) != shown(&view)) {
+            let Volume { model, disks, .. } = &self.volumes[v];
+            let line = state(&view, &self.hosts[n], &disks.0[n]);
+            let which = if self.volumes.len() > 1 { format!(" volume {v}") } else { String::new() };
+            self.say(&format!("{n}{which} {line}{}", model.flags(n)));
+        }
+        let significant = |v: &View| (v.role, v.disk, v.connection, v.replication, v.current);
+        self.fork_soon |= significant(&old) != significant(&view);
+        // A handshake answered, or an operator decided anew.
+        let answered = old.connection == ConnectionState::Handshaking
+            && matches!(view.connection, ConnectionState::Connected | ConnectionState::StandAlone);
+        if answered || view.role != Role::Primary {
+            self.hosts[n].zombie_since = None;
+        }
+        if view.role == Role::Primary && old.role != Role::Primary {
+            self.counters.mark("role: promoted");
+        }
+        if view.role == Role::Primary && view.own_good() && !old.own_good() {
+            self.lower_floors();
+        }
+    }
+
+    /// GI-6: the verdict is carried out, and the generation is still the one that was told. `now`: just before that turn.
+    pub(super) fn facts_stand(&mut self, n: usize, now: &Status) {
+        let link = self.network.connections.values().rev().find(|c| !c.ends[n].gone);
+        let told = link.map_or(Default::default(), |c| c.told[n].clone());
+        for (told, now) in told.iter().zip(&now.volumes) {
+            let usable = told.disk.min(now.disk) >= DiskState::Inconsistent;
+            if usable && now.current != told.current {
+                let story = format!("node {n} told {told:?} and acts on the verdict with {now:?}");
+                self.violate("GI-6", story);
+            }
+        }
+    }
+
     /// COV-1, where it is cheap: the metadata of a node is read again only now and then.
-    pub(super) fn watch_coverage(&mut self, n: usize, start: u32, len: u32, to: &str) {
-        if !self.facts.fresh(&self.disks, n) && !self.rng.one_in(4) {
+    pub(super) fn watch_coverage(&mut self, n: usize, v: usize, range: ByteRange, to: &str) {
+        let Volume { model, disks, facts, .. } = &mut self.volumes[v];
+        if !facts.fresh(disks, n) && !self.rng.one_in(4) {
             return;
         }
-        if !self.hosts[n].disk_open {
+        if !disks.0[n].in_use {
             return;
         }
-        let Self { model, disks, facts, .. } = self;
+        let (start, len) = sectors(range);
         let check = model.write_covered(n, start, len, to, &mut |n| facts.read(disks, n));
         self.check(check);
     }
@@ -33,16 +103,22 @@ impl World {
             let story = format!("node {n} says {agreed:?}, the other end of the link {theirs:?}");
             return self.violate("GI-4", story);
         }
-        if let Agreed::Go(volumes) = agreed {
-            self.model.meets(n);
-            let full = volumes.contains(&VolumeVerdict::Target { full: true });
-            if full && self.initialised && !self.excused && !self.model.ordered() {
-                let told = &self.network.connections[&id].told;
-                let again = told[n].as_ref().is_some_and(|v| v.disk == DiskState::Inconsistent);
+        let Agreed::Go(verdicts) = agreed else { return };
+        // Where a side has no disk, what it holds is judged when it has one again.
+        let judged = self.volumes.iter().zip(verdicts).filter(|(_, v)| **v != VolumeVerdict::Idle);
+        let check = Parted::of(judged.map(|(volume, _)| &volume.model)).unnoticed_split();
+        self.check(check);
+        let c = &self.network.connections[&id];
+        for (v, verdict) in verdicts.iter().enumerate() {
+            let Volume { model, disks, facts, .. } = &mut self.volumes[v];
+            model.meets(n);
+            let full = *verdict == VolumeVerdict::Target { full: true };
+            if full && self.initialised && !self.excused && !model.ordered() {
+                let told = c.told.each_ref().map(|told| told.get(v));
+                let again = told[n].is_some_and(|v| v.disk == DiskState::Inconsistent);
                 let story = format!("all is to be copied, though nothing was replaced: {told:?}");
                 return self.violate(if again { "RES-4" } else { "RES-6" }, story);
             }
-            let Self { model, disks, facts, .. } = self;
             model.may_copy(full, &mut |n| facts.read(disks, n));
         }
     }
@@ -54,27 +130,28 @@ impl World {
         }
         match message {
             Message::Write(write) => {
-                let (start, len) = sectors(write.range);
-                if self.model.view(n).own_good() {
-                    self.watch_coverage(n, start, len, "its peer");
+                let v = volume::index(write.volume);
+                if self.volumes[v].model.view(n).own_good() {
+                    self.watch_coverage(n, v, write.range, "its peer");
                 }
             }
-            Message::Bye { .. } => self.model.leaves(n),
+            Message::Bye { .. } => {
+                self.volumes.iter_mut().for_each(|volume| volume.model.leaves(n));
+            }
             Message::Facts(facts) => {
-                let check = self.model.facts_stable(n, &self.disks);
-                self.check(check);
+                self.check_each(|volume| volume.model.facts_stable(n, &volume.disks));
                 if let Some(c) =
                     self.network.find(n, link).and_then(|c| self.network.connections.get_mut(&c))
                 {
                     c.roles[n] = facts.role;
-                    c.told[n] = facts.volumes.first().cloned();
+                    c.told[n].clone_from(&facts.volumes);
                 }
             }
             Message::Agreed(Agreed::Refuse(RefuseReason::SplitBrain)) => {
                 self.counters.mark("split brain: declared");
                 self.split = true;
                 let Some(c) = self.network.find(n, link) else { return };
-                let check = self.model.split_brain_declared(self.network.connections[&c].roles);
+                let check = self.parted().split_brain_declared(self.network.connections[&c].roles);
                 self.check(check);
             }
             Message::Agreed(Agreed::Refuse(RefuseReason::TwoPrimaries)) => {
@@ -95,39 +172,32 @@ impl World {
                     self.violate("SB-4", "two mirrors of one device are called unrelated");
                 }
             }
-            Message::SyncRead { range, .. } => {
+            Message::SyncRead { volume, range, .. } => {
                 let (start, len) = sectors(*range);
-                let newer = self.written_since(self.model.apart_since());
-                let check = self.model.asks_for(n, start, len, newer);
+                let volume = &self.volumes[volume::index(*volume)];
+                let newer = volume.written_since(volume.model.apart_since());
+                let check = volume.model.asks_for(n, start, len, newer);
                 self.check(check);
             }
-            Message::SyncCommit { id, .. } => {
+            Message::SyncCommit { id, volume, .. } => {
                 // Named by the receiver's link, as the answer will be.
                 let Some(c) = self.network.find(n, link) else { return };
                 let theirs = self.network.connections[&c].ends[1 - n].link.0;
-                self.commits.insert((theirs, *id), Vec::new());
+                self.commits.insert((theirs, *id), (volume::index(*volume), Vec::new()));
             }
-            Message::SyncGrant { .. } => {
-                self.model.granted(n);
+            Message::SyncGrant { volume, .. } => {
+                self.volumes[volume::index(*volume)].model.granted(n);
                 self.fork_soon = true;
             }
             Message::SyncCommitted { id } => {
                 self.fork_soon |= self.rng.one_in(4);
-                let Some(commit) = self.commits.remove(&(link.0, *id)) else { return };
-                let newer = self.written_since(self.resync_since);
-                let check = self.model.bits_cleared(&self.disks, n, &commit, newer);
+                let Some((v, commit)) = self.commits.remove(&(link.0, *id)) else { return };
+                let volume = &self.volumes[v];
+                let newer = volume.written_since(volume.resync_since);
+                let check = volume.model.bits_cleared(&volume.disks, n, &commit, newer);
                 self.check(check);
             }
             _ => {}
-        }
-    }
-
-    /// Of a block: is a client writing there, or has one since this stamp?
-    fn written_since(&self, since: u64) -> impl Fn(u32) -> bool {
-        let open: Vec<_> = self.model.history.open().map(|(_, op)| op.sectors()).collect();
-        move |b: u32| {
-            self.block_stamps[b as usize] > since
-                || open.iter().any(|o| o.start < b * 8 + 8 && b * 8 < o.end)
         }
     }
 
@@ -135,14 +205,16 @@ impl World {
     pub(super) fn watch_arrival(&mut self, n: usize, link: LinkId, message: &Message) {
         match message {
             // What does the source hold there by now?
-            Message::SyncCommit { id, runs, .. } if self.commits.contains_key(&(link.0, *id)) => {
+            Message::SyncCommit { id, runs, .. } => {
+                let Some((v, held)) = self.commits.get_mut(&(link.0, *id)) else { return };
                 let blocks = runs.iter().flat_map(|&(first, count)| first..first + count);
-                let disk = &self.disks.0[n];
-                let held = blocks.map(|block| {
-                    let block = block as u32;
-                    (block, (block * 8..block * 8 + 8).map(|s| disk.settled(s)).collect())
-                });
-                self.commits.insert((link.0, *id), held.collect());
+                let disk = &self.volumes[*v].disks.0[n];
+                *held = blocks
+                    .map(|block| {
+                        let block = block as u32;
+                        (block, (block * 8..block * 8 + 8).map(|s| disk.settled(s)).collect())
+                    })
+                    .collect();
             }
             // Said before a fork, it counts inside.
             Message::Agreed(Agreed::Refuse(RefuseReason::TwoPrimaries)) => {
@@ -165,7 +237,7 @@ impl World {
     /// LIVE-3: whoever hears nothing for as long as is configured does not call that a connection any more.
     fn watch_silence(&mut self, n: usize) {
         let host = &self.hosts[n];
-        let Some(id) = self.network.held(n).filter(|_| self.model.view(n).connected()) else {
+        let Some(id) = self.network.held(n).filter(|_| self.view(n).connected()) else {
             return;
         };
         let heard = self.network.connections[&id].heard[n].max(host.rescheduled);
@@ -177,7 +249,7 @@ impl World {
                 "node {n} has heard nothing for {} ms, allowed are {}, and says {:?}",
                 (self.now - heard) / MS,
                 allowed / MS,
-                self.model.view(n)
+                self.view(n)
             );
             self.violate("LIVE-3", story);
         }
@@ -185,7 +257,7 @@ impl World {
 
     /// LIVE-2: requests wait although no disk works, no message travels and nobody is silent: then the status says why.
     fn watch_held(&mut self, n: usize) {
-        let at_work = self.disks.0.iter().any(|disk: &Disk| disk.busy() > 0)
+        let at_work = self.disks().any(|disk| disk.busy() > 0)
             || self.hosts.iter().any(|host| host.paused)
             || !self.network.quiet();
         let held = self.network.held(n);
@@ -200,4 +272,22 @@ impl World {
             self.violate("LIVE-2", story);
         }
     }
+}
+
+fn state(view: &View, host: &Host, disk: &Disk) -> String {
+    format!(
+        "{:<9} {:<12} {:<11} {:<11} peer {:<9}/{:<12} gi {:04x} oos {:>4} KiB req {} io {} cached {}{}",
+        format!("{:?}", view.role),
+        format!("{:?}", view.disk),
+        format!("{:?}", view.connection),
+        format!("{:?}", view.replication),
+        format!("{:?}", view.peer_role),
+        format!("{:?}", view.peer_disk),
+        view.current & 0xffff,
+        view.out_of_sync / 1024,
+        view.requests,
+        host.ios.len(),
+        disk.cached(),
+        if view.suspended { " SUSPENDED" } else { "" },
+    )
 }

@@ -3,14 +3,15 @@
 use super::client::Client;
 use super::counters::Counters;
 use super::disk::Disk;
-use super::disks::{Disks, FactsCache};
+use super::disks::Disks;
 use super::host::{Host, Incoming};
 use super::link::{Network, Parcel};
 use super::swarm::{Fault, Knobs};
+use super::volume::{self, Volume};
 use super::{Clock, Rng};
-use crate::model::{Check, Cluster, Committing, OpId, View, Violation};
+use crate::model::{Check, Cluster, Committing, OpId, Parted, View, Violation};
 use bitmap::Metadata;
-use replicator::node::{Action, ConnectionState, DiskState, Event, LinkId, OpenId, Role};
+use replicator::node::{Action, ConnectionState, Event, LinkId, OpenId};
 use replicator::wire::Message;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
@@ -30,7 +31,7 @@ pub(super) enum What {
     Issue { client: usize },
     Reopen { client: usize },
     Strike(Fault),
-    Unhang { node: usize },
+    Unhang { node: usize, v: usize },
     Mend,
     Resume { node: usize, life: u32 },
     Start { node: usize },
@@ -39,7 +40,7 @@ pub(super) enum What {
     Cut,
     Drain { node: usize },
     CloseOpen { node: usize, life: u32, open: u64 },
-    NewDisk { node: usize },
+    NewDisk { node: usize, v: usize },
     Exit { node: usize, life: u32 },
     Retry { node: usize },
 }
@@ -86,18 +87,12 @@ pub(super) struct World {
     heap: BinaryHeap<Entry>,
     seq: u64,
     pub(super) hosts: [Host; 2],
-    pub(super) disks: Disks,
-    pub(super) facts: FactsCache,
+    pub(super) volumes: Vec<Volume>,
     pub(super) network: Network,
     pub(super) clients: Vec<Client>,
-    pub(super) model: Cluster,
-    pub(super) ops: BTreeMap<u32, InFlightOp>,
-    /// Stamp of the last client write that touched each block, at its begin or end.
-    pub(super) block_stamps: Vec<u64>,
-    /// The resync commits under way, by link and id.
-    pub(super) commits: BTreeMap<(u64, u64), Committing>,
-    /// Stamp at which a resync began.
-    pub(super) resync_since: u64,
+    pub(super) ops: BTreeMap<u64, InFlightOp>,
+    /// The resync commits under way, by link and id: volume, and what is committed.
+    pub(super) commits: BTreeMap<(u64, u64), (usize, Committing)>,
     pub(super) counters: Counters,
     pub(super) violation: Option<Violation>,
     pub(super) events: u64,
@@ -135,16 +130,22 @@ pub(super) struct World {
 impl World {
     /// A world with two machines that are off and two formatted disks.
     pub(super) fn new(seed: u64, knobs: Knobs, mut rng: Rng) -> Self {
-        let sectors = (knobs.data_size / 512) as u32;
         let mut host = |n: usize| {
             let early = rng.spread(1, 3_600_000) * MS;
             // World time starts late enough for any clock to have started before it.
             Host::new(Clock::booted(1 << 42, early, knobs.rates[n]))
         };
         let hosts = [host(0), host(1)];
-        let disks = Disks([0, 1].map(|n| fresh_disk(&knobs, n, n as u32, rng.next())));
+        let volumes: Vec<_> = (0..knobs.volumes)
+            .map(|v| {
+                let number = |n| (2 * v + n) as u32;
+                let disks = [0, 1].map(|n| fresh_disk(&knobs, n, number(n), rng.next()));
+                let sectors = disks[0].sectors;
+                let model = Cluster::new(sectors, knobs.protocol, knobs.flush_peer);
+                Volume::new(Disks(disks), model)
+            })
+            .collect();
         let clients = (0..knobs.clients).map(|_| Client::default()).collect();
-        let model = Cluster::new(sectors, knobs.protocol, knobs.flush_peer);
         Self {
             seed,
             now: 1 << 42,
@@ -152,20 +153,16 @@ impl World {
             heap: BinaryHeap::new(),
             seq: 0,
             hosts,
-            disks,
-            facts: FactsCache::default(),
+            next_disk: 2 * volumes.len() as u32,
+            volumes,
             network: Network::new(knobs.link_delay),
             clients,
-            model,
             ops: BTreeMap::new(),
-            block_stamps: vec![0; sectors.div_ceil(8) as usize],
             commits: BTreeMap::new(),
-            resync_since: 0,
             counters: Counters::default(),
             violation: None,
             events: 0,
             next_command: 0,
-            next_disk: 2,
             calm: false,
             hushed: false,
             forked: false,
@@ -303,7 +300,7 @@ impl World {
             }
             What::Start { node } => self.start(node),
             What::Mend => self.mend(),
-            What::Unhang { node } => self.unhang(node),
+            What::Unhang { node, v } => self.unhang(node, v),
             What::Drain { node } => self.drain(node),
             What::CloseOpen { node, life, open } => {
                 if self.hosts[node].life == life {
@@ -325,13 +322,13 @@ impl World {
                     self.after(delay, What::Start { node });
                 }
             }
-            What::NewDisk { node } => self.replace_disk(node),
+            What::NewDisk { node, v } => self.replace_disk(node, v),
             What::Retry { node } => self.bring_up(node),
         }
     }
 
     /// Gives an event to a process, or lets it wait if the process is paused.
-    pub(super) fn feed(&mut self, n: usize, event: Event, handed: Option<u32>) {
+    pub(super) fn feed(&mut self, n: usize, event: Event, handed: Option<(usize, u32)>) {
         let host = &mut self.hosts[n];
         if !host.running() {
             return;
@@ -343,11 +340,11 @@ impl World {
         self.handle(n, event, handed);
     }
 
-    fn handle(&mut self, n: usize, event: Event, handed: Option<u32>) {
+    fn handle(&mut self, n: usize, event: Event, handed: Option<(usize, u32)>) {
         self.events += 1;
         self.since_fork += 1;
-        if let Some(order) = handed {
-            self.disks.0[n].handed(order);
+        if let Some((v, order)) = handed {
+            self.disk(n, v).handed(order);
         }
         if let Event::Peer(link, message) = &event {
             self.watch_arrival(n, *link, message);
@@ -359,9 +356,11 @@ impl World {
         let mut out = std::mem::take(&mut self.out);
         let host = &mut self.hosts[n];
         let Some(process) = host.process.as_mut() else { return };
-        self.model.turn(n);
-        let handshaking = self.model.view(n).connection == ConnectionState::Handshaking;
-        let facts = if handshaking { View::of(&process.status()) } else { None };
+        for volume in &mut self.volumes {
+            volume.model.turn(n);
+        }
+        let handshaking = self.volumes[0].model.view(n).connection == ConnectionState::Handshaking;
+        let facts = if handshaking { Some(process.status()) } else { None };
         let mut changed = may_change_state(&event);
         process.handle(now, event, &mut out);
         changed |= out.iter().any(tells_of_change);
@@ -373,7 +372,7 @@ impl World {
         if changed {
             self.observe(n);
         }
-        if let Some(facts) = facts.filter(|_| self.model.view(n).connected()) {
+        if let Some(facts) = facts.filter(|_| self.view(n).connected()) {
             self.facts_stand(n, &facts);
         }
         if out.len() > 1
@@ -393,25 +392,16 @@ impl World {
         self.schedule_tick(n);
     }
 
-    /// GI-6: the verdict is carried out, and the generation is still the one that was told. `now`: just before that turn.
-    fn facts_stand(&mut self, n: usize, now: &View) {
-        let link = self.network.connections.values().rev().find(|c| !c.ends[n].gone);
-        let Some(told) = link.and_then(|c| c.told[n].as_ref()) else { return };
-        let usable = told.disk.min(now.disk) >= DiskState::Inconsistent;
-        if usable && now.current != told.current.0 {
-            let story = format!("node {n} told {told:?} and acts on the verdict with {now:?}");
-            self.violate("GI-6", story);
-        }
-    }
-
     /// The process dies between two actions of a batch. Actions to different sinks commute, so any merge of
     /// the sinks' queues may have been on the way.
     fn die_in_batch(&mut self, n: usize, out: Vec<Action>, power: bool) {
         self.counters.mark("crash: between two actions of one batch");
-        let mut sinks: [Vec<Action>; 4] = Default::default();
+        let mut sinks: [Vec<Action>; 5] = Default::default();
         for action in out {
             let sink = match action {
-                Action::Disk { .. } | Action::CloseDisk(_) => 0,
+                Action::Disk { volume, .. } | Action::CloseDisk(volume) => {
+                    4 * volume::index(volume)
+                }
                 Action::Send(..) | Action::Connect(..) | Action::Close(_) => 1,
                 Action::Reply(..) | Action::Opened(..) | Action::CloseExports(_) => 2,
                 // The memory dies with the process.
@@ -425,7 +415,7 @@ impl World {
         }
         let total = sinks.iter().map(Vec::len).sum::<usize>() as u64;
         for _ in 0..self.rng.below(total + 1) {
-            let left: Vec<usize> = (0..4).filter(|&s| !sinks[s].is_empty()).collect();
+            let left: Vec<usize> = (0..sinks.len()).filter(|&s| !sinks[s].is_empty()).collect();
             let Some(&sink) = left.get(self.rng.below(left.len() as u64) as usize) else { break };
             let action = sinks[sink].pop().expect("not empty");
             self.act(n, action);
@@ -446,45 +436,50 @@ impl World {
         }
     }
 
-    /// Looks at what a node says about itself.
-    pub(super) fn observe(&mut self, n: usize) {
-        let Some(process) = self.hosts[n].process.as_ref() else { return };
-        let Some(view) = View::of(&process.status()) else { return };
-        let old = *self.model.view(n);
-        if old == view {
-            return;
+    /// What a node last said of itself: of what it is as a whole, every volume's account tells.
+    pub(super) fn view(&self, n: usize) -> &View {
+        self.volumes[0].model.view(n)
+    }
+
+    /// What a node last said of each volume.
+    pub(super) fn views(&self, n: usize) -> impl Iterator<Item = &View> {
+        self.volumes.iter().map(move |volume| volume.model.view(n))
+    }
+
+    /// It counts on its own copy of everything.
+    pub(super) fn good(&self, n: usize) -> bool {
+        self.views(n).all(View::own_good)
+    }
+
+    /// All disks.
+    pub(super) fn disks(&self) -> impl Iterator<Item = &Disk> {
+        self.volumes.iter().flat_map(|volume| &volume.disks.0)
+    }
+
+    /// A node's disk of a volume.
+    pub(super) fn disk(&mut self, n: usize, v: usize) -> &mut Disk {
+        &mut self.volumes[v].disks.0[n]
+    }
+
+    /// Any volume.
+    pub(super) fn some_volume(&mut self) -> usize {
+        match self.volumes.len() {
+            1 => 0,
+            several => self.rng.below(several as u64) as usize,
         }
-        if view.target() && !old.target() {
-            self.resync_since = self.model.history.stamp();
-            self.counters.mark("resync: began");
-        }
-        let linked = self.network.live().is_some();
-        let Self { model, disks, facts, .. } = self;
-        let check = model.observe(n, view, linked, disks, &mut |n| facts.read(disks, n));
-        self.check(check);
-        if !self.excused {
-            let check = self.model.left_behind(n, &old, &self.disks);
+    }
+
+    /// Judges each volume.
+    pub(super) fn check_each(&mut self, judge: impl Fn(&mut Volume) -> Check) {
+        for v in 0..self.volumes.len() {
+            let check = judge(&mut self.volumes[v]);
             self.check(check);
         }
-        let shown = |v: &View| View { requests: 0, out_of_sync: v.out_of_sync.min(1), ..*v };
-        if self.trace > 1 || (self.trace > 0 && shown(&old) != shown(&view)) {
-            let flags = self.model.flags(n);
-            self.say(&format!("{n} {}{flags}", state(&view, &self.hosts[n], &self.disks.0[n])));
-        }
-        let significant = |v: &View| (v.role, v.disk, v.connection, v.replication, v.current);
-        self.fork_soon |= significant(&old) != significant(&view);
-        // A handshake answered, or an operator decided anew.
-        let answered = old.connection == ConnectionState::Handshaking
-            && matches!(view.connection, ConnectionState::Connected | ConnectionState::StandAlone);
-        if answered || view.role != Role::Primary {
-            self.hosts[n].zombie_since = None;
-        }
-        if view.role == Role::Primary && old.role != Role::Primary {
-            self.counters.mark("role: promoted");
-        }
-        if view.role == Role::Primary && view.own_good() && !old.own_good() {
-            self.lower_floors();
-        }
+    }
+
+    /// What parted the nodes, over all volumes.
+    pub(super) fn parted(&self) -> Parted {
+        Parted::of(self.volumes.iter().map(|volume| &volume.model))
     }
 
     /// One line of the trace.
@@ -502,24 +497,6 @@ pub(super) fn fresh_disk(knobs: &Knobs, node: usize, number: u32, uuid: u64) -> 
     let (_, stages) = Metadata::format(knobs.format(node, uuid)).expect("the layout was checked");
     disk.format(&stages);
     disk
-}
-
-fn state(view: &View, host: &Host, disk: &Disk) -> String {
-    format!(
-        "{:<9} {:<12} {:<11} {:<11} peer {:<9}/{:<12} gi {:04x} oos {:>4} KiB req {} io {} cached {}{}",
-        format!("{:?}", view.role),
-        format!("{:?}", view.disk),
-        format!("{:?}", view.connection),
-        format!("{:?}", view.replication),
-        format!("{:?}", view.peer_role),
-        format!("{:?}", view.peer_disk),
-        view.current & 0xffff,
-        view.out_of_sync / 1024,
-        view.requests,
-        host.ios.len(),
-        disk.cached(),
-        if view.suspended { " SUSPENDED" } else { "" },
-    )
 }
 
 /// The beginning of a long text.
