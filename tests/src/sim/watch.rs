@@ -183,7 +183,7 @@ impl World {
                 // Named by the receiver's link, as the answer will be.
                 let Some(c) = self.network.find(n, link) else { return };
                 let theirs = self.network.connections[&c].ends[1 - n].link.0;
-                self.commits.insert((theirs, *id), (volume::index(*volume), Vec::new()));
+                self.commits.insert((1 - n, theirs, *id), (volume::index(*volume), Vec::new()));
             }
             Message::SyncGrant { volume, .. } => {
                 self.volumes[volume::index(*volume)].model.granted(n);
@@ -191,7 +191,7 @@ impl World {
             }
             Message::SyncCommitted { id } => {
                 self.fork_soon |= self.rng.one_in(4);
-                let Some((v, commit)) = self.commits.remove(&(link.0, *id)) else { return };
+                let Some((v, commit)) = self.commits.remove(&(n, link.0, *id)) else { return };
                 let volume = &self.volumes[v];
                 let newer = volume.written_since(volume.resync_since);
                 let check = volume.model.bits_cleared(&volume.disks, n, &commit, newer);
@@ -206,7 +206,7 @@ impl World {
         match message {
             // What does the source hold there by now?
             Message::SyncCommit { id, runs, .. } => {
-                let Some((v, held)) = self.commits.get_mut(&(link.0, *id)) else { return };
+                let Some((v, held)) = self.commits.get_mut(&(n, link.0, *id)) else { return };
                 let blocks = runs.iter().flat_map(|&(first, count)| first..first + count);
                 let disk = &self.volumes[*v].disks.0[n];
                 *held = blocks

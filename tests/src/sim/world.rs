@@ -91,8 +91,8 @@ pub(super) struct World {
     pub(super) network: Network,
     pub(super) clients: Vec<Client>,
     pub(super) ops: BTreeMap<u64, InFlightOp>,
-    /// The resync commits under way, by link and id: volume, and what is committed.
-    pub(super) commits: BTreeMap<(u64, u64), (usize, Committing)>,
+    /// The resync commits under way, by source, its link and the id: volume, and what is committed.
+    pub(super) commits: BTreeMap<(usize, u64, u64), (usize, Committing)>,
     pub(super) counters: Counters,
     pub(super) violation: Option<Violation>,
     pub(super) events: u64,
