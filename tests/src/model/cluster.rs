@@ -62,6 +62,8 @@ pub struct Cluster {
     /// Acknowledged anything alone, and still has it for certain?
     pub(super) alone: [bool; 2],
     pub(super) alone_stable: [bool; 2],
+    /// Acknowledged anything alone since the two last shook hands?
+    pub(super) unheard: [bool; 2],
     pub(super) kept_running: [bool; 2],
     pub(super) lost_power: [bool; 2],
     /// Stamp of the last death of each node's process.
@@ -105,6 +107,7 @@ impl Cluster {
             wrote: [false; 2],
             alone: [false; 2],
             alone_stable: [false; 2],
+            unheard: [false; 2],
             kept_running: [true; 2],
             lost_power: [false; 2],
             died: [0; 2],
@@ -228,6 +231,7 @@ impl Cluster {
         if !view.peer_good() && !self.grant[n] {
             // A FLUSH that makes nothing stable here that the other may lack is no difference between the two.
             self.alone[n] |= op.writes() || self.lacks(peer, op.invoked, copies);
+            self.unheard[n] |= op.writes() && !view.connected();
             self.alone_stable[n] |= op.fua || (op.kind == Kind::Flush && self.alone[n]);
         }
         if op.writes() {
@@ -345,7 +349,9 @@ impl Cluster {
         }
         self.peer_good[n] = since(self.peer_good[n], view.peer_good());
         self.views[n] = view;
-        if !view.connected() {
+        if view.connected() {
+            self.unheard = [false; 2];
+        } else {
             self.grant[n] = false;
         }
         let mirrored = self.views[0].mirrored() && self.views[1].mirrored();

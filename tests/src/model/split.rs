@@ -7,7 +7,7 @@ use replicator::node::Role;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Parted {
     touched: [bool; 2],
-    /// Acknowledged alone, and not given up since by an operator.
+    /// Acknowledged alone since the nodes last met, and not given up since by an operator.
     alone: [bool; 2],
     /// An operator's word, or a failed disk, made one of them something that the other never was.
     claimed: bool,
@@ -32,10 +32,10 @@ impl Parted {
         self.touched == [true; 2] || self.claimed
     }
 
-    /// SB-1: the nodes agreed to go on as one.
+    /// SB-1: the nodes agreed to go on as one, whatever volume each of them has written to.
     pub fn unnoticed_split(&self) -> Check {
         if self.alone == [true; 2] {
-            let story = "both nodes acknowledged alone, and no split brain was declared";
+            let story = "both nodes acknowledged alone since they parted, and go on as one";
             return Err(Violation::new("SB-1", story));
         }
         Ok(())
@@ -74,13 +74,17 @@ impl Cluster {
     /// What was done to this volume since the two were the same.
     pub fn parted(&self) -> Parted {
         let claimed = self.forced != [false; 2] || self.ruined != [false; 2];
-        let alone = if self.ordered() { [false; 2] } else { self.alone };
+        let alone = [0, 1].map(|n| self.alone[n] && self.unheard[n] && !self.ordered());
         let touched = [0, 1].map(|n| self.touched[n] || self.elsewhere[n]);
         Parted { touched, alone, claimed }
     }
 
-    /// See `Parted`.
+    /// SB-1: the nodes agreed that they are the same.
     pub(super) fn unnoticed_split(&self) -> Check {
-        self.parted().unnoticed_split()
+        if self.alone == [true; 2] && !self.ordered() {
+            let story = "both nodes acknowledged alone, and no split brain was declared";
+            return Err(Violation::new("SB-1", story));
+        }
+        Ok(())
     }
 }

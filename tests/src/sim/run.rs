@@ -48,8 +48,8 @@ pub fn run(seed: u64, trace: u8, hashed: bool) -> Outcome {
     if seed % 7 == 2 {
         knobs.hush(&mut Rng::new(!seed));
     }
-    if seed % 5 == 4 {
-        knobs.double();
+    if seed % 3 == 1 {
+        knobs.double(&mut Rng::new(!seed));
     }
     if trace > 0 {
         println!("{knobs:#?}");

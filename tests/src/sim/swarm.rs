@@ -184,10 +184,12 @@ impl Knobs {
         self.fork_every = self.fork_every.min(300);
     }
 
-    /// Two volumes, each used by somebody.
-    pub(super) fn double(&mut self) {
+    /// Two volumes, each used by somebody, and an operator who treats them differently.
+    pub(super) fn double(&mut self, rng: &mut Rng) {
         self.volumes = 2;
         self.clients += 1;
+        self.limits.bitmap_runs = rng.between(1, 8) as usize;
+        self.operator = Some(rng.between(300, 3000) * MS);
     }
 
     /// Everything quiet and kind: for stories.
