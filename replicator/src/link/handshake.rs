@@ -128,7 +128,7 @@ pub(super) async fn shake_as_dialer(
     stream.write_all(&Answer::Proof(proof).encode()).await?;
     match read_answer(stream).await? {
         Answer::Proof(proof) if transcript.believes(secret, End::Acceptor, &proof) => {}
-        Answer::Proof(_) | Answer::WrongProof => return Err(Mismatch::Secret.into()),
+        Answer::Proof(_) | Answer::WrongProof => return Err(Mismatch::of_secrets().into()),
         Answer::Begin => return Err(HelloError::Damaged("order of answers").into()),
     }
     Ok(settle(&ours, &theirs)?)
@@ -162,7 +162,7 @@ pub(super) async fn shake_as_acceptor(
     };
     if !transcript.believes(secret, End::Dialer, &proof) {
         stream.write_all(&Answer::WrongProof.encode()).await?;
-        return Err(Mismatch::Secret.into());
+        return Err(Mismatch::of_secrets().into());
     }
     *caller = Some((peer, true));
     let proof = transcript.prove(secret, End::Acceptor);
