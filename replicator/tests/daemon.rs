@@ -7,7 +7,7 @@ use replicator::buffers::{Buffer, Pool};
 use replicator::config::{Config, Limits, Timing, VolumeConfig};
 use replicator::daemon::{Daemon, Open, OrderError, Setup, VolumeFiles, Waiter};
 use replicator::disk::{Backing, Op, Options};
-use replicator::link::{LinkConfig, LinkLimits, LinkTiming};
+use replicator::link::{LinkConfig, LinkTiming, SEND_BYTES};
 use replicator::node::{Command, Protocol, RefusalKind, RequestError, RequestOp, Role};
 use replicator::wire::Integrity;
 use std::cell::Cell;
@@ -82,7 +82,7 @@ fn setup(disk: Option<PathBuf>, requests: usize) -> Setup {
             peers: vec![],
             secret: None,
             integrity: Integrity::None,
-            limits: LinkLimits::default(),
+            send_bytes: SEND_BYTES,
             timing: LinkTiming::default(),
         },
     }
