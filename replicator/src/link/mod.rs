@@ -143,7 +143,8 @@ impl Links {
         self.pending.retain(|event| !matches!(event, Event::Link(from, _) if *from == id));
         for peer in &mut self.peers {
             match std::mem::take(&mut peer.state) {
-                State::Up(link) if link.id == id => {
+                State::Up(mut link) if link.id == id => {
+                    link.flush();
                     while self.closing.try_join_next().is_some() {}
                     // LIM: beyond the bound a link is cut instead.
                     if self.closing.len() < CLOSING {

@@ -24,14 +24,13 @@ pub use wait::{Ended, Outcome};
 use super::limits;
 use super::orders::{OrderError, Remote};
 use super::snapshot::Snapshot;
-use crate::node::{Refusal, RefusalKind};
+use crate::node::RefusalKind;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::io;
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -121,32 +120,24 @@ async fn metrics(State(served): State<Served>) -> Result<Response, Refused> {
     Ok((kind, text).into_response())
 }
 
-/// Why a request was not carried out, as it goes over the socket.
-#[derive(Debug, Serialize)]
-struct Refused {
-    kind: &'static str,
-    text: String,
-}
+/// Why a request was not carried out, as it goes over the socket: its kind, and the text.
+#[derive(Debug)]
+struct Refused(StatusCode, &'static str, String);
 
 impl From<OrderError> for Refused {
     fn from(error: OrderError) -> Self {
         let text = error.to_string();
-        let kind = match error {
-            OrderError::Refused(Refusal { kind, .. }) => name(kind),
-            OrderError::Ending => "ending",
-        };
-        Self { kind, text }
+        match error {
+            OrderError::Refused(refusal) => Self(StatusCode::CONFLICT, name(refusal.kind), text),
+            OrderError::Ending => Self(StatusCode::SERVICE_UNAVAILABLE, "ending", text),
+        }
     }
 }
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        let status = match self.kind {
-            "usage" => StatusCode::BAD_REQUEST,
-            "ending" => StatusCode::SERVICE_UNAVAILABLE,
-            _ => StatusCode::CONFLICT,
-        };
-        (status, Json(self)).into_response()
+        let Self(status, kind, text) = self;
+        (status, Json(json!({ "kind": kind, "text": text }))).into_response()
     }
 }
 
