@@ -82,24 +82,17 @@ impl Backing {
         if let Some(meta) = &meta {
             take_lock(options.meta.as_deref().unwrap_or(path), meta, for_meta)?;
         }
-        Self::over(data, meta, options, pool).map_err(OpenFault::of(path))
-    }
-
-    fn over(
-        data: Target,
-        meta: Option<Target>,
-        options: &Options,
-        pool: &Pool,
-    ) -> Result<Self, OpenFault> {
         let wants_ring = match options.engine {
             EngineChoice::Auto => data.direct,
             EngineChoice::Pread => false,
             EngineChoice::Uring => true,
         };
-        let files = Files::new(data, meta, pool.clone());
-        let files = files.map_err(OpenFault::system("ask for the size"))?;
-        let queue =
-            Queue::new(Arc::new(files)).map_err(OpenFault::system("start a disk thread"))?;
+        let queue = || {
+            let files = Files::new(data, meta, pool.clone());
+            let files = files.map_err(OpenFault::system("ask for the size"))?;
+            Queue::new(Arc::new(files)).map_err(OpenFault::system("start a disk thread"))
+        };
+        let queue = queue().map_err(OpenFault::of(path))?;
         let ring = if wants_ring { try_ring(&queue) } else { None };
         Ok(Self { queue, ring, external_meta: options.meta.is_some() })
     }

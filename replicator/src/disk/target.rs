@@ -78,11 +78,6 @@ impl Target {
             }
             Err(errno) => return Err(OpenFault::System("open", errno.into())),
         };
-        Self::over(file, access.direct)
-    }
-
-    /// What `file`, which was opened for reading and writing, is.
-    pub(super) fn over(file: File, direct: Direct) -> Result<Self, OpenFault> {
         let metadata = file.metadata().map_err(OpenFault::system("fstat"))?;
         if !is_disk(&metadata) {
             return Err(OpenFault::NotADisk);
@@ -110,7 +105,7 @@ impl Target {
         // Reading must not make the file system note that it was read, which can wait for a journal.
         // Only the owner may ask for that.
         let _ = target.add_flag(OFlags::NOATIME);
-        let try_direct = match direct {
+        let try_direct = match access.direct {
             Direct::No => false,
             Direct::Auto => block_device,
             Direct::Yes => !target.in_memory,
