@@ -20,7 +20,7 @@ use crate::node::{
 };
 use rustc_hash::FxHashMap;
 use std::cell::RefCell;
-use std::future::Future;
+use std::mem::take;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -349,8 +349,4 @@ impl<W: Waiter> Owner<W> {
     pub(super) fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         pin!(self.links.closed()).poll(cx)
     }
-}
-
-fn take<T: Default>(place: &mut T) -> T {
-    std::mem::take(place)
 }

@@ -162,16 +162,9 @@ impl Backing {
     /// # Errors
     /// As its completion would tell.
     pub fn perform(&mut self, op: &Op) -> Result<Done, DiskError> {
-        assert_eq!(self.queue.in_flight(), 0, "Backing::perform beside operations in flight");
+        assert_eq!(self.queue.in_flight, 0, "Backing::perform beside operations in flight");
         self.queue.files.admit(op)?;
         self.queue.files.settle(op, self.queue.files.perform(op))
-    }
-}
-
-#[cfg(test)]
-impl Backing {
-    pub(super) fn files(&self) -> Arc<Files> {
-        Arc::clone(&self.queue.files)
     }
 }
 

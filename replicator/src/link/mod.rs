@@ -7,9 +7,9 @@
 //!  listener ─ accept ┘   (proof)             └── outgoing ◄─ messages ─── Links::send, flush_turn
 //! ```
 //!
-//! The lower node-id dials, the higher accepts. Handshakes run as tasks of their own; a link that is up has no task: the
-//! owner of [`Links`] reads and writes all of them from its loop, so that one turn costs one receive and one gathered
-//! send per link, and so that it may spin: each [`Links::poll`] asks the kernel.
+//! The lower node-id dials, the higher accepts. Strangers shake hands in the listener's task; all else is polled: the owner
+//! of [`Links`] reads and writes them from its loop, so that one turn costs one receive and one gathered send per link, and
+//! so that it may spin: each [`Links::poll`] asks the kernel.
 
 mod config;
 mod error;

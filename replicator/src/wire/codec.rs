@@ -4,12 +4,12 @@
 //! message within `limits`, the decoder answers any bytes with a message, a wish for more, or a typed error; after an
 //! error the stream means nothing any more and the decoder says the same again (NET-2).
 
+use super::data;
 use super::error::WireError;
 use super::features::Integrity;
 use super::header::{FrameHeader, FrameType, HEADER_LEN};
 use super::limits::DIRECT_PAYLOAD;
 use super::message::Message;
-use super::{control, data};
 use alloc::vec::Vec;
 
 /// Turns the messages of one direction of a link into bytes.
@@ -33,10 +33,7 @@ impl Encoder {
         assert!(payload.is_none_or(|bytes| !bytes.is_empty()), "a payload is not empty");
         let head = out.len();
         out.extend_from_slice(&[0; HEADER_LEN]);
-        let kind = data::encode(message, payload, self.integrity, out).unwrap_or_else(|| {
-            assert!(payload.is_none(), "only the data path has payload");
-            control::encode(message, out)
-        });
+        let kind = data::encode(message, payload, self.integrity, out);
         let (header, body) = out[head..].split_at_mut(HEADER_LEN);
         let payload = payload.unwrap_or_default();
         let sealed = FrameHeader::seal(kind, self.sequence, body, payload, self.integrity);
@@ -130,10 +127,7 @@ impl Decoder {
                     if crc32fast::hash(body) != header.body_checksum.get() {
                         return Err(WireError::BodyChecksum(kind));
                     }
-                    let message = match data::layout_of(kind) {
-                        Some(_) => data::decode(kind, body, payload_len, self.integrity)?,
-                        None => control::decode(kind, body)?,
-                    };
+                    let message = data::decode(kind, body, payload_len, self.integrity)?;
                     *input = rest;
                     if direct {
                         self.state = State::Payload(kind, message, header);

@@ -1,7 +1,8 @@
 //! The messages of the data path as fixed layouts: no length inside, nothing to parse, nothing to allocate.
 //!
-//! Payload is not here: it follows the body in the stream. See `control` for all other messages.
+//! Payload is not here: it follows the body in the stream. All other messages are passed on to `control`.
 
+use super::control;
 use super::error::WireError;
 use super::features::Integrity;
 use super::header::{FrameType, layout};
@@ -110,16 +111,16 @@ pub(super) fn layout_of(kind: FrameType) -> Option<(usize, bool)> {
     })
 }
 
-/// Appends the body; none if the message is not of the data path. The payload is checked against the message.
+/// Appends the body. The payload is checked against the message.
 pub(super) fn encode(
     message: &Message,
     payload: Option<&[u8]>,
     integrity: Integrity,
     out: &mut Vec<u8>,
-) -> Option<FrameType> {
+) -> FrameType {
     let payload_len = payload.map(|bytes| bytes.len() as u64);
     let checksum = checksum_kind(integrity, payload_len.is_some());
-    Some(match *message {
+    match *message {
         Message::Write(ref write) => {
             let (content, expected) = match write.content {
                 Content::Data(_) => (CONTENT_DATA, Some(write.range.len())),
@@ -160,8 +161,11 @@ pub(super) fn encode(
             let data = DataHeader { content, checksum, ..DataHeader::new_zeroed() };
             put(out, kind, AnswerBody { data, id: id.into() })
         }
-        _ => return None,
-    })
+        _ => {
+            assert!(payload.is_none(), "only the data path has payload");
+            control::encode(message, out)
+        }
+    }
 }
 
 fn checksum_kind(integrity: Integrity, has_payload: bool) -> u8 {
@@ -185,7 +189,7 @@ fn ask(out: &mut Vec<u8>, kind: FrameType, id: u64, volume: u16, range: ByteRang
     put(out, kind, AskBody { id, start, length, volume, reserved: [0; 6] })
 }
 
-/// The message of a data-path body, its buffer `UNNAMED`. The body has the length `layout_of` says.
+/// The message of a body, its buffer `UNNAMED`. Body and payload have the lengths `layout_of` allows.
 pub(super) fn decode(
     kind: FrameType,
     body: &[u8],
@@ -254,7 +258,7 @@ pub(super) fn decode(
                 Message::SyncData { id, buffer }
             }
         }
-        _ => unreachable!("only the types layout_of knows come here"),
+        _ => control::decode(kind, body)?,
     })
 }
 

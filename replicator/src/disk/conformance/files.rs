@@ -115,7 +115,7 @@ fn a_success_beside_a_failed_flush_is_not_believed(disk: Disk) {
         let expected = if *token == 1 { Cause::Os(Errno::IO) } else { Cause::FlushFailedBefore };
         assert_eq!(result.as_ref().expect_err("IO-4"), &expected, "{token}");
     }
-    assert_eq!((causes.len(), queue.in_flight()), (4, 0));
+    assert_eq!((causes.len(), queue.in_flight), (4, 0));
 }
 
 fn errors_reach_the_submitter(mut disk: Disk) {

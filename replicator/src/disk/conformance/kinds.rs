@@ -120,7 +120,7 @@ fn open(path: &Path, options: Options, name: &str, room: Room) -> Option<Disk> {
         refused(name, &format!("the system gave {} instead", backing.engine_name()));
         return None;
     }
-    let files = backing.files();
+    let files = Arc::clone(&backing.queue.files);
     assert_eq!(backing.size(), if options.meta.is_some() { DATA } else { DATA + META });
     Some(Disk {
         meta_at: if options.meta.is_some() { 0 } else { DATA },
