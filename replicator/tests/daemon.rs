@@ -5,15 +5,19 @@
 use bitmap::{ByteRange, FormatParams, Metadata, NodeId, Placement};
 use replicator::buffers::{Buffer, Pool};
 use replicator::config::{Config, Limits, Timing, VolumeConfig};
+use replicator::daemon::control::{Control, Names, RunLock};
+use replicator::daemon::limits::CONTROL_CONNECTIONS;
 use replicator::daemon::{Daemon, Open, OrderError, Setup, VolumeFiles, Waiter};
 use replicator::disk::{Backing, Op, Options};
-use replicator::link::{LinkConfig, LinkLimits, LinkTiming};
+use replicator::link::{LinkConfig, LinkTiming, SEND_BYTES};
 use replicator::node::{Command, Protocol, RefusalKind, RequestError, RequestOp, Role};
 use replicator::wire::Integrity;
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
 use tokio::runtime::LocalOptions;
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
@@ -82,7 +86,7 @@ fn setup(disk: Option<PathBuf>, requests: usize) -> Setup {
             peers: vec![],
             secret: None,
             integrity: Integrity::None,
-            limits: LinkLimits::default(),
+            send_bytes: SEND_BYTES,
             timing: LinkTiming::default(),
         },
     }
@@ -227,5 +231,49 @@ fn an_end_leaves_nobody_waiting() {
         assert!(matches!(late, Err(RequestError::Shutdown)), "{late:?}");
         assert!(handle.open(|_| {}).await.is_err());
         assert_eq!(handle.snapshot().status.role, Role::Primary, "as it was at the end");
+    });
+}
+
+/// What is no command, and is answered with a refusal.
+async fn ask_nothing(operator: &mut UnixStream) {
+    let request = b"POST /command HTTP/1.1\r\nhost: r0\r\ncontent-length: 0\r\n\r\n";
+    operator.write_all(request).await.expect("sent");
+}
+
+async fn refusal(operator: &mut UnixStream) {
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\"}") {
+        assert_ne!(operator.read_buf(&mut answer).await.expect("received"), 0, "closed");
+    }
+    let answer = String::from_utf8(answer).expect("text");
+    assert!(answer.contains("400 Bad Request") && answer.contains("\"usage\""), "{answer}");
+}
+
+#[test]
+fn so_many_operators_are_served_at_a_time_and_the_others_wait() {
+    let directory = tempfile::tempdir().expect("a directory");
+    run(async {
+        let daemon = Daemon::<Told>::new(setup(None, 1)).await.expect("it starts");
+        let lock = RunLock::take(directory.path(), "r0").expect("it does not run yet");
+        let names = Names { resource: "r0".into(), peers: vec![] };
+        let control = Control::start(&lock, daemon.remote(), names, vec![]).expect("it listens");
+        let connect = || UnixStream::connect(RunLock::socket(directory.path(), "r0"));
+        let mut operators = Vec::new();
+        for _ in 0..CONTROL_CONNECTIONS {
+            operators.push(connect().await.expect("connected"));
+        }
+        let mut late = connect().await.expect("in the queue");
+        ask_nothing(&mut late).await;
+        for round in 0..3 {
+            for operator in &mut operators {
+                ask_nothing(operator).await;
+                refusal(operator).await;
+            }
+            let nothing = late.try_read(&mut [0]).map_err(|error| error.kind());
+            assert_eq!(nothing, Err(std::io::ErrorKind::WouldBlock), "round {round}");
+        }
+        drop(operators.pop());
+        refusal(&mut late).await;
+        control.end(PATIENCE);
     });
 }

@@ -6,7 +6,7 @@ use bitmap::{NodeId, Placement};
 use replicator::config::{Config, Limits, Timing, VolumeConfig};
 use replicator::daemon::{Setup, VolumeFiles};
 use replicator::disk;
-use replicator::link::{LinkConfig, LinkLimits, LinkTiming, PeerAddress, Secret};
+use replicator::link::{LinkConfig, LinkTiming, PeerAddress, SEND_BYTES, Secret};
 use replicator::node::Protocol;
 use replicator::wire::Integrity;
 use std::path::{Path, PathBuf};
@@ -65,7 +65,7 @@ pub(crate) fn setup(resource: &Resource) -> Setup {
     };
     let limits = Limits { peer_bytes: net.number("max-buffers") << 12, ..Limits::default() };
     // A link breaks when its queue is full; what the node lets on its way must always fit.
-    let send_bytes = LinkLimits::default().send_bytes.max(2 * limits.peer_bytes as usize);
+    let send_bytes = SEND_BYTES.max(2 * limits.peer_bytes as usize);
     let config = Config {
         node: NodeId(me.node_id),
         volumes: volumes.collect(),
@@ -104,7 +104,7 @@ pub(crate) fn setup(resource: &Resource) -> Setup {
             Some(_) => Integrity::Crc32,
             None => Integrity::None,
         },
-        limits: LinkLimits { send_bytes, ..LinkLimits::default() },
+        send_bytes,
         timing: LinkTiming { user, ..LinkTiming::default() },
     };
     Setup { config, files: files.collect(), links }
@@ -150,7 +150,7 @@ mod tests {
         for (pages, queue) in [(32, 256 << 20), (131_072, 1 << 30)] {
             let setup = with(&format!("net {{ max-buffers {pages}; }}"));
             assert_eq!(setup.config.limits.peer_bytes, pages * 4096);
-            assert_eq!(setup.links.limits.send_bytes, queue);
+            assert_eq!(setup.links.send_bytes, queue);
         }
         let usual = with("");
         assert_eq!(usual.config.limits.peer_bytes, Limits::default().peer_bytes);

@@ -4,31 +4,24 @@
 use super::buffer_table::BufferTable;
 use crate::disk::{Backing, Completion, Done, IoToken, Op};
 use crate::node::{BufferId, DiskDone, DiskError, DiskOp, Event, IoId, VolumeNumber};
-use rustc_hash::FxHashMap;
+use slab::Slab;
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::task::{Context, Poll};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Set in tokens that name a part of a `Gather`; else the token is the `IoId`.
-const PART: u64 = 1 << 63;
-/// Bits of the index of the part.
-const PART_BITS: u32 = 32;
-
 #[derive(Default)]
 pub(super) struct Disks {
-    disks: Vec<Disk>,
-    /// Reads under way, and the names of their buffers.
-    reads: FxHashMap<IoId, BufferId>,
-    /// Operations of several parts, by their number in the token.
-    gathers: FxHashMap<u64, Gather>,
-    last_gather: u64,
+    disks: BTreeMap<VolumeNumber, Disk>,
+    /// What the engines were asked; the index is the token.
+    flights: Slab<Flight>,
+    gathers: Slab<Gather>,
     completions: Vec<Completion>,
 }
 
 struct Disk {
-    volume: VolumeNumber,
     backing: Backing,
     /// A duplicate of the engine's descriptor that tells of later completions.
     wake: AsyncFd<OwnedFd>,
@@ -42,6 +35,15 @@ impl Disk {
     }
 }
 
+/// What an operation of an engine is to the node.
+#[derive(Debug)]
+enum Flight {
+    /// An operation; a read fills this buffer.
+    Whole(IoId, Option<BufferId>),
+    /// Of this `Gather`, the part with this index.
+    Part(usize, usize),
+}
+
 /// An operation in parts: done when all of them are.
 struct Gather {
     io: IoId,
@@ -53,7 +55,6 @@ struct Gather {
 
 impl Disks {
     pub(super) fn open(&mut self, volume: VolumeNumber, backing: Backing) -> io::Result<()> {
-        assert!(self.find(volume).is_none(), "volume {volume} has a disk already");
         tracing::info!(
             volume,
             engine = backing.engine_name(),
@@ -63,77 +64,78 @@ impl Disks {
         let duplicate = backing.wake_fd().try_clone_to_owned()?;
         // SAFETY: an `OwnedFd` stays open, and the same, until it is dropped.
         let wake = unsafe { AsyncFd::register_with_interest(duplicate, Interest::READABLE)? };
-        self.disks.push(Disk { volume, backing, wake, batch: Vec::new() });
+        let before = self.disks.insert(volume, Disk { backing, wake, batch: Vec::new() });
+        assert!(before.is_none(), "volume {volume} has a disk already");
         Ok(())
     }
 
     pub(super) fn close(&mut self, volume: VolumeNumber) {
-        let disk = self.find(volume).map(|d| self.disks.swap_remove(d));
-        assert_eq!(disk.map_or(0, |disk| disk.pending()), 0, "a disk is closed when all has ended");
+        assert_eq!(self.pending(volume), 0, "a disk is closed when all has ended");
+        self.disks.remove(&volume);
     }
 
     pub(super) fn engine_name(&self, volume: VolumeNumber) -> Option<&'static str> {
-        self.find(volume).map(|d| self.disks[d].backing.engine_name())
+        self.disks.get(&volume).map(|disk| disk.backing.engine_name())
     }
 
     /// Operations under way on one volume.
     pub(super) fn pending(&self, volume: VolumeNumber) -> usize {
-        self.find(volume).map_or(0, |d| self.disks[d].pending())
-    }
-
-    fn find(&self, volume: VolumeNumber) -> Option<usize> {
-        self.disks.iter().position(|disk| disk.volume == volume)
+        self.disks.get(&volume).map_or(0, Disk::pending)
     }
 
     /// Puts an operation into the batch of its volume.
     pub(super) fn add(&mut self, io: IoId, volume: VolumeNumber, op: DiskOp, table: &BufferTable) {
-        let d = self.find(volume).expect("the node uses only disks that are open");
-        let single = match op {
+        let (op, into) = match op {
             DiskOp::Read { range, into, detect_zero } => {
-                self.reads.insert(io, into);
-                Op::Read { offset: range.start, len: length(range.len()), detect_zero }
+                let len = range.len().try_into();
+                let len = len.expect("the node reads in pieces of at most Limits::piece_bytes");
+                (Op::Read { offset: range.start, len, detect_zero }, Some(into))
             }
             DiskOp::Write { range, buffer, fua } => {
                 let buffer = table.take(buffer);
                 assert_eq!(buffer.len() as u64, range.len(), "a write of {range:?}");
-                Op::Write { offset: range.start, buffer, fua }
+                (Op::Write { offset: range.start, buffer, fua }, None)
             }
             DiskOp::Zero { range, unmap, fua } => {
-                Op::Zero { offset: range.start, len: range.len(), fua, may_unmap: unmap }
+                let (offset, len) = (range.start, range.len());
+                (Op::Zero { offset, len, fua, may_unmap: unmap }, None)
             }
-            DiskOp::Flush => Op::Flush,
+            DiskOp::Flush => (Op::Flush, None),
             DiskOp::ReadMeta(ranges) => {
                 let ops = ranges.into_iter().map(|(offset, len)| Op::ReadMeta { offset, len });
-                return self.add_parts(d, io, ops, true);
+                return self.add_parts(io, volume, ops, true);
             }
             DiskOp::WriteMeta(writes) => {
-                return self.add_parts(d, io, writes.into_iter().map(Op::WriteMeta), false);
+                return self.add_parts(io, volume, writes.into_iter().map(Op::WriteMeta), false);
             }
         };
-        assert_eq!(io.0 & PART, 0, "2^63 operations");
-        self.disks[d].batch.push((io.0, single));
+        self.start(volume, Flight::Whole(io, into), op);
     }
 
-    fn add_parts(&mut self, d: usize, io: IoId, ops: impl Iterator<Item = Op>, reads: bool) {
-        // The counter may come round: so many operations are never under way at once.
-        self.last_gather = (self.last_gather + 1) & (u64::MAX >> (PART_BITS + 1));
-        let number = self.last_gather;
-        let batch = &mut self.disks[d].batch;
-        let before = batch.len();
-        batch.extend(ops.enumerate().map(|(part, op)| {
-            let token = PART | number << PART_BITS | part as u64;
-            (token, op)
-        }));
-        let left = batch.len() - before;
-        assert!(left > 0 && left < 1 << PART_BITS, "a metadata operation of {left} parts");
+    fn add_parts(
+        &mut self,
+        io: IoId,
+        volume: VolumeNumber,
+        ops: impl ExactSizeIterator<Item = Op>,
+        reads: bool,
+    ) {
+        let left = ops.len();
+        assert!(left > 0, "a metadata operation of no parts");
         let read = reads.then(|| vec![Err(()); left]);
-        let before = self.gathers.insert(number, Gather { io, left, failed: false, read });
-        assert!(before.is_none(), "2^31 metadata operations under way");
+        let gather = self.gathers.insert(Gather { io, left, failed: false, read });
+        for (part, op) in ops.enumerate() {
+            self.start(volume, Flight::Part(gather, part), op);
+        }
+    }
+
+    fn start(&mut self, volume: VolumeNumber, flight: Flight, op: Op) {
+        let disk = self.disks.get_mut(&volume).expect("the node uses only disks that are open");
+        disk.batch.push((self.flights.insert(flight) as IoToken, op));
     }
 
     /// Hands all batches to the engines.
     pub(super) fn submit(&mut self) {
-        for disk in &mut self.disks {
+        for disk in self.disks.values_mut() {
             if !disk.batch.is_empty() {
                 disk.backing.submit(&mut disk.batch);
             }
@@ -143,7 +145,7 @@ impl Disks {
     /// Takes what has ended. Reads bind their buffers.
     pub(super) fn poll(&mut self, table: &mut BufferTable, out: &mut Vec<Event>) {
         let mut completions = std::mem::take(&mut self.completions);
-        for disk in &mut self.disks {
+        for disk in self.disks.values_mut() {
             disk.backing.poll(&mut completions);
         }
         for completion in completions.drain(..) {
@@ -153,13 +155,12 @@ impl Disks {
     }
 
     fn finish(&mut self, completion: Completion, table: &mut BufferTable) -> Option<Event> {
-        let Completion { token, result } = completion;
-        let result = result.map_err(|error| tracing::error!("{error}"));
-        if token & PART != 0 {
-            return self.finish_part(token, result);
-        }
-        let io = IoId(token);
-        let into = self.reads.remove(&io);
+        let result = completion.result.map_err(|error| tracing::error!("{error}"));
+        // An engine completes an operation once: else there is nothing to remove, which is a panic.
+        let (io, into) = match self.flights.remove(completion.token as usize) {
+            Flight::Whole(io, into) => (io, into),
+            Flight::Part(gather, part) => return self.finish_part(gather, part, result),
+        };
         let result = match (result, into) {
             (Err(()), _) => Err(DiskError),
             (Ok(Done::Finished), None) => Ok(DiskDone::Ok),
@@ -173,9 +174,8 @@ impl Disks {
         Some(Event::Disk(io, result))
     }
 
-    fn finish_part(&mut self, token: IoToken, result: Result<Done, ()>) -> Option<Event> {
-        let (number, part) = ((token & !PART) >> PART_BITS, token as u32 as usize);
-        let gather = self.gathers.get_mut(&number).expect("each part ends once");
+    fn finish_part(&mut self, at: usize, part: usize, result: Result<Done, ()>) -> Option<Event> {
+        let gather = &mut self.gathers[at];
         gather.left -= 1;
         gather.failed |= result.is_err();
         if let (Some(read), Ok(Done::Read(buffer))) = (&mut gather.read, &result) {
@@ -184,7 +184,7 @@ impl Disks {
         if gather.left > 0 {
             return None;
         }
-        let gather = self.gathers.remove(&number).expect("just found");
+        let gather = self.gathers.remove(at);
         let result = match gather.read {
             // Each range tells for itself: the other copy may be good.
             Some(read) => Ok(DiskDone::Meta(read)),
@@ -198,7 +198,7 @@ impl Disks {
     /// taken all of their batch have operations in flight, so this tells of them too.
     pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut ready = Poll::Pending;
-        for disk in &self.disks {
+        for disk in self.disks.values() {
             // Until it is pending: only then is the task woken by the next edge.
             while let Poll::Ready(guard) = disk.wake.poll_read_ready(cx) {
                 guard.expect("the driver outlives the owner").clear_ready();
@@ -207,8 +207,4 @@ impl Disks {
         }
         ready
     }
-}
-
-fn length(len: u64) -> u32 {
-    u32::try_from(len).expect("the node reads in pieces of at most Limits::piece_bytes")
 }

@@ -20,11 +20,11 @@ use crate::node::{
 };
 use rustc_hash::FxHashMap;
 use std::cell::RefCell;
-use std::future::Future;
+use std::mem::take;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, Sleep};
 
 /// What a client waits for.
@@ -60,9 +60,9 @@ pub(super) struct Owner<W: Waiter> {
     armed: Option<Time>,
     /// Ready now; empty between turns.
     events: Vec<Event>,
-    incoming: Vec<Incoming<W>>,
-    ordered: Vec<Order>,
     actions: Vec<Action>,
+    /// Who wants a snapshot at the end of the turn.
+    curious: Vec<oneshot::Sender<Snapshot>>,
     spin: Spin,
     over: bool,
 }
@@ -93,9 +93,8 @@ impl<W: Waiter> Owner<W> {
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             armed: None,
             events: Vec::new(),
-            incoming: Vec::new(),
-            ordered: Vec::new(),
             actions: Vec::new(),
+            curious: Vec::new(),
             spin: Spin::default(),
             over: false,
         }
@@ -109,7 +108,7 @@ impl<W: Waiter> Owner<W> {
         // at any moment, what it handles with a time from before was asked for before.
         let now = clock::now();
         let due = self.node.deadline().is_some_and(|deadline| deadline <= now);
-        let idle = self.events.is_empty() && self.incoming.is_empty() && self.ordered.is_empty();
+        let idle = self.events.is_empty() && self.curious.is_empty();
         if !idle || due {
             self.handle_all(now, due);
             self.spin.worked();
@@ -125,77 +124,56 @@ impl<W: Waiter> Owner<W> {
         Poll::Pending
     }
 
-    /// Takes what is ready, and leaves a waker with what is not.
+    /// Takes what is ready, as events, and leaves a waker with what is not.
     fn gather(&mut self, inbox: &RefCell<Inbox<W>>, cx: &mut Context<'_>) {
         let _ = self.disks.poll_ready(cx);
         self.disks.poll(&mut self.table, &mut self.events);
         let table = &mut self.table;
         self.links.poll(cx, |buffer| table.name(buffer), &mut self.events);
-        while self.ordered.len() < limits::QUEUED_ORDERS
-            && let Poll::Ready(Some(order)) = self.orders.poll_recv(cx)
-        {
-            self.ordered.push(order);
-        }
         let mut inbox = inbox.borrow_mut();
-        let room = self.room - self.requests.len();
-        let mut requests = 0;
-        while let Some(next) = inbox.incoming.front() {
-            requests += usize::from(matches!(next, Incoming::Request(..)));
-            if requests > room || self.incoming.len() == limits::EVENTS_PER_TURN {
-                break;
-            }
-            self.incoming.extend(inbox.incoming.pop_front());
+        for _ in 0..limits::EVENTS_PER_TURN {
+            let has_room = self.requests.len() < self.room;
+            let fits = |next: &mut _| has_room || !matches!(next, Incoming::Request(..));
+            let Some(incoming) = inbox.incoming.pop_front_if(fits) else { break };
+            self.client(incoming);
         }
         if !inbox.owner.as_ref().is_some_and(|owner| owner.will_wake(cx.waker())) {
             inbox.owner = Some(cx.waker().clone());
         }
+        // After the clients: who has gone is in nobody's way.
+        while let Poll::Ready(Some(order)) = self.orders.poll_recv(cx) {
+            self.order(order);
+        }
     }
 
-    fn handle_all(&mut self, now: Time, due: bool) {
+    fn handle_all(&mut self, mut now: Time, due: bool) {
         if due {
-            self.handle(now, Event::Tick);
+            self.node.handle(now, Event::Tick, &mut self.actions);
         }
-        self.handle_events(now);
-        let mut incoming = take(&mut self.incoming);
-        for incoming in incoming.drain(..) {
-            self.client(now, incoming);
-        }
-        self.incoming = incoming;
-        // After the clients: who has gone is in nobody's way.
-        for order in take(&mut self.ordered) {
-            self.order(now, order);
-        }
-        self.run();
         loop {
+            for event in self.events.drain(..) {
+                self.node.handle(now, event, &mut self.actions);
+            }
+            self.run();
             // First the peers: they work on what they get while this disk does.
             self.links.flush_turn();
             self.disks.submit();
             // What the engines did at once is known now; the answers to it go out with the rest.
             self.disks.poll(&mut self.table, &mut self.events);
             if self.events.is_empty() {
-                return;
+                break;
             }
-            self.handle_events(clock::now());
-            self.run();
+            now = clock::now();
+        }
+        for answer in take(&mut self.curious) {
+            // Whoever asked may have gone.
+            let _ = answer.send(self.snapshot());
         }
     }
 
-    fn handle_events(&mut self, now: Time) {
-        for event in self.events.drain(..) {
-            self.node.handle(now, event, &mut self.actions);
-        }
-    }
-
-    fn handle(&mut self, now: Time, event: Event) {
-        self.node.handle(now, event, &mut self.actions);
-    }
-
-    fn order(&mut self, now: Time, order: Order) {
+    fn order(&mut self, order: Order) {
         match order {
-            Order::Snapshot(answer) => {
-                // Whoever asked may have gone.
-                let _ = answer.send(self.snapshot());
-            }
+            Order::Snapshot(answer) => self.curious.push(answer),
             Order::End => self.over = true,
             Order::Command(command, disk, answer) => {
                 if let (Command::Attach(volume, _), Some(disk)) = (&command, disk)
@@ -209,21 +187,20 @@ impl<W: Waiter> Owner<W> {
                 let id = CommandId(self.last_command);
                 let is_down = command == Command::Down;
                 self.commands.insert(id, Ordered { answer, is_down });
-                self.handle(now, Event::Admin(id, command));
+                self.events.push(Event::Admin(id, command));
             }
         }
     }
 
-    fn client(&mut self, now: Time, incoming: Incoming<W>) {
-        match incoming {
+    fn client(&mut self, incoming: Incoming<W>) {
+        self.events.push(match incoming {
             Incoming::Open(id, client) => {
                 self.clients.insert(id, client);
-                self.handle(now, Event::Open(id));
+                Event::Open(id)
             }
             Incoming::Close(id) => {
-                // Answers to an open come before: else the node would not know the client.
                 self.clients.remove(&id);
-                self.handle(now, Event::Close(id));
+                Event::Close(id)
             }
             Incoming::Request(volume, op, waiter) => {
                 if let RequestOp::Write { range, buffer, .. } = &op {
@@ -236,9 +213,9 @@ impl<W: Waiter> Owner<W> {
                 let place = place.expect("front ends know the volumes there are");
                 self.requests.insert(id, Pending { waiter, volume: place, op });
                 self.counters[place].upper_pending += 1;
-                self.handle(now, Event::Request(Request { id, volume, op }));
+                Event::Request(Request { id, volume, op })
             }
-        }
+        });
     }
 
     fn run(&mut self) {
@@ -372,8 +349,4 @@ impl<W: Waiter> Owner<W> {
     pub(super) fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         pin!(self.links.closed()).poll(cx)
     }
-}
-
-fn take<T: Default>(place: &mut T) -> T {
-    std::mem::take(place)
 }

@@ -1,7 +1,6 @@
 //! Opening a backing disk: which kind of file it is, who else has it, and whether a ring suits it.
 //! Not here: which way an operation then goes (`engine.rs`).
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Once};
@@ -24,12 +23,10 @@ pub enum Direct {
     /// nothing, since a flush is a flush in both.
     #[default]
     Auto,
-    /// Always. Refused where the file system has no O_DIRECT; memory file systems need none.
+    /// Where the file system has O_DIRECT; memory file systems need none.
     Yes,
     /// Never.
     No,
-    /// Where the file system has O_DIRECT.
-    IfPossible,
 }
 
 /// Which engine to use.
@@ -85,39 +82,17 @@ impl Backing {
         if let Some(meta) = &meta {
             take_lock(options.meta.as_deref().unwrap_or(path), meta, for_meta)?;
         }
-        Self::over(data, meta, options, pool).map_err(OpenFault::of(path))
-    }
-
-    /// A disk of `size` zero bytes in memory, gone with the last reference to it.
-    ///
-    /// # Errors
-    /// If the system has no memory to give.
-    pub fn in_memory(size: u64, pool: &Pool) -> Result<Self, OpenError> {
-        let made = || {
-            let made = rustix::fs::memfd_create("disk", rustix::fs::MemfdFlags::CLOEXEC);
-            let memory = File::from(made.map_err(OpenFault::system("be had"))?);
-            rustix::fs::ftruncate(&memory, size).map_err(OpenFault::system("grow"))?;
-            let data = Target::over(memory, Direct::No)?;
-            Self::over(data, None, &Options::default(), pool)
-        };
-        made().map_err(OpenFault::of(Path::new("memory")))
-    }
-
-    fn over(
-        data: Target,
-        meta: Option<Target>,
-        options: &Options,
-        pool: &Pool,
-    ) -> Result<Self, OpenFault> {
         let wants_ring = match options.engine {
             EngineChoice::Auto => data.direct,
             EngineChoice::Pread => false,
             EngineChoice::Uring => true,
         };
-        let files = Files::new(data, meta, pool.clone());
-        let files = files.map_err(OpenFault::system("ask for the size"))?;
-        let queue =
-            Queue::new(Arc::new(files)).map_err(OpenFault::system("start a disk thread"))?;
+        let queue = || {
+            let files = Files::new(data, meta, pool.clone());
+            let files = files.map_err(OpenFault::system("ask for the size"))?;
+            Queue::new(Arc::new(files)).map_err(OpenFault::system("start a disk thread"))
+        };
+        let queue = queue().map_err(OpenFault::of(path))?;
         let ring = if wants_ring { try_ring(&queue) } else { None };
         Ok(Self { queue, ring, external_meta: options.meta.is_some() })
     }
@@ -187,23 +162,16 @@ impl Backing {
     /// # Errors
     /// As its completion would tell.
     pub fn perform(&mut self, op: &Op) -> Result<Done, DiskError> {
-        assert_eq!(self.queue.in_flight(), 0, "Backing::perform beside operations in flight");
+        assert_eq!(self.queue.in_flight, 0, "Backing::perform beside operations in flight");
         self.queue.files.admit(op)?;
         self.queue.files.settle(op, self.queue.files.perform(op))
-    }
-}
-
-#[cfg(test)]
-impl Backing {
-    pub(super) fn files(&self) -> Arc<Files> {
-        Arc::clone(&self.queue.files)
     }
 }
 
 /// The description for metadata, past the page cache if possible: `None` if that of the data
 /// serves.
 fn open_meta(path: &Path, data: &Target, options: &Options) -> Result<Option<Target>, OpenError> {
-    let direct = Direct::IfPossible;
+    let direct = Direct::Yes;
     if let Some(path) = &options.meta {
         let access = Access { direct, create: options.create_meta, exclusive: true };
         return Target::open(path, access).map(Some);

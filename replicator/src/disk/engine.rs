@@ -60,7 +60,7 @@ impl Backing {
 
     /// Operations submitted whose completions have not been polled.
     pub fn in_flight(&self) -> usize {
-        self.queue.in_flight()
+        self.queue.in_flight
     }
 }
 

@@ -80,9 +80,6 @@ pub enum OpenFault {
     /// driver.
     #[error("in use by {}", name_of(.0.as_ref()))]
     InUse(Option<Holder>),
-    /// O_DIRECT was demanded and the file system has none.
-    #[error("the file system does not allow O_DIRECT; choose the page cache")]
-    NoDirect,
 }
 
 impl OpenFault {

@@ -21,7 +21,8 @@ pub(super) struct Queue {
     /// Of the description of the data, and of that of metadata if it is another.
     syncs: [Syncs<Job>; 2],
     ready: Vec<Completion>,
-    in_flight: usize,
+    /// Submitted and not polled.
+    pub(super) in_flight: usize,
     // Kept for its memory.
     finished: Vec<Finished>,
 }
@@ -44,10 +45,6 @@ impl Queue {
     /// How many more operations fit.
     pub(super) fn room(&self) -> usize {
         limits::IN_FLIGHT - self.in_flight
-    }
-
-    pub(super) fn in_flight(&self) -> usize {
-        self.in_flight
     }
 
     /// Takes an operation in. `None` if it failed already.

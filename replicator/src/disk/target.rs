@@ -78,11 +78,6 @@ impl Target {
             }
             Err(errno) => return Err(OpenFault::System("open", errno.into())),
         };
-        Self::over(file, access.direct)
-    }
-
-    /// What `file`, which was opened for reading and writing, is.
-    pub(super) fn over(file: File, direct: Direct) -> Result<Self, OpenFault> {
         let metadata = file.metadata().map_err(OpenFault::system("fstat"))?;
         if !is_disk(&metadata) {
             return Err(OpenFault::NotADisk);
@@ -110,13 +105,13 @@ impl Target {
         // Reading must not make the file system note that it was read, which can wait for a journal.
         // Only the owner may ask for that.
         let _ = target.add_flag(OFlags::NOATIME);
-        let try_direct = match direct {
+        let try_direct = match access.direct {
             Direct::No => false,
             Direct::Auto => block_device,
-            Direct::IfPossible | Direct::Yes => !target.in_memory,
+            Direct::Yes => !target.in_memory,
         };
-        if try_direct && !target.make_direct(sector) && direct == Direct::Yes {
-            return Err(OpenFault::NoDirect);
+        if try_direct {
+            target.make_direct(sector);
         }
         // IO-4: after a failed write-back the page cache goes on showing what the medium lacks, and no later flush writes it.
         // Who attaches a disk reads the medium.
@@ -125,13 +120,13 @@ impl Target {
         Ok(target)
     }
 
-    /// Turns the description to O_DIRECT; `false` where the file system has none.
-    fn make_direct(&mut self, sector: u64) -> bool {
+    /// Turns the description to O_DIRECT, if the file system has it.
+    fn make_direct(&mut self, sector: u64) {
         let asked = rustix::fs::statx(&self.file, "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN);
         let (block, memory) = match asked {
             Ok(told) if told.stx_mask & StatxFlags::DIOALIGN.bits() != 0 => {
                 if told.stx_dio_offset_align == 0 {
-                    return false;
+                    return;
                 }
                 (u64::from(told.stx_dio_offset_align), told.stx_dio_mem_align as usize)
             }
@@ -140,12 +135,10 @@ impl Target {
             _ => (4096, 4096),
         };
         // A file system that has no O_DIRECT refuses the flag here as it would in open.
-        if self.add_flag(OFlags::DIRECT).is_err() {
-            return false;
+        if self.add_flag(OFlags::DIRECT).is_ok() {
+            (self.direct, self.block, self.memory) = (true, block, memory.max(1));
+            self.zero_block = block;
         }
-        (self.direct, self.block, self.memory) = (true, block, memory.max(1));
-        self.zero_block = block;
-        true
     }
 
     fn add_flag(&self, flag: OFlags) -> Result<(), Errno> {

@@ -7,6 +7,18 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+/// LIM: bytes queued on one link and not yet taken by its socket, unless the node may have more on the way.
+pub const SEND_BYTES: usize = 256 << 20;
+
+/// LIM: connections accepted and not yet authenticated. Half of them are kept for the addresses of peers.
+pub(super) const UNAUTHENTICATED: usize = 16;
+
+/// LIM: links that are being closed in the background; one more is cut.
+pub(super) const CLOSING: usize = 8;
+
+/// How long a closed link may take to send what is left.
+pub(super) const LINGER: Duration = Duration::from_secs(2);
+
 /// The links of one resource.
 #[derive(Clone, Debug)]
 pub struct LinkConfig {
@@ -24,8 +36,10 @@ pub struct LinkConfig {
     pub secret: Option<Secret>,
     /// `net { data-integrity-alg }`; equal on all nodes.
     pub integrity: Integrity,
-    /// Bounds.
-    pub limits: LinkLimits,
+    /// Bytes queued on one link and not yet taken by its socket; more breaks the link. The node keeps well below:
+    /// `config::Limits::peer_bytes`, plus answers to `resync_bytes` of the peer. The peer's reads wait while
+    /// `read_ahead` of it is owed or queued.
+    pub send_bytes: usize,
     /// Times.
     pub timing: LinkTiming,
 }
@@ -60,33 +74,6 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Every bound of the links (LIM).
-#[derive(Clone, Copy, Debug)]
-pub struct LinkLimits {
-    /// Bytes queued on one link and not yet taken by its socket; more breaks the link. The node keeps well below:
-    /// `config::Limits::peer_bytes`, plus answers to `resync_bytes` of the peer. The peer's reads wait while
-    /// `read_ahead` of it is owed or queued.
-    pub send_bytes: usize,
-    /// Connections accepted and not yet authenticated. Half of them are kept for the addresses of peers.
-    pub unauthenticated: usize,
-    /// Links that are being closed in the background; one more is cut.
-    pub closing: usize,
-}
-
-impl LinkLimits {
-    /// Bytes queued, or owed in answer to the peer's reads, at which its next read waits. More than the node's own writes
-    /// ever fill, or a resync would stand still while clients write.
-    pub(super) fn read_ahead(&self) -> usize {
-        self.send_bytes / 4 * 3
-    }
-}
-
-impl Default for LinkLimits {
-    fn default() -> Self {
-        Self { send_bytes: 256 << 20, unauthenticated: 16, closing: 8 }
-    }
-}
-
 /// Every time a link waits for something.
 #[derive(Clone, Copy, Debug)]
 pub struct LinkTiming {
@@ -94,8 +81,6 @@ pub struct LinkTiming {
     pub hello: Duration,
     /// How long an authenticated connection waits for the other end's node to want it.
     pub wait: Duration,
-    /// How long a closed link may take to send what is left.
-    pub linger: Duration,
     /// Bytes sent and not acknowledged by the peer's kernel for this long end the connection (`TCP_USER_TIMEOUT`). The
     /// node's pings find a dead peer earlier; not below `ping_interval + ping_timeout`.
     pub user: Duration,
@@ -106,7 +91,6 @@ impl Default for LinkTiming {
         Self {
             hello: Duration::from_secs(5),
             wait: Duration::from_secs(5),
-            linger: Duration::from_secs(2),
             user: Duration::from_secs(10),
         }
     }
@@ -129,6 +113,12 @@ impl LinkConfig {
             }
         }
         Ok(())
+    }
+
+    /// Bytes queued, or owed in answer to the peer's reads, at which its next read waits. More than the node's own writes
+    /// ever fill, or a resync would stand still while clients write.
+    pub(super) fn read_ahead(&self) -> usize {
+        self.send_bytes / 4 * 3
     }
 
     /// The peers that dial us.

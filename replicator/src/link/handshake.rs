@@ -12,10 +12,9 @@
 //! Each end judges the other's hello by itself; both come to the same. An acceptor lets nobody who has not proved himself
 //! change anything but the log and what status tells: else any stranger could stop its attempt to connect.
 
-use super::config::LinkConfig;
+use super::config::{LinkConfig, PeerAddress};
 use super::error::HandshakeError;
 use super::proof::Transcript;
-use crate::node::LinkId;
 use crate::wire::{
     ANSWER_LEN, Answer, End, HELLO_LEN, Hello, HelloError, Mismatch, PROOF_LEN, Session,
     authenticable, identify, settle,
@@ -24,15 +23,17 @@ use bitmap::NodeId;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// A connection whose ends know each other, and that is not a link yet.
 pub(super) struct Fresh {
     pub(super) stream: TcpStream,
     pub(super) session: Session,
+    /// The acceptor's last word, when its node wants the link.
+    pub(super) begin: Option<Answer>,
 }
 
 impl Fresh {
@@ -44,43 +45,16 @@ impl Fresh {
     }
 }
 
-/// What a handshake task has to tell of one peer.
-pub(super) type Outcome = (NodeId, What);
-
-pub(super) enum What {
-    /// Our attempt has ended.
-    Dialed { id: LinkId, address: SocketAddr, result: Result<Fresh, HandshakeError> },
-    /// It has dialled us and is who it says.
-    Accepted(Fresh),
-    /// It has dialled us and does not fit. Unless it has proved to be the peer, it may be anybody.
-    Refused { proved: bool, text: String },
-}
-
-/// One attempt, reported.
+/// One attempt to get a connection that the peer's node wants too.
 pub(super) async fn dial(
     config: Arc<LinkConfig>,
-    id: LinkId,
-    node: NodeId,
-    report: mpsc::Sender<Outcome>,
-) {
-    let address = config.peers.iter().find(|peer| peer.node == node).map(|peer| peer.address);
-    let address = address.expect("only configured peers are dialled");
-    let result = attempt(&config, node, address).await;
-    // If nobody listens any more, the links are gone.
-    let what = What::Dialed { id, address, result };
-    let _ = report.send((node, what)).await;
-}
-
-async fn attempt(
-    config: &LinkConfig,
-    peer: NodeId,
-    address: SocketAddr,
+    peer: PeerAddress,
 ) -> Result<Fresh, HandshakeError> {
     let shaken = async {
-        let mut stream = open(config, address).await?;
-        prepare(&stream, config)?;
-        let session = shake_as_dialer(&mut stream, config, peer).await?;
-        Ok::<_, HandshakeError>(Fresh { stream, session })
+        let mut stream = open(&config, peer.address).await?;
+        prepare(&stream, &config)?;
+        let session = shake_as_dialer(&mut stream, &config, peer.node).await?;
+        Ok::<_, HandshakeError>(Fresh { stream, session, begin: None })
     };
     let mut fresh =
         timeout(config.timing.hello, shaken).await.map_err(|_| HandshakeError::Late)??;
@@ -91,6 +65,12 @@ async fn attempt(
         Answer::Begin => Ok(fresh),
         _ => Err(HelloError::Damaged("order of answers").into()),
     }
+}
+
+/// One attempt that is the peer's to make.
+pub(super) async fn wait(patience: Duration) -> Result<Fresh, HandshakeError> {
+    sleep(patience).await;
+    Err(io::Error::from(io::ErrorKind::TimedOut).into())
 }
 
 async fn open(config: &LinkConfig, address: SocketAddr) -> io::Result<TcpStream> {
@@ -128,7 +108,7 @@ pub(super) async fn shake_as_dialer(
     stream.write_all(&Answer::Proof(proof).encode()).await?;
     match read_answer(stream).await? {
         Answer::Proof(proof) if transcript.believes(secret, End::Acceptor, &proof) => {}
-        Answer::Proof(_) | Answer::WrongProof => return Err(Mismatch::Secret.into()),
+        Answer::Proof(_) | Answer::WrongProof => return Err(Mismatch::of_secrets().into()),
         Answer::Begin => return Err(HelloError::Damaged("order of answers").into()),
     }
     Ok(settle(&ours, &theirs)?)
@@ -162,7 +142,7 @@ pub(super) async fn shake_as_acceptor(
     };
     if !transcript.believes(secret, End::Dialer, &proof) {
         stream.write_all(&Answer::WrongProof.encode()).await?;
-        return Err(Mismatch::Secret.into());
+        return Err(Mismatch::of_secrets().into());
     }
     *caller = Some((peer, true));
     let proof = transcript.prove(secret, End::Acceptor);

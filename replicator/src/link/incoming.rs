@@ -35,6 +35,19 @@ struct Partial {
     filled: usize,
 }
 
+impl Partial {
+    /// So many bytes have arrived; how many of them are its.
+    fn grow(&mut self, bytes: usize) -> usize {
+        let own = bytes.min(self.buffer.len() - self.filled);
+        self.filled += own;
+        own
+    }
+
+    fn is_whole(&self) -> bool {
+        self.filled == self.buffer.len()
+    }
+}
+
 impl Incoming {
     pub(super) fn new(decoder: Decoder) -> Self {
         // The longest wish of the decoder, and a whole receive behind it.
@@ -93,54 +106,33 @@ impl Incoming {
         pool: &Pool,
         take: &mut impl FnMut(Message, Option<Buffer>) -> Result<(), LinkError>,
     ) -> Result<(), LinkError> {
-        if let Some(mut partial) = self.payload.take() {
-            let rest = partial.buffer.len() - partial.filled;
-            partial.filled += bytes.min(rest);
-            if bytes < rest {
-                self.payload = Some(partial);
-                return Ok(());
-            }
-            bytes -= rest;
-            let message = self.decoder.payload_received(partial.buffer.as_ref())?;
-            take(message, Some(partial.buffer.freeze()))?;
+        if let Some(partial) = &mut self.payload {
+            bytes -= partial.grow(bytes);
         }
         self.filled += bytes;
-        if self.filled < self.need {
-            return Ok(());
-        }
-        self.decode(pool, take)
-    }
-
-    fn decode(
-        &mut self,
-        pool: &Pool,
-        take: &mut impl FnMut(Message, Option<Buffer>) -> Result<(), LinkError>,
-    ) -> Result<(), LinkError> {
         let mut input = &self.batch[..self.filled];
         loop {
+            if let Some(partial) = self.payload.take_if(|partial| partial.is_whole()) {
+                let message = self.decoder.payload_received(partial.buffer.as_ref())?;
+                take(message, Some(partial.buffer.freeze()))?;
+            }
+            if self.payload.is_some() || input.len() < self.need {
+                break;
+            }
             match self.decoder.decode(&mut input)? {
-                Decoded::Need(bytes) => {
-                    self.need = bytes;
-                    break;
-                }
+                Decoded::Need(bytes) => self.need = bytes,
                 Decoded::Message(message, payload) => {
-                    self.streaming = false;
+                    (self.streaming, self.need) = (false, 1);
                     take(message, payload.map(|bytes| pool.copy_of(bytes)))?;
                 }
                 Decoded::Payload(len) => {
-                    self.streaming = true;
-                    self.need = 1;
+                    (self.streaming, self.need) = (true, 1);
                     let mut buffer = pool.take(len);
                     let filled = len.min(input.len());
                     let (here, rest) = input.split_at(filled);
                     buffer.as_mut()[..filled].copy_from_slice(here);
                     input = rest;
-                    if filled < len {
-                        self.payload = Some(Partial { buffer, filled });
-                        break;
-                    }
-                    let message = self.decoder.payload_received(buffer.as_ref())?;
-                    take(message, Some(buffer.freeze()))?;
+                    self.payload = Some(Partial { buffer, filled });
                 }
             }
         }

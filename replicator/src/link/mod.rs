@@ -7,11 +7,10 @@
 //!  listener ─ accept ┘   (proof)             └── outgoing ◄─ messages ─── Links::send, flush_turn
 //! ```
 //!
-//! The lower node-id dials, the higher accepts. Handshakes run as tasks of their own; a link that is up has no task: the
-//! owner of [`Links`] reads and writes all of them from its loop, so that one turn costs one receive and one gathered
-//! send per link, and so that it may spin: each [`Links::poll`] asks the kernel.
+//! The lower node-id dials, the higher accepts. Strangers shake hands in the listener's task; all else is polled: the owner
+//! of [`Links`] reads and writes them from its loop, so that one turn costs one receive and one gathered send per link, and
+//! so that it may spin: each [`Links::poll`] asks the kernel.
 
-mod closing;
 mod config;
 mod error;
 mod handshake;
@@ -25,17 +24,16 @@ mod reads;
 mod socket;
 mod stream;
 
-pub use config::{LinkConfig, LinkLimits, LinkTiming, PeerAddress, Secret};
+pub use config::{LinkConfig, LinkTiming, PeerAddress, SEND_BYTES, Secret};
 pub use error::{LinkError, StartError};
 
 use crate::buffers::{Buffer, Pool};
 use crate::node::{BufferId, Event, LinkDown, LinkId};
-use crate::wire::{Answer, Message};
+use crate::wire::Message;
 use bitmap::NodeId;
-use error::HandshakeError;
-use handshake::{Outcome, What};
-use log::LogGate;
-use peer::{Attempt, Peer};
+use config::{CLOSING, LINGER, UNAUTHENTICATED};
+use listener::{Outcome, What};
+use peer::{Peer, State};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -53,13 +51,11 @@ pub struct Links {
     peers: Vec<Peer>,
     /// Events that arose outside `poll`.
     pending: Vec<Event>,
-    /// What the tasks found.
-    outcomes: mpsc::Receiver<Outcome>,
-    report: mpsc::Sender<Outcome>,
-    /// The listener, and what dials.
-    tasks: JoinSet<()>,
+    /// Who has dialled us; none if nobody shall.
+    callers: Option<mpsc::Receiver<Outcome>>,
+    /// Listens until it is dropped.
+    _listener: JoinSet<()>,
     closing: JoinSet<()>,
-    gate: LogGate,
 }
 
 impl Links {
@@ -67,28 +63,26 @@ impl Links {
     pub async fn new(config: LinkConfig, pool: Pool) -> Result<Self, StartError> {
         config.check()?;
         let config = Arc::new(config);
-        let (report, outcomes) = mpsc::channel(config.limits.unauthenticated.max(1));
+        let (mut address, mut callers) = (None, None);
         let mut tasks = JoinSet::new();
-        let mut address = None;
         if config.dialing_peers().next().is_some() {
             let bound =
                 TcpListener::bind(config.listen).await.and_then(|l| Ok((l.local_addr()?, l)));
             let (local, listener) =
                 bound.map_err(|source| StartError::Listen { address: config.listen, source })?;
-            address = Some(local);
-            tasks.spawn(listener::listen(listener, config.clone(), report.clone()));
+            let (report, outcomes) = mpsc::channel(UNAUTHENTICATED);
+            tasks.spawn(listener::listen(listener, config.clone(), report));
+            (address, callers) = (Some(local), Some(outcomes));
         }
         Ok(Self {
-            peers: config.peers.iter().map(|peer| Peer::new(peer.node)).collect(),
+            peers: config.peers.iter().copied().map(Peer::new).collect(),
             config,
             pool,
             address,
             pending: vec![],
-            outcomes,
-            report,
-            tasks,
+            callers,
+            _listener: tasks,
             closing: JoinSet::new(),
-            gate: LogGate::default(),
         })
     }
 
@@ -99,45 +93,48 @@ impl Links {
 
     /// Peers to which there is a stream now.
     pub fn linked(&self) -> Vec<NodeId> {
-        self.peers.iter().filter(|peer| peer.link.is_some()).map(|peer| peer.node).collect()
+        let up = self.peers.iter().filter(|peer| matches!(peer.state, State::Up(_)));
+        up.map(|peer| peer.at.node).collect()
     }
 
     /// Why somebody who says to be this peer was sent away since there was a link to it. It may have been a stranger: for
     /// people, not for decisions.
     pub fn complaint(&self, node: NodeId) -> Option<&str> {
-        self.peers.iter().find(|peer| peer.node == node)?.complaint.as_deref()
+        self.peers.iter().find(|peer| peer.at.node == node)?.complaint.as_deref()
     }
 
     /// `Action::Connect`: one attempt, bounded in time, that ends in `Up` or `Down`.
     pub fn connect(&mut self, id: LinkId, node: NodeId) {
-        while self.tasks.try_join_next().is_some() {}
-        let timing = self.config.timing;
+        let (config, timing) = (self.config.clone(), self.config.timing);
         let peer = peer_of(&mut self.peers, node);
-        assert!(peer.link.is_none() && peer.attempt.is_none(), "one link to node {}", node.0);
-        if self.config.me < node {
-            let dial = handshake::dial(self.config.clone(), id, node, self.report.clone());
-            peer.attempt = Some((id, Attempt::Dials(self.tasks.spawn(dial))));
-        } else if let Some((fresh, _)) = peer.fresh.take().filter(|(fresh, _)| fresh.is_open()) {
-            self.pending.push(peer.establish(id, fresh, Some(Answer::Begin)));
-        } else {
-            let until = Box::pin(sleep(timing.hello + timing.wait));
-            peer.attempt = Some((id, Attempt::Awaits(until)));
+        match std::mem::take(&mut peer.state) {
+            State::Idle if config.me < node => {
+                peer.state = State::Sought(id, Box::pin(handshake::dial(config, peer.at)));
+            }
+            State::Offered(fresh, _) if fresh.is_open() => {
+                self.pending.push(peer.establish(id, fresh));
+            }
+            State::Idle | State::Offered(..) => {
+                let wait = handshake::wait(timing.hello + timing.wait);
+                peer.state = State::Sought(id, Box::pin(wait));
+            }
+            _ => panic!("one link to node {}", node.0),
         }
     }
 
     /// `Action::Send`: queues a message; it leaves with `flush_turn`. `payload` gives the buffer the message names. To a
     /// link that is gone, nothing happens.
     pub fn send(&mut self, id: LinkId, message: Message, payload: impl FnOnce(BufferId) -> Buffer) {
-        let mut links = self.peers.iter_mut().filter_map(|peer| peer.link.as_mut());
+        let mut links = self.peers.iter_mut().filter_map(Peer::link);
         if let Some(link) = links.find(|link| link.id == id) {
             let payload = message.buffer().map(payload);
-            link.send(&message, payload, self.config.limits.send_bytes);
+            link.send(&message, payload, self.config.send_bytes);
         }
     }
 
     /// Sends what was queued: once at the end of each turn. What a socket does not take now goes out from `poll`.
     pub fn flush_turn(&mut self) {
-        self.peers.iter_mut().filter_map(|peer| peer.link.as_mut()).for_each(Link::flush);
+        self.peers.iter_mut().filter_map(Peer::link).for_each(Link::flush);
     }
 
     /// `Action::Close`: forgets a link or an attempt. What was sent before still goes out, for a bounded time, in the
@@ -145,19 +142,17 @@ impl Links {
     pub fn close(&mut self, id: LinkId) {
         self.pending.retain(|event| !matches!(event, Event::Link(from, _) if *from == id));
         for peer in &mut self.peers {
-            if let Some((_, Attempt::Dials(task))) =
-                peer.attempt.take_if(|(sought, _)| *sought == id)
-            {
-                task.abort();
-            }
-            let Some(mut link) = peer.link.take_if(|link| link.id == id) else { continue };
-            link.flush();
-            while self.closing.try_join_next().is_some() {}
-            // LIM: beyond the bound a link is cut instead.
-            if self.closing.len() < self.config.limits.closing
-                && let Some((socket, outgoing)) = link.into_parts()
-            {
-                self.closing.spawn(closing::close(socket, outgoing, self.config.timing.linger));
+            match std::mem::take(&mut peer.state) {
+                State::Up(mut link) if link.id == id => {
+                    link.flush();
+                    while self.closing.try_join_next().is_some() {}
+                    // LIM: beyond the bound a link is cut instead.
+                    if self.closing.len() < CLOSING {
+                        self.closing.spawn(link.close(LINGER));
+                    }
+                }
+                State::Sought(sought, _) if sought == id => {}
+                other => peer.state = other,
             }
         }
     }
@@ -181,52 +176,33 @@ impl Links {
     ) {
         let before = arrivals.len();
         arrivals.append(&mut self.pending);
-        // `report` is ours, so the channel never ends.
-        while let Poll::Ready(Some(outcome)) = self.outcomes.poll_recv(context) {
-            self.handshake_ended(outcome, arrivals);
+        while let Some(callers) = &mut self.callers
+            && let Poll::Ready(Some(outcome)) = callers.poll_recv(context)
+        {
+            self.called(outcome, arrivals);
         }
         for peer in &mut self.peers {
-            arrivals.extend(peer.expire(context));
-            let Some(link) = &mut peer.link else { continue };
+            arrivals.extend(peer.poll(context));
+            let Some(link) = peer.link() else { continue };
             link.resume();
-            let ahead = self.config.limits.read_ahead();
+            let ahead = self.config.read_ahead();
             if let Err(error) = link.receive(ahead, &self.pool, &mut name, arrivals) {
                 arrivals.extend(peer.broken(&error));
             }
         }
         if arrivals.len() == before {
             // All are asked: each must remember whom to wake.
-            let links = self.peers.iter().filter_map(|peer| peer.link.as_ref());
+            let links = self.peers.iter_mut().filter_map(Peer::link);
             if links.filter(|link| link.poll_ready(context).is_ready()).count() > 0 {
                 context.waker().wake_by_ref();
             }
         }
     }
 
-    fn handshake_ended(&mut self, (node, what): Outcome, arrivals: &mut Vec<Event>) {
+    /// Somebody has dialled us.
+    fn called(&mut self, (node, what): Outcome, arrivals: &mut Vec<Event>) {
         let peer = peer_of(&mut self.peers, node);
         match what {
-            What::Dialed { id, address, result } => {
-                if peer.attempt.as_ref().is_none_or(|(sought, _)| *sought != id) {
-                    return;
-                }
-                let error = match result {
-                    Ok(fresh) => return arrivals.push(peer.establish(id, fresh, None)),
-                    Err(error) => error,
-                };
-                let text = format!("connection to node {} at {address}: {error}", node.0);
-                // A peer that is away is nothing new at every attempt.
-                if matches!(error, HandshakeError::Io(_) | HandshakeError::Late) {
-                    tracing::debug!("{text}");
-                } else {
-                    self.gate.warn(&text);
-                }
-                // Only a whole hello that does not fit needs the operator; everything else may be the network.
-                arrivals.extend(peer.failed(match error {
-                    HandshakeError::Mismatch(_) => LinkDown::Rejected(text),
-                    _ => LinkDown::Unreachable,
-                }));
-            }
             What::Accepted(fresh) => {
                 // A connection that is dead already must not break one that lives.
                 if !fresh.is_open() {
@@ -234,10 +210,11 @@ impl Links {
                 }
                 // The dialer would not dial if its old link were good. NET-1: the node hears of the old one's end first.
                 arrivals.extend(peer.broken(&LinkError::Replaced));
-                if let Some((id, _)) = peer.attempt {
-                    arrivals.push(peer.establish(id, fresh, Some(Answer::Begin)));
+                if let State::Sought(id, _) = peer.state {
+                    arrivals.push(peer.establish(id, fresh));
                 } else {
-                    peer.fresh = Some((fresh, Box::pin(sleep(self.config.timing.wait))));
+                    let until = sleep(self.config.timing.wait);
+                    peer.state = State::Offered(fresh, Box::pin(until));
                 }
             }
             What::Refused { proved: true, text } => {
@@ -249,6 +226,6 @@ impl Links {
 }
 
 fn peer_of(peers: &mut [Peer], node: NodeId) -> &mut Peer {
-    let peer = peers.iter_mut().find(|peer| peer.node == node);
+    let peer = peers.iter_mut().find(|peer| peer.at.node == node);
     peer.unwrap_or_else(|| panic!("node {} is not a configured peer", node.0))
 }

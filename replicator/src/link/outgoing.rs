@@ -45,18 +45,16 @@ impl Piece {
 
 impl Outgoing {
     /// `greeting` goes out before the first frame.
-    pub(super) fn new(encoder: Encoder, greeting: &[u8]) -> Self {
-        let mut outgoing = Self {
+    pub(super) fn new(encoder: Encoder, greeting: Vec<u8>) -> Self {
+        Self {
             encoder,
-            headers: greeting.to_vec(),
             headers_sent: 0,
-            pieces: VecDeque::new(),
+            pieces: [Piece::Headers(greeting.len())].into(),
             piece_sent: 0,
-            bytes: 0,
+            bytes: greeting.len(),
+            headers: greeting,
             blocked: false,
-        };
-        outgoing.queue_headers(greeting.len());
-        outgoing
+        }
     }
 
     pub(super) fn push(&mut self, message: &Message, payload: Option<Buffer>) {
@@ -66,19 +64,15 @@ impl Outgoing {
         }
         let before = self.headers.len();
         self.encoder.encode(message, payload.as_deref(), &mut self.headers);
-        self.queue_headers(self.headers.len() - before);
-        if let Some(buffer) = payload {
-            self.bytes += buffer.len();
-            self.pieces.push_back(Piece::Payload(buffer));
-        }
-    }
-
-    fn queue_headers(&mut self, added: usize) {
+        let added = self.headers.len() - before;
         self.bytes += added;
         match self.pieces.back_mut() {
             Some(Piece::Headers(len)) => *len += added,
-            _ if added > 0 => self.pieces.push_back(Piece::Headers(added)),
-            _ => {}
+            _ => self.pieces.push_back(Piece::Headers(added)),
+        }
+        if let Some(buffer) = payload {
+            self.bytes += buffer.len();
+            self.pieces.push_back(Piece::Payload(buffer));
         }
     }
 
@@ -161,7 +155,7 @@ mod tests {
         theirs.set_nonblocking(false)?;
         rustix::net::sockopt::set_socket_send_buffer_size(&ours, 64 << 10)?;
         rustix::net::sockopt::set_socket_recv_buffer_size(&theirs, 64 << 10)?;
-        let mut outgoing = Outgoing::new(Encoder::new(Integrity::None), &[]);
+        let mut outgoing = Outgoing::new(Encoder::new(Integrity::None), vec![]);
         let payload = Pool::new(0).copy_of(&[7; 512]);
         let message = Message::ReadData { id: 1, buffer: Some(BufferId(0)) };
         let socket = Socket::new(ours);

@@ -8,8 +8,12 @@ use super::reads::Reads;
 use super::socket::Socket;
 use crate::buffers::{Buffer, Pool};
 use crate::node::{BufferId, Event, LinkId};
-use crate::wire::{Answer, Decoder, Encoder, Message};
+use crate::wire::{Decoder, Encoder, Message};
+use std::future::poll_fn;
+use std::io::{self, IoSliceMut};
 use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::time::timeout;
 
 /// LIM: turns in which a link is still received from after sending has failed; far more than a socket holds.
 const LAST_TURNS: u32 = 16;
@@ -27,15 +31,14 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// `greeting` goes out before the first frame.
-    pub(super) fn new(id: LinkId, fresh: Fresh, greeting: Option<Answer>) -> Self {
-        let Fresh { stream, session } = fresh;
-        let greeting = greeting.map_or(vec![], |answer| answer.encode().to_vec());
+    pub(super) fn new(id: LinkId, fresh: Fresh) -> Self {
+        let Fresh { stream, session, begin } = fresh;
+        let begin = begin.map_or(vec![], |answer| answer.encode().to_vec());
         Self {
             id,
             socket: Socket::new(stream),
             incoming: Incoming::new(Decoder::new(session.integrity)),
-            outgoing: Outgoing::new(Encoder::new(session.integrity), &greeting),
+            outgoing: Outgoing::new(Encoder::new(session.integrity), begin),
             reads: Reads::default(),
             failed: None,
         }
@@ -117,8 +120,35 @@ impl Link {
         Poll::Pending
     }
 
-    /// What a graceful close needs; none if nothing can be sent any more.
-    pub(super) fn into_parts(self) -> Option<(Socket, Outgoing)> {
-        self.failed.is_none().then_some((self.socket, self.outgoing))
+    /// The end: what was sent before goes out first, then the peer gets to read it, all of it no longer than `linger`.
+    pub(super) fn close(self, linger: Duration) -> impl Future<Output = ()> + use<> {
+        let Self { socket, outgoing, failed, .. } = self;
+        async move {
+            if failed.is_none() {
+                // Whatever comes of it, the link is gone.
+                let _ = timeout(linger, drain(socket, outgoing)).await;
+            }
+        }
+    }
+}
+
+async fn drain(socket: Socket, mut outgoing: Outgoing) -> io::Result<()> {
+    loop {
+        outgoing.write(&socket)?;
+        if outgoing.bytes == 0 {
+            break;
+        }
+        poll_fn(|context| socket.poll_writable(context)).await;
+    }
+    socket.finish()?;
+    // Bytes that nobody reads make the kernel reset the connection, and the reset may overtake what we have sent: read
+    // until the peer closes too.
+    let mut nothing = [0; 4096];
+    loop {
+        match socket.read(&mut [IoSliceMut::new(&mut nothing)])? {
+            Some(0) => return Ok(()),
+            Some(_) => {}
+            None => poll_fn(|context| socket.poll_readable(context)).await,
+        }
     }
 }

@@ -4,12 +4,12 @@
 //! message within `limits`, the decoder answers any bytes with a message, a wish for more, or a typed error; after an
 //! error the stream means nothing any more and the decoder says the same again (NET-2).
 
+use super::data;
 use super::error::WireError;
 use super::features::Integrity;
 use super::header::{FrameHeader, FrameType, HEADER_LEN};
 use super::limits::DIRECT_PAYLOAD;
 use super::message::Message;
-use super::{control, data};
 use alloc::vec::Vec;
 
 /// Turns the messages of one direction of a link into bytes.
@@ -33,14 +33,11 @@ impl Encoder {
         assert!(payload.is_none_or(|bytes| !bytes.is_empty()), "a payload is not empty");
         let head = out.len();
         out.extend_from_slice(&[0; HEADER_LEN]);
-        let payload_len = payload.map(<[u8]>::len);
-        let kind = data::encode(message, payload_len, self.integrity, out).unwrap_or_else(|| {
-            assert!(payload.is_none(), "only the data path has payload");
-            control::encode(message, out)
-        });
-        let body = head + HEADER_LEN;
-        let header = FrameHeader::seal(kind, self.sequence, &out[body..], payload, self.integrity);
-        out[head..body].copy_from_slice(&header);
+        let kind = data::encode(message, payload, self.integrity, out);
+        let (header, body) = out[head..].split_at_mut(HEADER_LEN);
+        let payload = payload.unwrap_or_default();
+        let sealed = FrameHeader::seal(kind, self.sequence, body, payload, self.integrity);
+        header.copy_from_slice(&sealed);
         self.sequence = self.sequence.wrapping_add(1);
     }
 }
@@ -88,11 +85,7 @@ impl Decoder {
 
     /// Decodes what stands first in `input`, and moves `input` past what was used.
     pub fn decode<'a>(&mut self, input: &mut &'a [u8]) -> Result<Decoded<'a>, WireError> {
-        let result = self.advance(input);
-        if let Err(error) = result {
-            self.state = State::Failed(error);
-        }
-        result
+        self.advance(input).inspect_err(|&error| self.state = State::Failed(error))
     }
 
     /// The message that `Decoded::Payload` announced, now that all of its payload is here.
@@ -102,11 +95,9 @@ impl Decoder {
             unreachable!("no payload was announced")
         };
         assert_eq!(payload.len(), header.payload_len.get() as usize, "all of the payload");
-        if let Err(error) = self.check_payload(kind, &header, payload) {
-            self.state = State::Failed(error);
-            return Err(error);
-        }
-        Ok(message)
+        self.check_payload(kind, &header, payload)
+            .inspect_err(|&error| self.state = State::Failed(error))
+            .map(|()| message)
     }
 
     /// Is the stream between two frames? If it ends elsewhere, something was cut.
@@ -136,10 +127,7 @@ impl Decoder {
                     if crc32fast::hash(body) != header.body_checksum.get() {
                         return Err(WireError::BodyChecksum(kind));
                     }
-                    let message = match data::layout_of(kind) {
-                        Some(_) => data::decode(kind, body, payload_len, self.integrity)?,
-                        None => control::decode(kind, body)?,
-                    };
+                    let message = data::decode(kind, body, payload_len, self.integrity)?;
                     *input = rest;
                     if direct {
                         self.state = State::Payload(kind, message, header);
@@ -153,11 +141,11 @@ impl Decoder {
                 State::Skip(left) => {
                     let take = left.min(input.len());
                     *input = &input[take..];
-                    self.state =
-                        if take == left { State::Header } else { State::Skip(left - take) };
                     if take < left {
+                        self.state = State::Skip(left - take);
                         return Ok(Decoded::Need(1));
                     }
+                    self.state = State::Header;
                 }
                 State::Failed(error) => return Err(error),
             }
@@ -186,9 +174,7 @@ impl Decoder {
         header: &FrameHeader,
         payload: &[u8],
     ) -> Result<(), WireError> {
-        if !payload.is_empty() && self.integrity.of(payload) != header.payload_checksum.get() {
-            return Err(WireError::PayloadChecksum(kind));
-        }
-        Ok(())
+        let is_whole = self.integrity.of(payload) == header.payload_checksum.get();
+        is_whole.then_some(()).ok_or(WireError::PayloadChecksum(kind))
     }
 }

@@ -1,22 +1,23 @@
-//! All messages that are not on the data path: as wire shapes of their own, so that a change to a type of the node does
-//! not change what is sent, written by bincode.
+//! All messages that are not on the data path, and what ends say before there are messages: as wire shapes of their own,
+//! so that a change to a type of the node does not change what is sent, written by bincode.
 //!
-//! The only file that knows bincode. Bincode does not describe itself: a released shape never changes; a new one gets a
+//! The only file that calls bincode. Bincode does not describe itself: a released shape never changes; a new one gets a
 //! new type id.
 
 use super::error::WireError;
+use super::features::Integrity;
 use super::header::FrameType;
+use super::hello::{End, Hello, PROOF_LEN};
 use super::limits::{MAX_BODY, MAX_HISTORY, MAX_RUNS, MAX_TEXT, MAX_VOLUMES};
 use super::message::{Agreed, Facts, Message, RefuseReason, VolumeFacts, VolumeVerdict};
 use crate::node::{DiskState, Protocol, Role};
-use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use bincode::{Decode, Encode};
 use bitmap::{Generation, NodeId};
 
 /// A value, and what of it is sent: plain numbers, texts, lists of them.
-trait Sent: Sized {
+pub(super) trait Sent: Sized {
     type Shape;
     fn shape(&self) -> Self::Shape;
     /// The value, if the shape is one of a value; else what is wrong with it.
@@ -24,11 +25,12 @@ trait Sent: Sized {
 }
 
 /// Declares shapes together with the tables that document them. Of `values` and `messages` each field is `Sent` as the
-/// type that stands here, and the way there and back is made of that.
+/// type that stands here, and the way there and back is made of that. `message_values` are messages that hold a value.
 macro_rules! shapes {
     (
         values { $($value:ident, $shape:ident { $($field:ident: $type:ty,)* })* }
         messages { $($message:ident, $body:ident { $($part:ident: $kind:ty),* })* }
+        message_values { $($whole:ident)* }
         others { $($other:ident { $($one:ident: $what:ty),* })* }
     ) => {
         shapes!(@tables $($shape { $($field: $type),* })* $($body { $($part: $kind),* })*
@@ -44,21 +46,27 @@ macro_rules! shapes {
             }
         })*
 
-        fn encode_fields(message: &Message, out: &mut Vec<u8>) -> Option<FrameType> {
-            Some(match message {
+        fn put_body(message: &Message, out: &mut Vec<u8>) -> FrameType {
+            match message {
                 $(Message::$message { $($part),* } => {
-                    put(out, FrameType::$message, &$body { $($part: $part.shape()),* })
+                    put(out, &$body { $($part: $part.shape()),* });
+                    FrameType::$message
                 })*
-                _ => return None,
-            })
+                $(Message::$whole(value) => {
+                    put(out, &value.shape());
+                    FrameType::$whole
+                })*
+                _ => unreachable!("the data path has its own layouts"),
+            }
         }
 
-        fn decode_fields(frame: FrameType, body: &[u8]) -> Result<Message, WireError> {
+        fn take_body(frame: FrameType, body: &[u8]) -> Result<Message, &'static str> {
             Ok(match frame {
                 $(FrameType::$message => {
-                    let $body { $($part),* } = take(frame, body)?;
-                    Message::$message { $($part: read(frame, $part)?),* }
+                    let $body { $($part),* } = take_all(body)?;
+                    Message::$message { $($part: Sent::read($part)?),* }
                 })*
+                $(FrameType::$whole => Message::$whole($whole::read(take_all(body)?)?.into()),)*
                 _ => unreachable!("the data path has its own layouts"),
             })
         }
@@ -66,7 +74,7 @@ macro_rules! shapes {
     (@tables $($shape:ident { $($field:ident: $type:ty),* })*) => {
         $(
             #[derive(Debug, PartialEq, Encode, Decode)]
-            struct $shape { $($field: $type),* }
+            pub(super) struct $shape { $(pub(super) $field: $type),* }
         )*
 
         /// Fields and types of every shape, in the order of their bytes; for the documentation test.
@@ -78,6 +86,19 @@ macro_rules! shapes {
 
 shapes! {
     values {
+        Hello, HelloShape {
+            versions: (u16, u16),
+            end: u8,
+            from: u8,
+            to: u8,
+            authentication: bool,
+            integrity: u8,
+            features: u64,
+            required: u64,
+            incarnation: u64,
+            nonce: [u8; PROOF_LEN],
+            resource: String,
+        }
         Facts, FactsShape {
             node: u8,
             incarnation: u64,
@@ -115,31 +136,24 @@ shapes! {
         Ping, PingShape {}
         Pong, PongShape {}
     }
+    message_values { Facts Agreed }
     others {
+        AnswerShape { kind: u8, proof: [u8; PROOF_LEN] }
         AgreedShape { outcome: u8, verdicts: Vec<u8>, reason: u8, text: String }
     }
 }
 
 /// Appends the body. The message is not one of the data path.
 pub(super) fn encode(message: &Message, out: &mut Vec<u8>) -> FrameType {
-    let kind = match message {
-        Message::Facts(facts) => put(out, FrameType::Facts, &facts.shape()),
-        Message::Agreed(agreed) => put(out, FrameType::Agreed, &agreed.shape()),
-        _ => encode_fields(message, out).expect("the data path has its own layouts"),
-    };
+    let kind = put_body(message, out);
     assert_eq!(check(message), Ok(()), "{kind:?}");
     kind
 }
 
 /// The message of a body, every number and length in it checked.
 pub(super) fn decode(kind: FrameType, body: &[u8]) -> Result<Message, WireError> {
-    let message = match kind {
-        FrameType::Facts => Message::Facts(Box::new(read(kind, take(kind, body)?)?)),
-        FrameType::Agreed => Message::Agreed(read(kind, take(kind, body)?)?),
-        _ => decode_fields(kind, body)?,
-    };
-    check(&message).map_err(|what| WireError::Value(kind, what))?;
-    Ok(message)
+    let checked = take_body(kind, body).and_then(|message| check(&message).map(|()| message));
+    checked.map_err(|what| WireError::Value(kind, what))
 }
 
 /// LIM, and order: what both ends keep beyond the types.
@@ -167,10 +181,10 @@ fn check(message: &Message) -> Result<(), &'static str> {
 // ---- values ----
 
 macro_rules! sent_as_they_are {
-    ($($type:ty)*) => { $(impl Sent for $type {
+    ($($type:ty,)*) => { $(impl Sent for $type {
         type Shape = Self;
         fn shape(&self) -> Self {
-            *self
+            self.clone()
         }
         fn read(shape: Self) -> Result<Self, &'static str> {
             Ok(shape)
@@ -178,7 +192,7 @@ macro_rules! sent_as_they_are {
     })* };
 }
 
-sent_as_they_are! { bool u16 u64 }
+sent_as_they_are! { bool, u16, u64, (u16, u16), [u8; PROOF_LEN], String, }
 
 /// The number of a value is its place here; never the order of an enum elsewhere.
 macro_rules! sent_as_numbers {
@@ -195,6 +209,8 @@ macro_rules! sent_as_numbers {
 }
 
 sent_as_numbers! {
+    End, "end": [Self::Dialer, Self::Acceptor];
+    Integrity, "integrity": [Self::None, Self::Crc32];
     Protocol, "protocol": [Self::A, Self::B, Self::C];
     Role, "role": [Self::Unknown, Self::Secondary, Self::Primary];
     DiskState, "disk state": [
@@ -320,22 +336,20 @@ impl bincode::enc::write::Writer for Tail<'_> {
     }
 }
 
-fn put<T: Encode>(out: &mut Vec<u8>, kind: FrameType, shape: &T) -> FrameType {
+/// Appends.
+pub(super) fn put(out: &mut Vec<u8>, shape: &impl Encode) {
     bincode::encode_into_writer(shape, Tail(out), bincode::config::standard())
         .expect("plain numbers and lists always encode, and memory takes them");
-    kind
 }
 
-fn take<T: Decode<()>>(kind: FrameType, body: &[u8]) -> Result<T, WireError> {
-    // LIM: the limit bounds what a lying length inside the body can make bincode reserve.
+/// What stands first, and its length.
+pub(super) fn take<T: Decode<()>>(bytes: &[u8]) -> Result<(T, usize), &'static str> {
+    // LIM: the limit bounds what a lying length inside of `bytes` can make bincode reserve.
     let config = bincode::config::standard().with_limit::<MAX_BODY>();
-    match bincode::decode_from_slice(body, config) {
-        Ok((shape, used)) if used == body.len() => Ok(shape),
-        Ok(_) => Err(WireError::Value(kind, "length: bytes are left over")),
-        Err(_) => Err(WireError::Value(kind, "encoding")),
-    }
+    bincode::decode_from_slice(bytes, config).map_err(|_| "encoding")
 }
 
-fn read<T: Sent>(kind: FrameType, shape: T::Shape) -> Result<T, WireError> {
-    T::read(shape).map_err(|what| WireError::Value(kind, what))
+fn take_all<T: Decode<()>>(body: &[u8]) -> Result<T, &'static str> {
+    let (shape, used) = take(body)?;
+    if used == body.len() { Ok(shape) } else { Err("length: bytes are left over") }
 }

@@ -1,7 +1,8 @@
 //! The messages of the data path as fixed layouts: no length inside, nothing to parse, nothing to allocate.
 //!
-//! Payload is not here: it follows the body in the stream. See `control` for all other messages.
+//! Payload is not here: it follows the body in the stream. All other messages are passed on to `control`.
 
+use super::control;
 use super::error::WireError;
 use super::features::Integrity;
 use super::header::{FrameType, layout};
@@ -110,127 +111,109 @@ pub(super) fn layout_of(kind: FrameType) -> Option<(usize, bool)> {
     })
 }
 
-/// Appends the body; none if the message is not of the data path. `payload_len` is checked against the message.
+/// Appends the body. The payload is checked against the message.
 pub(super) fn encode(
     message: &Message,
-    payload_len: Option<usize>,
+    payload: Option<&[u8]>,
     integrity: Integrity,
     out: &mut Vec<u8>,
-) -> Option<FrameType> {
-    let checksum = if payload_len.is_some() { integrity as u8 } else { 0 };
-    let kind = match *message {
+) -> FrameType {
+    let payload_len = payload.map(|bytes| bytes.len() as u64);
+    let checksum = checksum_kind(integrity, payload_len.is_some());
+    match *message {
         Message::Write(ref write) => {
-            let expected = match write.content {
-                Content::Data(_) => Some(write.range.len()),
-                Content::Zero { .. } => None,
+            let (content, expected) = match write.content {
+                Content::Data(_) => (CONTENT_DATA, Some(write.range.len())),
+                Content::Zero { unmap: false } => (CONTENT_ZERO, None),
+                Content::Zero { unmap: true } => (CONTENT_UNMAP, None),
             };
-            let given = payload_len.map(|len| len as u64);
-            assert_eq!(given, expected, "payload of the write with dagtag {}", write.dagtag);
-            out.extend_from_slice(write_body(write, checksum).as_bytes());
-            FrameType::Write
+            assert_eq!(payload_len, expected, "payload of the write with dagtag {}", write.dagtag);
+            let data = DataHeader {
+                dagtag: write.dagtag.into(),
+                epoch: write.epoch.into(),
+                volume: write.volume.into(),
+                author: write.author.0,
+                acknowledge: ACK_WRITTEN | if write.want_received { ACK_RECEIVED } else { 0 },
+                flags: if write.fua { FUA } else { 0 },
+                checksum,
+                content,
+                reserved: 0,
+            };
+            let (start, length) = (write.range.start.into(), write.range.len().into());
+            put(out, FrameType::Write, WriteBody { data, start, length })
         }
         Message::Received(dagtag) => number(out, FrameType::Received, dagtag),
         Message::Written(dagtag) => number(out, FrameType::Written, dagtag),
         Message::Flushed(count) => number(out, FrameType::Flushed, count),
         Message::Flush { number, barrier } => {
             let flags = if barrier { BARRIER } else { 0 };
-            let body = FlushBody { number: U64::new(number), flags, reserved: [0; 7] };
-            out.extend_from_slice(body.as_bytes());
-            FrameType::Flush
+            put(out, FrameType::Flush, FlushBody { number: number.into(), flags, reserved: [0; 7] })
         }
         Message::Read { id, volume, range } => ask(out, FrameType::Read, id, volume, range),
         Message::SyncRead { id, volume, range } => ask(out, FrameType::SyncRead, id, volume, range),
         Message::ReadData { id, buffer } | Message::SyncData { id, buffer } => {
-            assert_eq!(buffer.is_some(), payload_len.is_some(), "payload of answer {id}");
+            assert_eq!(buffer.is_some(), payload.is_some(), "payload of answer {id}");
             let (kind, without) = match message {
                 Message::ReadData { .. } => (FrameType::ReadData, CONTENT_UNAVAILABLE),
                 _ => (FrameType::SyncData, CONTENT_ZERO),
             };
             let content = if buffer.is_some() { CONTENT_DATA } else { without };
             let data = DataHeader { content, checksum, ..DataHeader::new_zeroed() };
-            out.extend_from_slice(AnswerBody { data, id: U64::new(id) }.as_bytes());
-            kind
+            put(out, kind, AnswerBody { data, id: id.into() })
         }
-        _ => return None,
-    };
-    Some(kind)
-}
-
-fn write_body(write: &PeerWrite, checksum: u8) -> WriteBody {
-    WriteBody {
-        data: DataHeader {
-            dagtag: U64::new(write.dagtag),
-            epoch: U64::new(write.epoch),
-            volume: U16::new(write.volume),
-            author: write.author.0,
-            acknowledge: ACK_WRITTEN | if write.want_received { ACK_RECEIVED } else { 0 },
-            flags: if write.fua { FUA } else { 0 },
-            checksum,
-            content: match write.content {
-                Content::Data(_) => CONTENT_DATA,
-                Content::Zero { unmap: false } => CONTENT_ZERO,
-                Content::Zero { unmap: true } => CONTENT_UNMAP,
-            },
-            reserved: 0,
-        },
-        start: U64::new(write.range.start),
-        length: U64::new(write.range.len()),
+        _ => {
+            assert!(payload.is_none(), "only the data path has payload");
+            control::encode(message, out)
+        }
     }
 }
 
-fn number(out: &mut Vec<u8>, kind: FrameType, number: u64) -> FrameType {
-    out.extend_from_slice(NumberBody { number: U64::new(number) }.as_bytes());
-    kind
+fn checksum_kind(integrity: Integrity, has_payload: bool) -> u8 {
+    if has_payload { integrity as u8 } else { Integrity::None as u8 }
 }
 
-fn ask(out: &mut Vec<u8>, kind: FrameType, id: u64, volume: u16, range: ByteRange) -> FrameType {
-    assert!(
-        !range.is_empty() && range.len() <= MAX_PAYLOAD as u64,
-        "{kind:?} of {} bytes",
-        range.len()
-    );
-    let body = AskBody {
-        id: U64::new(id),
-        start: U64::new(range.start),
-        length: U64::new(range.len()),
-        volume: U16::new(volume),
-        reserved: [0; 6],
-    };
+fn put(out: &mut Vec<u8>, kind: FrameType, body: impl IntoBytes + Immutable) -> FrameType {
     out.extend_from_slice(body.as_bytes());
     kind
 }
 
-/// The message of a data-path body, its buffer `UNNAMED`. The body has the length `layout_of` says.
+fn number(out: &mut Vec<u8>, kind: FrameType, number: u64) -> FrameType {
+    put(out, kind, NumberBody { number: number.into() })
+}
+
+fn ask(out: &mut Vec<u8>, kind: FrameType, id: u64, volume: u16, range: ByteRange) -> FrameType {
+    let length = range.len();
+    assert!(length > 0 && length <= MAX_PAYLOAD as u64, "{kind:?} of {length} bytes");
+    let (start, length) = (range.start.into(), length.into());
+    let (id, volume) = (id.into(), volume.into());
+    put(out, kind, AskBody { id, start, length, volume, reserved: [0; 6] })
+}
+
+/// The message of a body, its buffer `UNNAMED`. Body and payload have the lengths `layout_of` allows.
 pub(super) fn decode(
     kind: FrameType,
     body: &[u8],
     payload_len: usize,
     integrity: Integrity,
 ) -> Result<Message, WireError> {
-    let bad = |what| WireError::Value(kind, what);
+    let ensure = |good: bool, what| good.then_some(()).ok_or(WireError::Value(kind, what));
     let has_payload = payload_len > 0;
-    let expected_checksum = if has_payload { integrity as u8 } else { 0 };
-    match kind {
+    let checksum = checksum_kind(integrity, has_payload);
+    Ok(match kind {
         FrameType::Write => {
-            let body: WriteBody = fixed(body);
-            let range = range(body.start, body.length).ok_or(bad("range"))?;
-            let data = body.data;
+            let WriteBody { data, start, length } = fixed(body);
+            let range = range(kind, start, length)?;
             let content = match data.content {
                 CONTENT_DATA if payload_len as u64 == range.len() => Content::Data(UNNAMED),
                 CONTENT_ZERO if !has_payload => Content::Zero { unmap: false },
                 CONTENT_UNMAP if !has_payload => Content::Zero { unmap: true },
-                _ => return Err(bad("content")),
+                _ => return Err(WireError::Value(kind, "content")),
             };
-            let rest = [
-                (data.checksum == expected_checksum, "checksum kind"),
-                (data.author <= NodeId::MAX.0, "author"),
-                (data.acknowledge & !ACK_RECEIVED == ACK_WRITTEN, "acknowledgement"),
-                (data.flags & !FUA == 0, "flags"),
-            ];
-            if let Some((_, what)) = rest.into_iter().find(|(good, _)| !good) {
-                return Err(bad(what));
-            }
-            Ok(Message::Write(PeerWrite {
+            ensure(data.checksum == checksum, "checksum kind")?;
+            ensure(data.author <= NodeId::MAX.0, "author")?;
+            ensure(data.acknowledge & !ACK_RECEIVED == ACK_WRITTEN, "acknowledgement")?;
+            ensure(data.flags & !FUA == 0, "flags")?;
+            Message::Write(PeerWrite {
                 volume: data.volume.get(),
                 range,
                 content,
@@ -239,46 +222,44 @@ pub(super) fn decode(
                 dagtag: data.dagtag.get(),
                 epoch: data.epoch.get(),
                 want_received: data.acknowledge & ACK_RECEIVED != 0,
-            }))
-        }
-        FrameType::Received => Ok(Message::Received(fixed::<NumberBody>(body).number.get())),
-        FrameType::Written => Ok(Message::Written(fixed::<NumberBody>(body).number.get())),
-        FrameType::Flushed => Ok(Message::Flushed(fixed::<NumberBody>(body).number.get())),
-        FrameType::Flush => {
-            let body: FlushBody = fixed(body);
-            if body.flags & !BARRIER != 0 {
-                return Err(bad("flags"));
-            }
-            Ok(Message::Flush { number: body.number.get(), barrier: body.flags & BARRIER != 0 })
-        }
-        FrameType::Read | FrameType::SyncRead => {
-            let body: AskBody = fixed(body);
-            let range = range(body.start, body.length);
-            let range = range.filter(|r| r.len() <= MAX_PAYLOAD as u64).ok_or(bad("range"))?;
-            let (id, volume) = (body.id.get(), body.volume.get());
-            Ok(match kind {
-                FrameType::Read => Message::Read { id, volume, range },
-                _ => Message::SyncRead { id, volume, range },
             })
         }
-        FrameType::ReadData | FrameType::SyncData => {
-            let body: AnswerBody = fixed(body);
-            let read = kind == FrameType::ReadData;
-            let buffer = match body.data.content {
-                CONTENT_DATA if has_payload => Some(UNNAMED),
-                CONTENT_UNAVAILABLE if read && !has_payload => None,
-                CONTENT_ZERO if !read && !has_payload => None,
-                _ => return Err(bad("content")),
-            };
-            if body.data.checksum != expected_checksum {
-                return Err(bad("checksum kind"));
-            }
-            let id = body.id.get();
-            let sync = Message::SyncData { id, buffer };
-            Ok(if read { Message::ReadData { id, buffer } } else { sync })
+        FrameType::Received => Message::Received(fixed::<NumberBody>(body).number.get()),
+        FrameType::Written => Message::Written(fixed::<NumberBody>(body).number.get()),
+        FrameType::Flushed => Message::Flushed(fixed::<NumberBody>(body).number.get()),
+        FrameType::Flush => {
+            let FlushBody { number, flags, .. } = fixed(body);
+            ensure(flags & !BARRIER == 0, "flags")?;
+            Message::Flush { number: number.get(), barrier: flags & BARRIER != 0 }
         }
-        _ => unreachable!("only the types layout_of knows come here"),
-    }
+        FrameType::Read | FrameType::SyncRead => {
+            let AskBody { id, start, length, volume, .. } = fixed(body);
+            let range = range(kind, start, length)?;
+            ensure(range.len() <= MAX_PAYLOAD as u64, "range")?;
+            let (id, volume) = (id.get(), volume.get());
+            match kind {
+                FrameType::Read => Message::Read { id, volume, range },
+                _ => Message::SyncRead { id, volume, range },
+            }
+        }
+        FrameType::ReadData | FrameType::SyncData => {
+            let AnswerBody { data, id } = fixed(body);
+            let (id, is_read) = (id.get(), kind == FrameType::ReadData);
+            let buffer = match data.content {
+                CONTENT_DATA if has_payload => Some(UNNAMED),
+                CONTENT_UNAVAILABLE if is_read && !has_payload => None,
+                CONTENT_ZERO if !is_read && !has_payload => None,
+                _ => return Err(WireError::Value(kind, "content")),
+            };
+            ensure(data.checksum == checksum, "checksum kind")?;
+            if is_read {
+                Message::ReadData { id, buffer }
+            } else {
+                Message::SyncData { id, buffer }
+            }
+        }
+        _ => control::decode(kind, body)?,
+    })
 }
 
 fn fixed<T: FromBytes>(body: &[u8]) -> T {
@@ -286,7 +267,8 @@ fn fixed<T: FromBytes>(body: &[u8]) -> T {
 }
 
 /// A range that is not empty and ends below 2^64.
-fn range(start: U64, length: U64) -> Option<ByteRange> {
-    let end = start.get().checked_add(length.get())?;
-    (length.get() > 0).then_some(ByteRange { start: start.get(), end })
+fn range(kind: FrameType, start: U64, length: U64) -> Result<ByteRange, WireError> {
+    let end = start.get().checked_add(length.get()).filter(|_| length.get() > 0);
+    let end = end.ok_or(WireError::Value(kind, "range"))?;
+    Ok(ByteRange { start: start.get(), end })
 }

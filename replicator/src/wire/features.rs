@@ -10,28 +10,10 @@ pub const VERSION_MIN: u16 = 1;
 /// Newest protocol version this release speaks.
 pub const VERSION_MAX: u16 = 1;
 
-/// A set of abilities, one bit each.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Features(pub u64);
-
-impl Features {
-    /// What this release can do beyond version 1.
-    pub const SUPPORTED: Self = Self(0);
-
-    /// What a peer must be able to do to work with this release.
-    pub const REQUIRED: Self = Self(0);
-
-    /// Bits promised to abilities of later releases, so that nothing else takes them.
-    pub const RESERVED: &[(u8, &str)] = &[
-        (0, "peer-ack"),
-        (1, "out-of-sync"),
-        (2, "new-current"),
-        (3, "exposed-generation"),
-        (4, "two-phase-changes"),
-        (5, "resize"),
-        (6, "two-primaries"),
-    ];
-}
+/// What this release can do beyond version 1, one bit each.
+pub const FEATURES: u64 = 0;
+/// What a peer must be able to do to work with this release.
+pub const REQUIRED_FEATURES: u64 = 0;
 
 /// Checksum over payloads (`data-integrity-alg`); headers and messages always have one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,11 +27,7 @@ pub enum Integrity {
 }
 
 impl Integrity {
-    pub(super) fn from_id(id: u8) -> Option<Self> {
-        [Self::None, Self::Crc32].into_iter().find(|&known| known as u8 == id)
-    }
-
-    /// The value of `payload_checksum`.
+    /// The value of `payload_checksum`; 0 without payload.
     pub(super) fn of(self, payload: &[u8]) -> u32 {
         match self {
             Self::None => 0,

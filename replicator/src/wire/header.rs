@@ -25,14 +25,17 @@ macro_rules! layout {
         #[repr(C)]
         pub(super) struct $name { $(pub(super) $field: $type,)* }
 
-        impl $name {
-            pub(super) const FIELDS: &[bitmap::Field] = &[$(bitmap::Field {
+    )*
+        /// Fields of every layout, for the documentation test.
+        pub(super) const LAYOUTS: &[(&str, &[bitmap::Field])] = &[$((
+            stringify!($name),
+            &[$(bitmap::Field {
                 name: stringify!($field),
                 offset: core::mem::offset_of!($name, $field),
                 size: size_of::<$type>(),
-            },)*];
-        }
-    )* };
+            },)*],
+        ),)*];
+    };
 }
 pub(super) use layout;
 
@@ -59,21 +62,20 @@ impl FrameHeader {
         kind: FrameType,
         sequence: u32,
         body: &[u8],
-        payload: Option<&[u8]>,
+        payload: &[u8],
         integrity: Integrity,
     ) -> [u8; HEADER_LEN] {
-        let payload_len = payload.map_or(0, <[u8]>::len);
         assert!(body.len() <= MAX_BODY, "{kind:?}: {} bytes of message", body.len());
-        assert!(payload_len <= MAX_PAYLOAD, "{kind:?}: {payload_len} bytes of payload");
+        assert!(payload.len() <= MAX_PAYLOAD, "{kind:?}: {} bytes of payload", payload.len());
         let mut header = Self {
             magic: U32::new(MAGIC),
             kind: U16::new(kind as u16),
             flags: U16::new(0),
             sequence: U32::new(sequence),
             body_len: U32::new(body.len() as u32),
-            payload_len: U32::new(payload_len as u32),
+            payload_len: U32::new(payload.len() as u32),
             body_checksum: U32::new(crc32fast::hash(body)),
-            payload_checksum: U32::new(payload.map_or(0, |bytes| integrity.of(bytes))),
+            payload_checksum: U32::new(integrity.of(payload)),
             header_checksum: U32::new(0),
         };
         header.header_checksum = U32::new(header.checksum());
@@ -173,19 +175,3 @@ frame_types! {
     Ping = 0x2e,
     Pong = 0x2f,
 }
-
-/// Ids kept for messages that later releases will need; unknown to this one.
-pub const RESERVED_TYPES: &[(u16, &str)] = &[
-    (0x40, "PeerAck"),
-    (0x41, "OutOfSync"),
-    (0x42, "PeersInSync"),
-    (0x43, "Superseded"),
-    (0x44, "Retry"),
-    (0x45, "NewCurrent"),
-    (0x46, "ExposedGeneration"),
-    (0x48, "ChangePrepare"),
-    (0x49, "ChangeReply"),
-    (0x4a, "ChangeCommit"),
-    (0x4b, "ChangeAbort"),
-    (0x50, "Resize"),
-];

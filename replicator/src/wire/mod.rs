@@ -1,7 +1,7 @@
 //! What nodes say to each other: messages, and their bytes. Pure; knows no sockets.
 //!
-//! Reading order: `message` (what is said), `hello` (how a connection begins), `header` (what stands before every
-//! message), `data` and `control` (messages as bytes), `codec` (streams of them). Tables: `docs/protocol.md`.
+//! Reading order: `message` (what is said), `header` (what stands before every message), `data` and `control` (messages as
+//! bytes), `codec` (streams of them), `hello` (how a connection begins). Tables: `docs/protocol.md`.
 
 mod codec;
 mod control;
@@ -17,8 +17,8 @@ pub use codec::{Decoded, Decoder, Encoder};
 pub use control::SHAPES;
 pub use data::UNNAMED;
 pub use error::WireError;
-pub use features::{Features, Integrity, VERSION_MAX, VERSION_MIN};
-pub use header::{FrameType, HEADER_LEN, MAGIC, OPTIONAL, RESERVED_TYPES};
+pub use features::{FEATURES, Integrity, REQUIRED_FEATURES, VERSION_MAX, VERSION_MIN};
+pub use header::{FrameType, HEADER_LEN, MAGIC, OPTIONAL};
 pub use hello::{
     ANSWER_LEN, Answer, End, HELLO_LEN, Hello, HelloError, Mismatch, PROOF_LEN, Session,
     authenticable, identify, settle,
@@ -27,14 +27,4 @@ pub use limits::*;
 pub use message::*;
 
 /// Every fixed layout by name, for the test that compares `docs/protocol.md` with the code.
-pub const LAYOUTS: &[(&str, &[bitmap::Field])] = &[
-    ("FrameHeader", header::FrameHeader::FIELDS),
-    ("DataHeader", data::DataHeader::FIELDS),
-    ("WriteBody", data::WriteBody::FIELDS),
-    ("AnswerBody", data::AnswerBody::FIELDS),
-    ("NumberBody", data::NumberBody::FIELDS),
-    ("FlushBody", data::FlushBody::FIELDS),
-    ("AskBody", data::AskBody::FIELDS),
-    ("HelloBytes", hello::HelloBytes::FIELDS),
-    ("AnswerBytes", hello::AnswerBytes::FIELDS),
-];
+pub const LAYOUTS: [&[(&str, &[bitmap::Field])]; 2] = [header::LAYOUTS, data::LAYOUTS];

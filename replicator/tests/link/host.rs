@@ -3,7 +3,7 @@
 use crate::samples::{Sample, write};
 use bitmap::NodeId;
 use replicator::buffers::{Buffer, Pool};
-use replicator::link::{LinkConfig, LinkLimits, LinkTiming, Links, PeerAddress};
+use replicator::link::{LinkConfig, LinkTiming, Links, PeerAddress, SEND_BYTES};
 use replicator::node::{BufferId, Event, LinkDown, LinkEvent, LinkId};
 use replicator::wire::{Integrity, Message, UNNAMED};
 use std::collections::HashMap;
@@ -127,7 +127,7 @@ pub(crate) fn config(me: NodeId, peer: NodeId, address: SocketAddr) -> LinkConfi
         peers: vec![PeerAddress { node: peer, address }],
         secret: None,
         integrity: Integrity::None,
-        limits: LinkLimits::default(),
+        send_bytes: SEND_BYTES,
         timing: LinkTiming::default(),
     }
 }

@@ -52,7 +52,7 @@ async fn many_silent_strangers_do_not_keep_a_peer_out() {
 
 #[tokio::test]
 async fn a_queue_beyond_its_limit_breaks_the_link() {
-    let (mut low, mut high) = linked(|config| config.limits.send_bytes = 1 << 20).await;
+    let (mut low, mut high) = linked(|config| config.send_bytes = 1 << 20).await;
     let large = |len| writing(1, vec![1; len]);
     low.send(1, &large((1 << 20) - 100));
     until(&mut [&mut low, &mut high], |hosts| (!hosts[1].messages().is_empty()).then_some(()))
@@ -65,7 +65,7 @@ async fn a_queue_beyond_its_limit_breaks_the_link() {
 
 /// LIM: what a peer reads through us is read ahead no further than it takes the answers; the link stays.
 async fn more_is_asked_than_taken(ask: impl Fn(u64) -> Message, answer: impl Fn(u64) -> Message) {
-    let (mut low, mut high) = linked(|config| config.limits.send_bytes = 16 << 20).await;
+    let (mut low, mut high) = linked(|config| config.send_bytes = 16 << 20).await;
     let count = 200;
     for id in 0..count {
         low.send(1, &plain("", ask(id)));
@@ -112,7 +112,7 @@ async fn a_peer_that_asks_for_more_than_it_takes_waits() {
 async fn a_peer_that_sends_without_end_and_takes_nothing_is_cut_off() {
     let range = ByteRange::new(0, 1);
     for message in [Message::Ping, Message::SyncRead { id: 0, volume: 0, range }] {
-        let (mut host, address) = guarded(|c| c.limits.send_bytes = 1 << 20).await;
+        let (mut host, address) = guarded(|c| c.send_bytes = 1 << 20).await;
         let mut stream = handmade(&mut host, address, 101).await;
         let mut encoder = Encoder::new(Integrity::None);
         let flood = async {

@@ -7,6 +7,7 @@ use crate::node::{Command, VolumeNumber};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
+use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -46,7 +47,7 @@ pub(super) async fn command(
 ) -> Result<Json<Value>, Refused> {
     let wanted = serde_json::from_slice(&body).map_err(|error| {
         let text = format!("no command can be read from this body: {error}");
-        Refused { kind: "usage", text }
+        Refused(StatusCode::BAD_REQUEST, "usage", text)
     })?;
     let remote = &served.remote;
     let command = match wanted {

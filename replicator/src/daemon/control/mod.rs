@@ -24,17 +24,22 @@ pub use wait::{Ended, Outcome};
 use super::limits;
 use super::orders::{OrderError, Remote};
 use super::snapshot::Snapshot;
-use crate::node::{Refusal, RefusalKind};
+use crate::node::RefusalKind;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
-use serde::Serialize;
-use serde_json::Value;
+use axum::serve::IncomingStream;
+use axum::{Extension, Json, Router};
+use serde_json::{Value, json};
+use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
-use tokio::sync::oneshot;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+use tokio::net::UnixListener;
+use tokio::sync::{Semaphore, oneshot};
+use tower::Service;
 
 /// A page that shows the resource: its path, and how it is made.
 pub type Page = (&'static str, Box<dyn Fn(&Snapshot) -> Value + Send + Sync>);
@@ -42,8 +47,8 @@ pub type Page = (&'static str, Box<dyn Fn(&Snapshot) -> Value + Send + Sync>);
 /// A control socket that answers, until it is dropped.
 pub struct Control {
     /// Dropped to end it.
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<std::thread::JoinHandle<()>>,
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
 }
 
 #[derive(Clone)]
@@ -70,32 +75,50 @@ impl Control {
         let router = router(Served { remote, names: Arc::new(names) }, pages);
         let (stop, stopped) = oneshot::channel::<()>();
         let serve = async move {
-            let listener = tokio::net::UnixListener::from_std(listener)?;
+            let listener = UnixListener::from_std(listener)?;
             let stopped = async {
                 // Its being dropped is the message.
                 let _ = stopped.await;
             };
-            let served = axum::serve(socket::Bounded::new(listener), router);
-            served.with_graceful_shutdown(stopped).await
+            axum::serve(listener, bounded(router)).with_graceful_shutdown(stopped).await
         };
-        let thread = std::thread::Builder::new().name("control".into()).spawn(move || {
+        let thread = thread::Builder::new().name("control".into()).spawn(move || {
             let result: io::Result<()> = runtime.block_on(serve);
             if let Err(error) = result {
                 tracing::error!("the control socket ended: {error}");
             }
         });
-        Ok(Self { stop: Some(stop), thread: Some(thread.map_err(failed)?) })
+        Ok(Self { stop, thread: thread.map_err(failed)? })
     }
 
     /// Answers what was asked already, then ends. Waits for at most `patience`.
-    pub fn end(mut self, patience: std::time::Duration) {
-        self.stop = None;
-        let Some(thread) = self.thread.take() else { return };
-        let until = std::time::Instant::now() + patience;
-        while !thread.is_finished() && std::time::Instant::now() < until {
-            std::thread::sleep(limits::WAIT_STEP);
+    pub fn end(self, patience: Duration) {
+        drop(self.stop);
+        let until = Instant::now() + patience;
+        while !self.thread.is_finished() && Instant::now() < until {
+            thread::sleep(limits::WAIT_STEP);
         }
     }
+}
+
+/// Makes the service of each connection. Who finds no place waits for one, and all later ones with him.
+fn bounded(
+    router: Router,
+) -> impl for<'a> Service<
+    IncomingStream<'a, UnixListener>,
+    Response = Router,
+    Error = Infallible,
+    Future: Send,
+> + Send {
+    let places = Arc::new(Semaphore::new(limits::CONTROL_CONNECTIONS));
+    tower::service_fn(move |_: IncomingStream<'_, UnixListener>| {
+        let (router, places) = (router.clone(), places.clone());
+        async move {
+            let place = places.acquire_owned().await.expect("the semaphore is never closed");
+            // Given up when the connection's service is dropped.
+            Ok(router.layer(Extension(Arc::new(place))))
+        }
+    })
 }
 
 fn router(served: Served, pages: Vec<Page>) -> Router {
@@ -121,32 +144,24 @@ async fn metrics(State(served): State<Served>) -> Result<Response, Refused> {
     Ok((kind, text).into_response())
 }
 
-/// Why a request was not carried out, as it goes over the socket.
-#[derive(Debug, Serialize)]
-struct Refused {
-    kind: &'static str,
-    text: String,
-}
+/// Why a request was not carried out, as it goes over the socket: its kind, and the text.
+#[derive(Debug)]
+struct Refused(StatusCode, &'static str, String);
 
 impl From<OrderError> for Refused {
     fn from(error: OrderError) -> Self {
         let text = error.to_string();
-        let kind = match error {
-            OrderError::Refused(Refusal { kind, .. }) => name(kind),
-            OrderError::Ending => "ending",
-        };
-        Self { kind, text }
+        match error {
+            OrderError::Refused(refusal) => Self(StatusCode::CONFLICT, name(refusal.kind), text),
+            OrderError::Ending => Self(StatusCode::SERVICE_UNAVAILABLE, "ending", text),
+        }
     }
 }
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        let status = match self.kind {
-            "usage" => StatusCode::BAD_REQUEST,
-            "ending" => StatusCode::SERVICE_UNAVAILABLE,
-            _ => StatusCode::CONFLICT,
-        };
-        (status, Json(self)).into_response()
+        let Self(status, kind, text) = self;
+        (status, Json(json!({ "kind": kind, "text": text }))).into_response()
     }
 }
 

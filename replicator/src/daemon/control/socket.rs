@@ -5,15 +5,9 @@ use crate::daemon::limits;
 use rustix::fs::FlockOperation;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
-use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net as std_net;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
-use std::sync::Arc;
-use tokio::net::unix::SocketAddr;
-use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Why a resource cannot be run here.
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +86,7 @@ impl RunLock {
     }
 
     /// Binds the socket `NAME.sock`; only our own user may use it.
-    pub(super) fn bind(&self) -> Result<std_net::UnixListener, SocketError> {
+    pub(super) fn bind(&self) -> Result<UnixListener, SocketError> {
         match fs::remove_file(&self.socket) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(self.error("remove what a killed daemon left", error));
@@ -100,7 +94,7 @@ impl RunLock {
             _ => {}
         }
         let bind = || {
-            let listener = std_net::UnixListener::bind(&self.socket)?;
+            let listener = UnixListener::bind(&self.socket)?;
             fs::set_permissions(&self.socket, fs::Permissions::from_mode(0o600))?;
             listener.set_nonblocking(true)?;
             Ok(listener)
@@ -129,54 +123,5 @@ impl Drop for RunLock {
     fn drop(&mut self) {
         // While the lock is still held. If somebody removed it before: as well.
         let _ = fs::remove_file(&self.socket);
-    }
-}
-
-/// Accepts so many connections at a time.
-pub(super) struct Bounded {
-    listener: UnixListener,
-    places: Arc<Semaphore>,
-}
-
-impl Bounded {
-    pub(super) fn new(listener: UnixListener) -> Self {
-        Self { listener, places: Arc::new(Semaphore::new(limits::CONTROL_CONNECTIONS)) }
-    }
-}
-
-impl axum::serve::Listener for Bounded {
-    // Pinned, what points to a stream is one itself.
-    type Io = Pin<Placed>;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Pin<Placed>, SocketAddr) {
-        let place = Arc::clone(&self.places).acquire_owned().await;
-        let place = place.expect("the semaphore is never closed");
-        let (stream, address) = axum::serve::Listener::accept(&mut self.listener).await;
-        (Pin::new(Placed { stream, _place: place }), address)
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-}
-
-/// A connection, and its place among those allowed.
-pub(super) struct Placed {
-    stream: UnixStream,
-    _place: OwnedSemaphorePermit,
-}
-
-impl Deref for Placed {
-    type Target = UnixStream;
-
-    fn deref(&self) -> &UnixStream {
-        &self.stream
-    }
-}
-
-impl DerefMut for Placed {
-    fn deref_mut(&mut self) -> &mut UnixStream {
-        &mut self.stream
     }
 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use rustix::fs::{Mode, OFlags};
 
-use super::super::backing::{Backing, Direct, EngineChoice, Options};
+use super::super::backing::{Backing, EngineChoice, Options};
 use super::super::error::{Cause, DiskError, Holder, OpenError, OpenFault};
 use super::super::queue::Queue;
 use super::super::{Done, Errno, Op};
@@ -63,10 +63,6 @@ fn replace(fd: RawFd, by: RawFd) {
     assert_eq!(unsafe { libc::dup2(by, fd) }, fd);
 }
 
-fn under(disk: &Disk) -> &OnFiles {
-    disk.under.as_ref().expect("a disk on files")
-}
-
 fn write(offset: u64, fua: bool) -> Op {
     Op::Write { offset, buffer: pool().copy_of(&[7; 4096]), fua }
 }
@@ -74,7 +70,7 @@ fn write(offset: u64, fua: bool) -> Op {
 fn failed_flush_is_for_good(mut disk: Disk) {
     assert!(run_one(&mut disk.engine, Op::Flush).is_ok());
     let (_reader, pipe) = std::io::pipe().expect("a pipe");
-    let swapped = Swapped::data_of(under(&disk), pipe);
+    let swapped = Swapped::data_of(&disk.under, pipe);
     let error = run_one(&mut disk.engine, Op::Flush).expect_err("a pipe cannot be flushed");
     assert_eq!(error.cause, Cause::Os(Errno::INVAL));
     drop(swapped);
@@ -98,7 +94,7 @@ fn failed_flush_is_for_good(mut disk: Disk) {
 /// Of two flushes that run together the kernel tells one of the error and the other nothing; their
 /// ends are played here, in the order that would hide it.
 fn a_success_beside_a_failed_flush_is_not_believed(disk: Disk) {
-    let files = &under(&disk).files;
+    let files = &disk.under.files;
     let mut queue = Queue::new(Arc::clone(files)).expect("threads");
     let first = queue.admit(1, Op::Flush).expect("admitted");
     let second = queue.admit(2, write(0, true)).expect("admitted");
@@ -119,18 +115,15 @@ fn a_success_beside_a_failed_flush_is_not_believed(disk: Disk) {
         let expected = if *token == 1 { Cause::Os(Errno::IO) } else { Cause::FlushFailedBefore };
         assert_eq!(result.as_ref().expect_err("IO-4"), &expected, "{token}");
     }
-    assert_eq!((causes.len(), queue.in_flight()), (4, 0));
+    assert_eq!((causes.len(), queue.in_flight), (4, 0));
 }
 
 fn errors_reach_the_submitter(mut disk: Disk) {
-    let path = &under(&disk).path;
-    let flags = if under(&disk).files.data.direct {
-        OFlags::RDONLY | OFlags::DIRECT
-    } else {
-        OFlags::RDONLY
-    };
+    let path = &disk.under.path;
+    let flags =
+        if disk.under.files.data.direct { OFlags::RDONLY | OFlags::DIRECT } else { OFlags::RDONLY };
     let read_only = rustix::fs::open(path, flags, Mode::empty()).expect("opened to read");
-    let swapped = Swapped::data_of(under(&disk), read_only);
+    let swapped = Swapped::data_of(&disk.under, read_only);
     for len in [4096, 100] {
         let buffer = pool().copy_of(&vec![7; len]);
         let op = Op::Write { offset: 0, buffer, fua: false };
@@ -143,7 +136,7 @@ fn errors_reach_the_submitter(mut disk: Disk) {
 
 fn a_file_cut_short_is_noticed(mut disk: Disk) {
     let engine = &mut disk.engine;
-    let path = &disk.under.as_ref().expect("a disk on files").path;
+    let path = &disk.under.path;
     let file = File::options().write(true).open(path).expect("it is there");
     for short in [8192, 5000] {
         file.set_len(short).expect("shorter");
@@ -158,7 +151,7 @@ fn a_file_cut_short_is_noticed(mut disk: Disk) {
 }
 
 fn a_second_open_is_refused(disk: Disk) {
-    let OnFiles { path, options, .. } = under(&disk);
+    let OnFiles { path, options, .. } = &disk.under;
     let name = fs::read_to_string("/proc/self/comm").expect("a name");
     let own = Holder { pid: std::process::id(), name: name.trim().to_owned() };
     let mut attempts = vec![(path.clone(), Options::default()), (path.clone(), options.clone())];
@@ -180,7 +173,7 @@ fn a_second_open_is_refused(disk: Disk) {
 /// and no ring.
 fn free_as_soon_as_it_is_closed(disk: Disk) {
     let Disk { mut engine, under, _room, .. } = disk;
-    let OnFiles { path, options, files } = under.expect("a disk on files");
+    let OnFiles { path, options, files } = under;
     drop(files);
     for round in 0..100 {
         for i in 0..8 {
@@ -208,7 +201,7 @@ pub(super) fn reopen(path: &std::path::Path, options: &Options) -> Backing {
 
 fn dropped_with_work_in_flight(disk: Disk) {
     let Disk { mut engine, under, .. } = disk;
-    let OnFiles { path, options, files } = under.expect("a disk on files");
+    let OnFiles { path, options, files } = under;
     drop(files);
     let zero = |i| Op::Zero { offset: i * 4096, len: 4096, fua: true, may_unmap: true };
     let batch = (0..64).map(|i| (i, if i % 2 == 0 { write(i * 4096, true) } else { zero(i) }));
@@ -226,7 +219,7 @@ fn dropped_with_work_in_flight(disk: Disk) {
 /// IO-4: what the page cache kept after a failed write-back is not on the medium.
 fn opening_shows_the_medium(disk: Disk) {
     let Disk { mut engine, under, .. } = disk;
-    let OnFiles { path, options, files } = under.expect("a disk on files");
+    let OnFiles { path, options, files } = under;
     drop(files);
     run_one(&mut engine, write(0, true)).expect("written");
     let seen = File::open(&path).expect("readable");
@@ -284,22 +277,18 @@ fn forbid_io_uring() {
 #[test]
 fn what_is_no_disk_is_refused_by_name() {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let open = |path: &std::path::Path, direct| {
-        let options = Options { direct, ..Options::default() };
-        Backing::open(path, &options, &pool()).map(|_| ()).expect_err("not a disk")
+    let open = |path: &std::path::Path| {
+        Backing::open(path, &Options::default(), &pool()).map(|_| ()).expect_err("not a disk")
     };
-    let error = open(directory.path(), Direct::Auto);
+    let error = open(directory.path());
     assert!(matches!(error.fault, OpenFault::NotADisk));
     assert_eq!(error.path, directory.path());
     // Opening a terminal or a FIFO could wait for ever.
-    assert!(matches!(open("/dev/tty".as_ref(), Direct::Auto).fault, OpenFault::NotADisk));
+    assert!(matches!(open("/dev/tty".as_ref()).fault, OpenFault::NotADisk));
     let missing = directory.path().join("missing");
-    let error = open(&missing, Direct::Auto);
+    let error = open(&missing);
     assert!(error.to_string().contains(missing.to_str().expect("a name")), "{error}");
     assert!(!missing.exists());
-    // A regular file, writable by its process, on a file system without O_DIRECT.
-    let error = open("/proc/self/comm".as_ref(), Direct::Yes);
-    assert!(matches!(error.fault, OpenFault::NoDirect), "{error}");
 }
 
 #[test]

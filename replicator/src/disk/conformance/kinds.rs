@@ -9,7 +9,6 @@ use std::sync::Arc;
 use rustix::fs::MemfdFlags;
 
 use super::super::backing::{Backing, Direct, EngineChoice, Options};
-use super::super::error::{OpenError, OpenFault};
 use super::super::files::Files;
 use super::{pool, skip};
 
@@ -26,13 +25,10 @@ pub(super) struct Disk {
     /// No two operations at a time within one of these.
     pub(super) block: u64,
     /// What lies under the engine.
-    pub(super) under: Under,
+    pub(super) under: OnFiles,
     /// Kept until the engine is gone.
     pub(super) _room: Room,
 }
-
-/// `None` if it is memory.
-pub(super) type Under = Option<OnFiles>;
 
 pub(super) struct OnFiles {
     pub(super) files: Arc<Files>,
@@ -42,15 +38,9 @@ pub(super) struct OnFiles {
 
 /// Where the files of a test live; removed with it.
 pub(super) enum Room {
-    Nowhere,
     Memory(#[expect(dead_code, reason = "closes it")] OwnedFd),
     Directory(#[expect(dead_code, reason = "removes it")] tempfile::TempDir),
     Loop(#[expect(dead_code, reason = "keeps it")] Loop),
-}
-
-pub(super) fn memory() -> Option<Disk> {
-    let memory = Backing::in_memory(DATA + META, &pool()).expect("memory");
-    Some(Disk { engine: memory, meta_at: DATA, block: 1, under: None, _room: Room::Nowhere })
 }
 
 /// A memory file system, present on every Linux.
@@ -109,11 +99,7 @@ fn on_file(
         sparse(meta, META);
     }
     let options = Options { direct, engine, meta, create_meta: false };
-    let disk = open(&path, options, name, Room::Directory(directory));
-    if disk.is_none() {
-        refused("O_DIRECT on a file", "the temporary directory is on a file system without it");
-    }
-    disk
+    open(&path, options, name, Room::Directory(directory))
 }
 
 fn on_loop(options: Options, name: &'static str) -> Option<Disk> {
@@ -129,21 +115,18 @@ fn on_loop(options: Options, name: &'static str) -> Option<Disk> {
 }
 
 fn open(path: &Path, options: Options, name: &str, room: Room) -> Option<Disk> {
-    let backing = match Backing::open(path, &options, &pool()) {
-        Err(OpenError { fault: OpenFault::NoDirect, .. }) => return None,
-        opened => opened.expect("a disk of its own"),
-    };
+    let backing = Backing::open(path, &options, &pool()).expect("a disk of its own");
     if backing.engine_name() != name {
         refused(name, &format!("the system gave {} instead", backing.engine_name()));
         return None;
     }
-    let files = backing.files();
+    let files = Arc::clone(&backing.queue.files);
     assert_eq!(backing.size(), if options.meta.is_some() { DATA } else { DATA + META });
     Some(Disk {
         meta_at: if options.meta.is_some() { 0 } else { DATA },
         block: files.data.block,
         engine: backing,
-        under: Some(OnFiles { files, path: path.to_owned(), options }),
+        under: OnFiles { files, path: path.to_owned(), options },
         _room: room,
     })
 }

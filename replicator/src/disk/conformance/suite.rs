@@ -50,7 +50,7 @@ macro_rules! suite {
 }
 
 suite! {
-    memory tmpfs page_cache page_cache_uring direct_threads direct_uring external_page_cache
+    tmpfs page_cache page_cache_uring direct_threads direct_uring external_page_cache
     external_direct block_device_uring block_device_page_cache
 }
 
