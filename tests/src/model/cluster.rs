@@ -188,7 +188,14 @@ impl Cluster {
     /// The operator gives an order.
     pub fn order(&mut self, node: usize, order: Order) {
         match order {
-            Order::Discard => self.discard[node] = true,
+            Order::Discard => {
+                self.discard[node] = true;
+                if self.views[node].role == Role::Primary {
+                    // From now on it serves what its peer holds.
+                    self.service[node].clone_from(&self.replicas[1 - node].memory);
+                    self.seen[node].clear();
+                }
+            }
             Order::Force => self.forced[node] = true,
         }
     }
