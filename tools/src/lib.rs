@@ -4,6 +4,8 @@
 //! (`polluxd`), `export` (NBD clients), `show` and `status` (what is told); `cli`, `client`, `meta`
 //! and `demo` are `polluxadm`.
 
+#![forbid(unsafe_code)]
+
 pub mod cli;
 mod client;
 mod config;

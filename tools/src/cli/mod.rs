@@ -8,8 +8,9 @@ mod target;
 mod wait;
 
 pub(crate) use metadata::create;
-pub(crate) use process::{Life, ended, up};
+pub(crate) use process::{down, up};
 pub(crate) use target::{Subject, Target};
+pub(crate) use wait::wait_one;
 
 use crate::config::Configuration;
 use crate::failure::{Failure, Result, code};
@@ -86,7 +87,7 @@ struct Args {
 #[derive(Subcommand)]
 enum Command {
     /// Mirror something on this machine, now, to see how it works.
-    Demo(demo::Options),
+    Demo,
     /// Make the metadata of the disks.
     CreateMd {
         #[command(flatten)]
@@ -252,14 +253,12 @@ fn print(text: &str) {
 
 async fn run(Args { place, command }: Args) -> Result {
     match command {
-        Command::Demo(options) => demo::demo(options).await,
+        Command::Demo => demo::demo().await,
         Command::CreateMd { on: On { target }, force } => {
             place.each(&target, async |it| metadata::create(it, force)).await
         }
         Command::DumpMd(on) => place.each(&on.target, async |it| metadata::dump(it)).await,
-        Command::Up(on) => {
-            place.each(&on.target, async |it| process::up(it, Life::Own).await).await
-        }
+        Command::Up(on) => place.each(&on.target, process::up).await,
         Command::Down(on) => place.each(&on.target, process::down).await,
         Command::Attach(on) => place.each(&on.target, process::attach).await,
         Command::Detach(on) => place.each(&on.target, process::detach).await,

@@ -4,12 +4,11 @@ use super::target::Subject;
 use crate::failure::{Failure, Result, if_up};
 use crate::status::{Connection, Status};
 use replicator::daemon::control::{RunLock, Wanted};
-use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal, setsid};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long a daemon may take to answer at all, and to be gone.
@@ -19,21 +18,12 @@ const STEP: Duration = Duration::from_millis(10);
 /// Bytes of its log that are shown if it does not start.
 const SHOWN: u64 = 4000;
 
-/// How long a daemon lives.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Life {
-    /// Until it is told to end.
-    Own,
-    /// As long as this process, at most.
-    Ours,
-}
-
 /// Starts the daemon if need be, attaches what is not attached and connects what stands alone. The
 /// rest goes on if a disk cannot be had; the command fails all the same.
-pub(crate) async fn up(it: &Subject, life: Life) -> Result {
+pub(crate) async fn up(it: &Subject) -> Result {
     let status = match if_up(it.status().await)? {
         Some(status) => status,
-        None => start(it, life).await?,
+        None => start(it).await?,
     };
     let mut first = Ok(());
     for volume in it.resource.me.volumes.iter().filter(|volume| volume.disk.is_some()) {
@@ -71,7 +61,7 @@ async fn attach_one(it: &Subject, volume: Option<u16>) -> Result {
 }
 
 /// Starts `polluxd`, and waits until it answers.
-async fn start(it: &Subject, life: Life) -> Result<Status> {
+async fn start(it: &Subject) -> Result<Status> {
     let run_dir = it.place.run_dir();
     let log_path = run_dir.log(&it.resource.name);
     let made = std::fs::create_dir_all(run_dir.path());
@@ -79,7 +69,7 @@ async fn start(it: &Subject, life: Life) -> Result<Status> {
     let log = File::options().append(true).create(true).open(&log_path);
     let log = log.map_err(|error| Failure::of(log_path.display(), error))?;
     let before = log.metadata().map_or(0, |metadata| metadata.len());
-    let child = daemon(it, log, life).and_then(|mut command| command.spawn());
+    let child = spawn(it, log);
     let mut child = child.map_err(|error| Failure::of("polluxd", error))?;
     let until = Instant::now() + PATIENCE;
     loop {
@@ -100,28 +90,13 @@ async fn start(it: &Subject, life: Life) -> Result<Status> {
 }
 
 /// This very program as `polluxd`: there whenever `polluxadm` is, and of the same version. In a
-/// session of its own: a Ctrl-C here is not for it.
-fn daemon(it: &Subject, log: File, life: Life) -> std::io::Result<Command> {
+/// process group of its own: a Ctrl-C here is not for it.
+fn spawn(it: &Subject, log: File) -> std::io::Result<Child> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg0("polluxd").arg("--config").arg(&it.place.config).arg("--node");
     command.arg(it.place.node()).arg("--run-dir").arg(&it.place.run_dir).args(["--no-up", "--"]);
     command.arg(&it.resource.name).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-    let parent = getpid();
-    let prepare = move || {
-        setsid()?;
-        if life == Life::Ours {
-            set_parent_process_death_signal(Some(Signal::KILL))?;
-            // If the parent is gone already, that signal will not come.
-            if getppid() != Some(parent) {
-                return Err(std::io::ErrorKind::Interrupted.into());
-            }
-        }
-        Ok(())
-    };
-    // SAFETY: between fork and exec only setsid, prctl and getppid are called, which are
-    // async-signal-safe.
-    unsafe { command.pre_exec(prepare) };
-    Ok(command)
+    command.process_group(0).spawn()
 }
 
 /// What was said from there on.
@@ -138,7 +113,7 @@ fn said(path: &Path, from: u64) -> String {
 }
 
 /// Of a resource that does not run there is nothing to do.
-pub(super) async fn down(it: &Subject) -> Result {
+pub(crate) async fn down(it: &Subject) -> Result {
     match if_up(it.client.command(&Wanted::Down {}).await)? {
         Some(()) => ended(it).await,
         None => Ok(()),
@@ -147,7 +122,7 @@ pub(super) async fn down(it: &Subject) -> Result {
 
 /// Waits until the daemon has ended. Its socket is closed before its lock is free, and `up` needs
 /// the lock.
-pub(crate) async fn ended(it: &Subject) -> Result {
+async fn ended(it: &Subject) -> Result {
     let until = Instant::now() + PATIENCE;
     while RunLock::is_held(&it.place.run_dir, &it.resource.name) {
         if Instant::now() > until {
