@@ -8,7 +8,6 @@ use hyper::header::HOST;
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use replicator::daemon::control::{Ended, Outcome, RunLock, Wanted};
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::error::Error;
 use std::fmt::Display;
@@ -39,12 +38,11 @@ impl Client {
     ///
     /// # Errors
     /// If the daemon does not run, or does not answer in time.
-    pub(crate) async fn page<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+    pub(crate) async fn page(&self, path: &str) -> Result<Value> {
         let answer = self.ask(Method::GET, path, String::new());
-        let value = tokio::time::timeout(ANSWER, answer).await.map_err(|_| {
+        tokio::time::timeout(ANSWER, answer).await.map_err(|_| {
             self.broken("the daemon does not answer: it is stopped, or hangs; see its log")
-        })??;
-        serde_json::from_value(value).map_err(|error| self.broken(error))
+        })?
     }
 
     /// Has a command carried out.

@@ -3,7 +3,7 @@
 use crate::config::{Host, Resource, Volume};
 use crate::failure::{Failure, Result, code};
 use crate::resource::{disk_options, placement};
-use crate::status::GenerationIds;
+use crate::status::gi_line;
 use bitmap::{
     FormatParams, MetaWrite, Metadata, NodeId, OpenError, OpenStep, Opened, Opening, Placement,
 };
@@ -187,23 +187,20 @@ pub(crate) fn disk_state(metadata: &Metadata) -> &'static str {
     }
 }
 
-/// The generations of a volume that is not attached, towards one peer.
-pub(crate) fn generations(volume: &Volume, peer: &Host) -> Result<GenerationIds> {
+/// The generations of a volume that is not attached, towards one peer: the line of `get-gi`.
+pub(crate) fn generations(volume: &Volume, peer: &Host) -> Result<String> {
     let metadata = read_volume(volume)?;
     let superblock = metadata.superblock();
-    let (volume, peer, node) = (volume.number, peer.name.clone(), NodeId(peer.node_id));
-    let slot = superblock.slot_of(node).ok_or_else(|| {
+    let slot = superblock.slot_of(NodeId(peer.node_id)).ok_or_else(|| {
+        let (volume, peer) = (volume.number, &peer.name);
         let text = format!("the metadata of volume {volume} knows no peer `{peer}`");
         Failure::new(code::CONFIGURATION, text)
     })?;
     let (slot, flags) = (&superblock.slots[slot], &superblock.flags);
-    Ok(GenerationIds {
-        volume,
-        peer,
-        current: superblock.current.0,
-        bitmap: slot.bitmap_uuid.0,
-        history: [superblock.history[0].0, superblock.history[1].0],
-        flags: [
+    let [young, old, ..] = superblock.history;
+    Ok(gi_line(
+        [superblock.current, slot.bitmap_uuid, young, old].map(|generation| generation.0),
+        [
             flags.consistent,
             flags.was_up_to_date,
             flags.primary_ind,
@@ -217,5 +214,5 @@ pub(crate) fn generations(volume: &Volume, peer: &Host) -> Result<GenerationIds>
             slot.flags.full_sync,
             slot.flags.device_seen,
         ],
-    })
+    ))
 }

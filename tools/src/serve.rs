@@ -5,13 +5,12 @@ use crate::config::Resource;
 use crate::export::{ResourceExports, Waiting};
 use crate::failure::{Failure, Result};
 use crate::resource::{RunDir, setup};
-use crate::show::{self, AttachErrors};
+use crate::status::{self, AttachErrors, list};
 use bitmap::NodeId;
 use nbd_server::{Limits, Listener, Server};
 use replicator::daemon::control::{Control, Names, Page, RunLock};
 use replicator::daemon::{Daemon, OrderError, Remote};
 use replicator::node::Command;
-use serde_json::json;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -109,9 +108,10 @@ async fn bring_up(resource: &Resource, remote: &Remote, errors: &Mutex<AttachErr
         }
     }
     if let Ok(snapshot) = remote.snapshot().await {
-        for device in show::status(resource, &snapshot, &AttachErrors::new()).devices {
-            if let Some(reason) = device.reason {
-                tracing::warn!("volume {}: {reason}", device.volume);
+        let status = status::json(resource, &snapshot, &AttachErrors::new());
+        for device in list(&status, "devices") {
+            if let Some(reason) = device["reason"].as_str() {
+                tracing::warn!("volume {}: {reason}", device["volume"]);
             }
         }
     }
@@ -144,9 +144,9 @@ fn pages(resource: &Resource, errors: &Arc<Mutex<AttachErrors>>) -> Vec<Page> {
     let (one, other) = (resource.clone(), resource.clone());
     let status = move |snapshot: &_| {
         let errors = errors.lock().unwrap_or_else(PoisonError::into_inner);
-        json!(show::status(&one, snapshot, &errors))
+        status::json(&one, snapshot, &errors)
     };
-    let generations = move |snapshot: &_| json!(show::generations(&other, snapshot));
+    let generations = move |snapshot: &_| status::generations(&other, snapshot);
     vec![("/status", Box::new(status)), ("/generations", Box::new(generations))]
 }
 

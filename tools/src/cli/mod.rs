@@ -15,7 +15,6 @@ pub(crate) use wait::wait_one;
 use crate::config::Configuration;
 use crate::failure::{Failure, Result, code};
 use crate::resource::RunDir;
-use crate::status::{get_gi, show_gi};
 use crate::{demo, serve};
 use clap::{Parser, Subcommand};
 use replicator::daemon::control::Wanted;
@@ -280,10 +279,8 @@ async fn run(Args { place, command }: Args) -> Result {
         Command::Status(options) => query::status(&place, options).await,
         Command::WaitConnect(options) => wait::wait(&place, &options, "connect").await,
         Command::WaitSync(options) => wait::wait(&place, &options, "sync").await,
-        Command::GetGi(on) => place.each(&on.target, async |it| query::gi(it, get_gi).await).await,
-        Command::ShowGi(on) => {
-            place.each(&on.target, async |it| query::gi(it, show_gi).await).await
-        }
+        Command::GetGi(on) => place.each(&on.target, async |it| query::gi(it, false).await).await,
+        Command::ShowGi(on) => place.each(&on.target, async |it| query::gi(it, true).await).await,
         Command::Dump { target } => query::dump(&place, target.as_ref()),
     }
 }

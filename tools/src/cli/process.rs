@@ -2,8 +2,9 @@
 
 use super::target::Subject;
 use crate::failure::{Failure, Result, if_up};
-use crate::status::{Connection, Status};
+use crate::status::list;
 use replicator::daemon::control::{RunLock, Wanted};
+use serde_json::Value;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::process::CommandExt;
@@ -27,13 +28,12 @@ pub(crate) async fn up(it: &Subject) -> Result {
     };
     let mut first = Ok(());
     for volume in it.resource.me.volumes.iter().filter(|volume| volume.disk.is_some()) {
-        let device = status.devices.iter().find(|device| device.volume == volume.number);
-        if device.is_some_and(|device| device.disk_state == "Diskless") {
+        let device = list(&status, "devices").find(|device| device["volume"] == volume.number);
+        if device.is_some_and(|device| device["disk-state"] == "Diskless") {
             first = first.and(attach_one(it, Some(volume.number)).await);
         }
     }
-    let stands_alone = |connection: &Connection| connection.connection_state == "StandAlone";
-    if status.connections.iter().any(stands_alone) {
+    if list(&status, "connections").any(|c| c["connection-state"] == "StandAlone") {
         first = first.and(it.client.command(&Wanted::Connect { discard_my_data: false }).await);
     }
     first
@@ -50,18 +50,18 @@ pub(super) async fn detach(it: &Subject) -> Result {
 /// Attaches one volume, or all, and says what of their metadata is not as it is configured.
 async fn attach_one(it: &Subject, volume: Option<u16>) -> Result {
     it.client.command(&Wanted::Attach { volume }).await?;
-    for device in it.status().await?.devices {
-        if volume.is_none_or(|number| number == device.volume)
-            && let Some(reason) = device.reason
+    for device in list(&it.status().await?, "devices") {
+        if volume.is_none_or(|number| device["volume"] == number)
+            && let Some(reason) = device["reason"].as_str()
         {
-            eprintln!("{}/{}: warning: {reason}", it.resource.name, device.volume);
+            eprintln!("{}/{}: warning: {reason}", it.resource.name, device["volume"]);
         }
     }
     Ok(())
 }
 
 /// Starts `polluxd`, and waits until it answers.
-async fn start(it: &Subject) -> Result<Status> {
+async fn start(it: &Subject) -> Result<Value> {
     let run_dir = it.place.run_dir();
     let log_path = run_dir.log(&it.resource.name);
     let made = std::fs::create_dir_all(run_dir.path());

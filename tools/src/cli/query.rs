@@ -5,7 +5,8 @@ use super::{Place, print};
 use crate::config;
 use crate::failure::{Failure, Result, if_up};
 use crate::meta;
-use crate::status::{self, GenerationIds, Layout};
+use crate::status::{self, Layout};
+use serde_json::Value;
 use std::io::IsTerminal;
 
 #[derive(clap::Args)]
@@ -40,7 +41,7 @@ pub(super) async fn status(place: &Place, options: StatusOptions) -> Result {
         }
     }
     if options.json {
-        print(&status::json(&running));
+        print(&format!("{:#}\n", Value::Array(running)));
         return Ok(());
     }
     let width = std::io::stdout().is_terminal().then(width).flatten();
@@ -91,19 +92,19 @@ pub(super) async fn dstate(it: &Subject) -> Result {
     Ok(())
 }
 
-/// A line, or a legend, for each volume and peer.
-pub(super) async fn gi(it: &Subject, text: fn(&GenerationIds) -> String) -> Result {
-    let running = if_up(it.client.page::<Vec<GenerationIds>>("/generations").await)?;
-    let running = running.unwrap_or_default();
+/// A line, with or without a legend, for each volume and peer.
+pub(super) async fn gi(it: &Subject, has_legend: bool) -> Result {
+    let running = if_up(it.client.page("/generations").await)?.unwrap_or_default();
     for volume in it.volumes()? {
         for peer in it.peers()? {
-            let is_it =
-                |ids: &&GenerationIds| (ids.volume, &ids.peer) == (volume.number, &peer.name);
-            match running.iter().find(is_it) {
-                Some(ids) => print(&text(ids)),
+            let is_it = |ids: &&Value| ids["volume"] == volume.number && ids["peer"] == *peer.name;
+            let running = running.as_array().and_then(|all| all.iter().find(is_it));
+            let line = match running.and_then(|ids| ids["line"].as_str()) {
+                Some(line) => line.to_owned(),
                 // Not attached: the disk says it.
-                None => print(&text(&meta::generations(volume, peer)?)),
-            }
+                None => meta::generations(volume, peer)?,
+            };
+            print(&if has_legend { status::show_gi(&line) } else { line });
         }
     }
     Ok(())

@@ -5,7 +5,7 @@ use super::Place;
 use crate::client::Client;
 use crate::config::{Configuration, Host, Resource, Volume};
 use crate::failure::{Failure, Result, code};
-use crate::status::Status;
+use serde_json::Value;
 use std::fmt::Display;
 use std::str::FromStr;
 
@@ -89,7 +89,7 @@ impl Subject {
     }
 
     /// What the daemon says.
-    pub(crate) async fn status(&self) -> Result<Status> {
+    pub(crate) async fn status(&self) -> Result<Value> {
         self.client.page("/status").await
     }
 
