@@ -70,14 +70,14 @@ pub(crate) fn setup(resource: &Resource) -> Setup {
         node: NodeId(me.node_id),
         volumes: volumes.collect(),
         peers: resource.peers.iter().map(|peer| NodeId(peer.node_id)).collect(),
-        protocol: match net.text("protocol").as_deref() {
+        protocol: match net.text("protocol") {
             Some("A") => Protocol::A,
             Some("B") => Protocol::B,
             _ => Protocol::C,
         },
         // One volume that waits makes the FLUSH of the resource wait.
         flush_peer: me.volumes.iter().any(|volume| volume.options.flag("flush-peer")),
-        suspend_no_data: me.options.text("on-no-data-accessible").as_deref() == Some("suspend-io"),
+        suspend_no_data: me.options.text("on-no-data-accessible") == Some("suspend-io"),
         auto_promote: me.options.flag("auto-promote"),
         timing,
         limits,

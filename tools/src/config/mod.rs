@@ -1,16 +1,17 @@
 //! The configuration: drbd.conf's grammar in, checked and typed resources out.
 //!
 //! In layers: `token` and `statement` see words and braces, `include` joins the files, `options` is
-//! the table of all options, `draft` reads the tree statement by statement (what was said), `meant`
-//! lets the levels inherit from each other and checks the whole (what is meant), `settings` are the
-//! options as they count, `dump` writes it all back. Nothing here opens a disk or a socket, or knows whether a resource runs.
+//! the table of all options, `said` reads one part of the tree statement by statement, `meant` lets
+//! the parts inherit from each other and checks the whole, `settings` are the options as they count,
+//! `dump` writes it all back. Nothing here opens a disk or a socket, or knows whether a resource
+//! runs.
 
-mod draft;
 mod dump;
 mod include;
 mod meant;
 mod options;
 mod place;
+mod said;
 mod settings;
 mod statement;
 mod token;
