@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use super::options::{device, listen};
 use super::place::Place;
-use super::said::{Options, Part, Said, Word, section, twice, unknown};
+use super::said::{Options, Part, Said, inherit, section, twice, unknown};
 use super::statement::Statement;
 use super::{Host, Listen, RESOURCES_MAX, Resource, Settings, Volume};
 use crate::failure::Result;
@@ -27,9 +27,8 @@ pub(super) fn read(statements: &[Statement], node: &str) -> Result<(Vec<Resource
             }
             "global" => section(at, &mut ignored, &mut reading.warnings)?,
             "common" => {
-                for inner in at.plain_section()? {
-                    common.take(Part::Common, inner, &mut reading.warnings)?;
-                }
+                let inner = at.plain_section()?;
+                common = Said::inside(&common, Part::Common, inner, &mut reading.warnings)?;
             }
             "resource" if defined.len() == RESOURCES_MAX => {
                 return Err(at.error(format!("more than {RESOURCES_MAX} resources")));
@@ -91,28 +90,31 @@ impl Reading<'_> {
         let is_connection = |s: &&Statement| matches!(s.name(), "connection" | "connection-mesh");
         let (sections, others): (Vec<_>, Vec<_>) =
             at.section()?.iter().partition(|s| s.name() == "on");
-        let (mut own, mut joined) = (Said::default(), Said::default());
-        for inner in others.iter().filter(|s| !is_connection(s)) {
-            own.take(Part::Resource, inner, &mut self.warnings)?;
-        }
+        let (connections, own): (Vec<_>, Vec<_>) = others.into_iter().partition(is_connection);
+        let own = Said::inside(common, Part::Resource, own, &mut self.warnings)?;
         let named: Vec<&str> =
             sections.iter().flat_map(|on| on.values()).map(String::as_str).collect();
-        for at in others.into_iter().filter(is_connection) {
-            // With more hosts, one connection does not speak for all of them.
-            let mut one = Said::default();
-            self.connection(at, &named, if named.len() <= 2 { &mut joined } else { &mut one })?;
+        let mut joined = Vec::new();
+        for connection in &connections {
+            let inner = connection.section()?.iter();
+            let inner = inner.filter(|at| !["host", "hosts"].contains(&at.name()));
+            if named.len() <= 2 {
+                joined.extend(inner);
+            } else {
+                // It does not speak for all of the hosts.
+                Said::inside(&own, Part::Connection, inner, &mut self.warnings)?;
+            }
         }
+        let joined = Said::inside(&own, Part::Connection, joined, &mut self.warnings)?;
+        connections.into_iter().try_for_each(|connection| check_ends(connection, &named))?;
         let mut hosts: Vec<Host> = Vec::new();
         for on in sections {
-            let mut said = Said::inside(&own);
-            for inner in on.section()? {
-                said.take(Part::On, inner, &mut self.warnings)?;
-            }
+            let said = Said::inside(&joined, Part::On, on.section()?, &mut self.warnings)?;
             if on.values().is_empty() {
                 return Err(on.error("`on` needs the name of a host: write `on NAME { ... }`"));
             }
             for host in on.values() {
-                let host = self.host(name, host, on, &[&said, &joined, &own, common])?;
+                let host = self.host(name, host, on, &said)?;
                 hosts.first().map_or(Ok(()), |first| check_pair(first, &host, &on.place))?;
                 hosts.push(host);
             }
@@ -139,9 +141,8 @@ impl Reading<'_> {
                 "resource `{name}` is not mirrored: it has one `on` section, write a second"
             )));
         }
-        let net = [&joined.options, &own.options, &common.options];
-        if let Some(digest) = said(&net, "net", "cram-hmac-alg")
-            && said(&net, "net", "shared-secret").is_none()
+        if let Some(digest) = joined.options.get(&("net", "cram-hmac-alg"))
+            && !joined.options.contains_key(&("net", "shared-secret"))
         {
             return Err(digest.place.error(format!(
                 "`cram-hmac-alg` without `shared-secret` would not authenticate the peers of \
@@ -159,59 +160,19 @@ impl Reading<'_> {
         Ok(Some(Resource {
             name: name.to_owned(),
             place: at.place.clone(),
-            net: Settings::new("net", &net),
+            net: Settings::new("net", &joined.options),
             me,
             peers: hosts,
         }))
     }
 
-    /// A `connection` or `connection-mesh`: which of the `named` hosts it joins, and what it adds.
-    fn connection(&mut self, at: &Statement, named: &[&str], said: &mut Said) -> Result {
-        let mut ends = BTreeSet::new();
-        let mut net: Option<&Place> = None;
-        for inner in at.section()? {
-            let hosts = match inner.name() {
-                "host" => vec![inner.value("host NAME;")?],
-                "hosts" => inner.plain_values()?.iter().map(String::as_str).collect(),
-                name => {
-                    if let Some(first) = net.filter(|_| name == "net") {
-                        return Err(twice(inner, first));
-                    }
-                    net = net.or(Some(&inner.place).filter(|_| name == "net"));
-                    said.take(Part::Connection, inner, &mut self.warnings)?;
-                    continue;
-                }
-            };
-            for host in hosts {
-                if !named.contains(&host) {
-                    let known = named.join(", ");
-                    return Err(inner.error(format!("there is no `on {host}`: known are {known}")));
-                }
-                if !ends.insert(host) {
-                    return Err(inner.error(format!("host `{host}` is named twice: delete one")));
-                }
-            }
-        }
-        if ends.len() < 2 || ends.len() > 2 && at.name() == "connection" {
-            return Err(at.error(format!("found {} hosts: write `host A; host B;`", ends.len())));
-        }
-        Ok(())
-    }
-
-    /// A host, of which these `parts` speak, the most specific first.
-    fn host(
-        &mut self,
-        resource: &str,
-        name: &str,
-        on: &Statement,
-        parts: &[&Said],
-    ) -> Result<Host> {
-        let options: Vec<_> = parts.iter().map(|part| &part.options).collect();
+    /// One host of a resource, of which this is `said`.
+    fn host(&mut self, resource: &str, name: &str, on: &Statement, said: &Said) -> Result<Host> {
         let missing = |what, example| {
             on.error(format!("`on {name}` has no `{what}`: write `{example}` into it"))
         };
         let option =
-            |what, example| said(&options, "on", what).ok_or_else(|| missing(what, example));
+            |what, example| said.options.get(&("on", what)).ok_or_else(|| missing(what, example));
         let node_id = option("node-id", "node-id 0;")?;
         let owner = format!("resource `{resource}`");
         self.claim(&owner, format!("`on {name}`"), &on.place)?;
@@ -221,9 +182,7 @@ impl Reading<'_> {
         let owner = format!("host `{name}`");
         self.claim(&owner, format!("address {}", address.text), &address.place)?;
         let mut nbd = Vec::new();
-        for word in
-            parts.iter().map(|part| &part.nbd).find(|nbd| !nbd.is_empty()).into_iter().flatten()
-        {
+        for word in &said.nbd {
             nbd.push(match listen(&word.text) {
                 None => Listen::Unix,
                 Some(address) => {
@@ -235,8 +194,7 @@ impl Reading<'_> {
         if nbd.is_empty() {
             nbd.push(Listen::Unix);
         }
-        let numbers: BTreeSet<_> = parts.iter().flat_map(|part| part.volumes.keys()).collect();
-        let volumes = numbers.into_iter().map(|number| self.volume(&owner, *number, parts));
+        let volumes = said.volumes.keys().map(|number| self.volume(&owner, *number, said));
         let volumes = volumes.collect::<Result<Vec<_>>>()?;
         if volumes.is_empty() {
             let example = "volume 0 { device ...; disk ...; meta-disk internal; }";
@@ -246,19 +204,17 @@ impl Reading<'_> {
             name: name.to_owned(),
             node_id: node_id.text.parse().expect("the table allows 0..31"),
             address: address.text.parse().expect("its usual form is an address"),
-            options: Settings::new("options", &options),
+            options: Settings::new("options", &said.options),
             nbd,
             volumes,
         })
     }
 
-    fn volume(&mut self, owner: &str, number: u16, parts: &[&Said]) -> Result<Volume> {
-        let own = parts.iter().filter_map(|part| part.volumes.get(&number));
-        let (place, _) = own.clone().next_back().expect("a part speaks of this volume");
-        let wider = parts.iter().map(|part| &part.options);
-        let options: Vec<_> = own.map(|(_, options)| options).chain(wider).collect();
+    fn volume(&mut self, owner: &str, number: u16, said: &Said) -> Result<Volume> {
+        let (place, mut options) = said.volumes[&number].clone();
+        inherit(&mut options, &said.options);
         let option = |what, example| {
-            said(&options, "volume", what).ok_or_else(|| {
+            options.get(&("volume", what)).ok_or_else(|| {
                 let text = format!("volume {number} of {owner} has no `{what}`: write `{example}`");
                 place.error(text)
             })
@@ -289,13 +245,34 @@ impl Reading<'_> {
     }
 }
 
-/// What counts of an option: what the first of these parts says that says anything.
-pub(super) fn said<'a>(
-    parts: &[&'a Options],
-    section: &'static str,
-    name: &'static str,
-) -> Option<&'a Word> {
-    parts.iter().find_map(|options| options.get(&(section, name)))
+/// A `connection` or `connection-mesh` joins hosts that there are, and has one `net` at most.
+fn check_ends(at: &Statement, named: &[&str]) -> Result {
+    let mut ends = BTreeSet::new();
+    let mut net: Option<&Place> = None;
+    for inner in at.section()? {
+        let hosts = match inner.name() {
+            "host" => vec![inner.value("host NAME;")?],
+            "hosts" => inner.plain_values()?.iter().map(String::as_str).collect(),
+            "net" => match net.replace(&inner.place) {
+                Some(first) => return Err(twice(inner, first)),
+                None => continue,
+            },
+            _ => continue,
+        };
+        for host in hosts {
+            if !named.contains(&host) {
+                let known = named.join(", ");
+                return Err(inner.error(format!("there is no `on {host}`: known are {known}")));
+            }
+            if !ends.insert(host) {
+                return Err(inner.error(format!("host `{host}` is named twice: delete one")));
+            }
+        }
+    }
+    if ends.len() < 2 || ends.len() > 2 && at.name() == "connection" {
+        return Err(at.error(format!("found {} hosts: write `host A; host B;`", ends.len())));
+    }
+    Ok(())
 }
 
 /// Two hosts of one resource have the same volumes.

@@ -1,6 +1,7 @@
 //! What one part of a configuration says: `common`, a resource, a connection or a host. Which
-//! keyword may stand where, what its values are, whether it is said twice in that part. Every
-//! statement is looked at once; which part counts, and what the whole amounts to, is `meant`'s.
+//! keyword may stand where, what its values are, whether it is said twice in that part; and how a
+//! part inherits from a wider one. Every statement is looked at once. What the whole amounts to is
+//! `meant`'s.
 
 use std::collections::BTreeMap;
 
@@ -89,18 +90,32 @@ pub(super) fn twice(at: &Statement, first: &Place) -> Failure {
 }
 
 impl Said {
-    /// Nothing yet, in a part of what `wider` says.
-    pub(super) fn inside(wider: &Self) -> Self {
-        Self { has_sections: wider.has_sections.clone(), ..Self::default() }
+    /// A part of `wider`: takes these statements, and inherits what none of them says.
+    pub(super) fn inside<'a>(
+        wider: &Self,
+        part: Part,
+        statements: impl IntoIterator<Item = &'a Statement>,
+        warnings: &mut Vec<String>,
+    ) -> Result<Self> {
+        let mut said = Self { has_sections: wider.has_sections.clone(), ..Self::default() };
+        for at in statements {
+            said.take(part, at, warnings)?;
+        }
+        inherit(&mut said.options, &wider.options);
+        if said.nbd.is_empty() {
+            said.nbd.clone_from(&wider.nbd);
+        }
+        for (number, (place, options)) in &wider.volumes {
+            let new = || (place.clone(), Options::new());
+            let (first, own) = said.volumes.entry(*number).or_insert_with(new);
+            first.clone_from(place);
+            inherit(own, options);
+        }
+        Ok(said)
     }
 
     /// Takes one statement of the part.
-    pub(super) fn take(
-        &mut self,
-        part: Part,
-        at: &Statement,
-        warnings: &mut Vec<String>,
-    ) -> Result {
+    fn take(&mut self, part: Part, at: &Statement, warnings: &mut Vec<String>) -> Result {
         let (name, keywords) = (at.name(), part.keywords());
         if !keywords.split(' ').any(|word| word == name) {
             let inside = format!("in `{part:?}`").to_lowercase();
@@ -172,6 +187,13 @@ impl Said {
         }
         let volume = self.volumes.entry(number);
         Ok(&mut volume.or_insert_with(|| (at.place.clone(), Options::new())).1)
+    }
+}
+
+/// Options that are not said are as the wider part says.
+pub(super) fn inherit(options: &mut Options, wider: &Options) {
+    for (name, word) in wider {
+        options.entry(*name).or_insert_with(|| word.clone());
     }
 }
 

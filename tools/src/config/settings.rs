@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::meant::said;
 use super::options::{Row, rows, rows_of};
 use super::said::Options;
 
@@ -13,10 +12,10 @@ use super::said::Options;
 pub(crate) struct Settings(BTreeMap<&'static str, String>);
 
 impl Settings {
-    /// Of several parts, the most specific first.
-    pub(super) fn new(section: &'static str, parts: &[&Options]) -> Self {
+    /// Those of all that are said.
+    pub(super) fn new(section: &'static str, options: &Options) -> Self {
         let said = rows_of(section).filter(Row::is_honoured).filter_map(|row| {
-            let word = said(parts, section, row.name)?;
+            let word = options.get(&(section, row.name))?;
             (word.text != row.default).then(|| (row.name, word.text.clone()))
         });
         Self(said.collect())
