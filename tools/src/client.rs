@@ -1,7 +1,6 @@
 //! Talks to the control socket of a running resource. One request, one connection.
 
 use crate::failure::{Failure, Result, code};
-use crate::resource::RunDir;
 use http_body_util::{BodyExt, Limited};
 use hyper::client::conn::http1::handshake;
 use hyper::header::HOST;
@@ -12,7 +11,7 @@ use serde_json::{Value, json};
 use std::error::Error;
 use std::fmt::Display;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::UnixStream;
 
@@ -30,8 +29,8 @@ pub(crate) struct Client {
 
 impl Client {
     /// To `resource` as it runs in `run_dir`.
-    pub(crate) fn new(run_dir: &RunDir, resource: &str) -> Self {
-        Self { resource: resource.to_owned(), path: RunLock::socket(run_dir.path(), resource) }
+    pub(crate) fn new(run_dir: &Path, resource: &str) -> Self {
+        Self { resource: resource.to_owned(), path: RunLock::socket(run_dir, resource) }
     }
 
     /// Gets a page.

@@ -70,7 +70,7 @@ impl Demo {
             let (node, run_dir) = (Some(name.to_owned()), self.directory.join(name));
             let place = Place { config: config.clone(), node, run_dir };
             let resource = place.load()?.resources.remove(0);
-            self.nodes.push(Subject::new(&place, &Target::default(), &resource));
+            self.nodes.push(Subject::new(&place, &Target::default(), &resource)?);
         }
         let [alpha, beta] = &self.nodes[..] else { unreachable!("there are two") };
         for node in [alpha, beta] {

@@ -1,7 +1,7 @@
-//! From a resource of the configuration to what the replicator runs, and the names of its files.
+//! From a resource of the configuration to what the replicator runs.
 //! The only place that knows which option becomes which value of the node.
 
-use crate::config::{Listen, Resource, Volume};
+use crate::config::{Resource, Volume};
 use bitmap::{NodeId, Placement};
 use replicator::config::{Config, Limits, Timing, VolumeConfig};
 use replicator::daemon::{Setup, VolumeFiles};
@@ -9,41 +9,7 @@ use replicator::disk;
 use replicator::link::{LinkConfig, LinkLimits, LinkTiming, PeerAddress, Secret};
 use replicator::node::Protocol;
 use replicator::wire::Integrity;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-/// Where a resource's sockets are: the run directory of this node.
-#[derive(Clone, Debug)]
-pub(crate) struct RunDir(pub PathBuf);
-
-impl RunDir {
-    /// The NBD socket.
-    pub(crate) fn nbd(&self, resource: &str) -> PathBuf {
-        self.file(resource, "nbd")
-    }
-
-    /// What the daemon says, if `polluxadm up` started it.
-    pub(crate) fn log(&self, resource: &str) -> PathBuf {
-        self.file(resource, "log")
-    }
-
-    /// The directory.
-    pub(crate) fn path(&self) -> &Path {
-        &self.0
-    }
-
-    fn file(&self, resource: &str, kind: &str) -> PathBuf {
-        self.0.join(format!("{resource}.{kind}"))
-    }
-
-    /// A place to listen for NBD clients.
-    pub(crate) fn address(&self, resource: &str, listen: &Listen) -> nbd_server::Address {
-        match listen {
-            Listen::Unix => nbd_server::Address::Unix(self.nbd(resource)),
-            Listen::Tcp(address) => nbd_server::Address::Tcp(*address),
-        }
-    }
-}
 
 /// All that the daemon of this resource needs.
 pub(crate) fn setup(resource: &Resource) -> Setup {

@@ -1,18 +1,18 @@
 //! What `polluxd` does: runs one resource with its NBD server and its control socket, until it is
 //! brought down or told to end.
 
-use crate::config::Resource;
+use crate::config::{Listen, Resource};
 use crate::export::{ResourceExports, Waiting};
 use crate::failure::{Failure, Result};
-use crate::resource::{RunDir, setup};
+use crate::resource::setup;
 use crate::status::{self, AttachErrors, list};
 use bitmap::NodeId;
-use nbd_server::{Limits, Listener, Server};
+use nbd_server::{Address, Limits, Listener, Server};
 use replicator::daemon::control::{Control, Names, Page, RunLock};
 use replicator::daemon::{Daemon, OrderError, Remote};
 use replicator::node::Command;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use sd_notify::NotifyState;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::runtime::{Builder, LocalOptions};
@@ -28,8 +28,8 @@ const LAST_ANSWERS: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// If it cannot be started.
-pub(crate) fn serve(resource: &Resource, run_dir: &RunDir, up: bool) -> Result {
-    let lock = RunLock::take(run_dir.path(), &resource.name).map_err(Failure::failed)?;
+pub(crate) fn serve(resource: &Resource, run_dir: &Path, up: bool) -> Result {
+    let lock = RunLock::take(run_dir, &resource.name).map_err(Failure::failed)?;
     // The owner spins before it sleeps: meanwhile the kernel is asked often what clients have sent.
     let mut runtime = Builder::new_current_thread();
     let runtime = runtime.enable_all().event_interval(4).build_local(LocalOptions::default());
@@ -37,7 +37,7 @@ pub(crate) fn serve(resource: &Resource, run_dir: &RunDir, up: bool) -> Result {
     runtime.block_on(run(resource, run_dir, up, &lock))
 }
 
-async fn run(resource: &Resource, run_dir: &RunDir, up: bool, lock: &RunLock) -> Result {
+async fn run(resource: &Resource, run_dir: &Path, up: bool, lock: &RunLock) -> Result {
     let mut signals = Signals::new()?;
     let daemon = Daemon::<Waiting>::new(setup(resource)).await.map_err(Failure::failed)?;
     let (handle, remote) = (daemon.handle(), daemon.remote());
@@ -45,7 +45,10 @@ async fn run(resource: &Resource, run_dir: &RunDir, up: bool, lock: &RunLock) ->
     let server =
         Server::new(ResourceExports::new(handle, &resource.name, volumes), Limits::DEFAULT);
     for listen in &resource.me.nbd {
-        let address = run_dir.address(&resource.name, listen);
+        let address = match listen {
+            Listen::Unix => Address::Unix(run_dir.join(format!("{}.nbd", resource.name))),
+            Listen::Tcp(address) => Address::Tcp(*address),
+        };
         let listener = Listener::bind(&address).await;
         let listener = listener.map_err(|error| Failure::of(&error, &error.source))?;
         tracing::info!("NBD clients are served at {address}");
@@ -65,7 +68,7 @@ async fn run(resource: &Resource, run_dir: &RunDir, up: bool, lock: &RunLock) ->
         if up {
             self::bring_up(resource, &remote, &errors).await;
         }
-        notify("READY=1");
+        notify(NotifyState::Ready);
         // Signals and the end of the daemon are waited for beside this.
         std::future::pending::<()>().await;
     };
@@ -74,7 +77,7 @@ async fn run(resource: &Resource, run_dir: &RunDir, up: bool, lock: &RunLock) ->
         () = signals.next() => false,
         () = bring_up => unreachable!("it waits for ever"),
     };
-    notify("STOPPING=1");
+    notify(NotifyState::Stopping);
     if !is_over {
         tracing::info!("told to end: clients first, then the peer, then the disks; once more: now");
         let orderly = tokio::time::timeout(ORDERLY_END, async {
@@ -169,17 +172,8 @@ impl Signals {
 }
 
 /// Tells systemd, if it asked to be told.
-fn notify(state: &str) {
-    let Some(place) = std::env::var_os("NOTIFY_SOCKET") else { return };
-    let send = || {
-        let bytes = place.as_encoded_bytes();
-        let address = match bytes.strip_prefix(b"@") {
-            Some(name) => SocketAddr::from_abstract_name(name)?,
-            None => SocketAddr::from_pathname(&place)?,
-        };
-        UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address)
-    };
-    if let Err(error) = send() {
+fn notify(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
         tracing::warn!("systemd cannot be told: {error}");
     }
 }

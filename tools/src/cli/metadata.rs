@@ -8,7 +8,7 @@ use crate::meta;
 use std::io::{BufRead, IsTerminal};
 
 pub(crate) fn create(it: &Subject, force: bool) -> Result {
-    it.disks()?.into_iter().try_for_each(|volume| create_one(it, volume, force))
+    it.disks().try_for_each(|volume| create_one(it, volume, force))
 }
 
 fn create_one(it: &Subject, volume: &Volume, force: bool) -> Result {
@@ -39,7 +39,7 @@ fn create_one(it: &Subject, volume: &Volume, force: bool) -> Result {
 }
 
 pub(super) fn dump(it: &Subject) -> Result {
-    for volume in it.disks()? {
+    for volume in it.disks() {
         let metadata = meta::read_volume(volume)?;
         print(&format!("# {}/{}\n{}", it.resource.name, volume.number, metadata.dump()));
     }

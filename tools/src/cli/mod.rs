@@ -14,7 +14,6 @@ pub(crate) use wait::wait_one;
 
 use crate::config::Configuration;
 use crate::failure::{Failure, Result, code};
-use crate::resource::RunDir;
 use crate::{demo, serve};
 use clap::{Parser, Subcommand};
 use replicator::daemon::control::Wanted;
@@ -46,10 +45,6 @@ impl Place {
         })
     }
 
-    pub(crate) fn run_dir(&self) -> RunDir {
-        RunDir(self.run_dir.clone())
-    }
-
     /// Loads the configuration; warnings go to stderr.
     pub(crate) fn load(&self) -> Result<Configuration> {
         let (configuration, warnings) = Configuration::load(&self.config, &self.node())?;
@@ -62,7 +57,7 @@ impl Place {
     /// Does something for each resource that is meant.
     async fn each(&self, target: &Target, act: impl AsyncFn(&Subject) -> Result) -> Result {
         for resource in target.resources(&self.load()?)? {
-            act(&Subject::new(self, target, resource)).await?;
+            act(&Subject::new(self, target, resource)?).await?;
         }
         Ok(())
     }
@@ -221,7 +216,7 @@ pub fn daemon() -> ExitCode {
         log.with_ansi(std::io::stderr().is_terminal()).with_target(false).init();
         let configuration = place.load()?;
         let resource = target::find(&configuration, &name)?;
-        serve::serve(resource, &place.run_dir(), !no_up)
+        serve::serve(resource, &place.run_dir, !no_up)
     };
     end(run())
 }

@@ -8,7 +8,6 @@ use serde_json::Value;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -40,11 +39,11 @@ pub(crate) async fn up(it: &Subject) -> Result {
 }
 
 pub(super) async fn attach(it: &Subject) -> Result {
-    attach_one(it, it.volume()?).await
+    attach_one(it, it.volume).await
 }
 
 pub(super) async fn detach(it: &Subject) -> Result {
-    it.client.command(&Wanted::Detach { volume: it.volume()? }).await
+    it.client.command(&Wanted::Detach { volume: it.volume }).await
 }
 
 /// Attaches one volume, or all, and says what of their metadata is not as it is configured.
@@ -62,14 +61,13 @@ async fn attach_one(it: &Subject, volume: Option<u16>) -> Result {
 
 /// Starts `polluxd`, and waits until it answers.
 async fn start(it: &Subject) -> Result<Value> {
-    let run_dir = it.place.run_dir();
-    let log_path = run_dir.log(&it.resource.name);
-    let made = std::fs::create_dir_all(run_dir.path());
-    made.map_err(|error| Failure::of(run_dir.path().display(), error))?;
-    let log = File::options().append(true).create(true).open(&log_path);
-    let log = log.map_err(|error| Failure::of(log_path.display(), error))?;
+    let run_dir = &it.place.run_dir;
+    std::fs::create_dir_all(run_dir).map_err(|error| Failure::of(run_dir.display(), error))?;
+    let path = run_dir.join(format!("{}.log", it.resource.name));
+    let log = File::options().append(true).read(true).create(true).open(&path);
+    let log = log.map_err(|error| Failure::of(path.display(), error))?;
     let before = log.metadata().map_or(0, |metadata| metadata.len());
-    let child = spawn(it, log);
+    let child = log.try_clone().and_then(|log| spawn(it, log));
     let mut child = child.map_err(|error| Failure::of("polluxd", error))?;
     let until = Instant::now() + PATIENCE;
     loop {
@@ -79,10 +77,15 @@ async fn start(it: &Subject) -> Result<Value> {
         let ended = !matches!(child.try_wait(), Ok(None));
         if ended || Instant::now() > until {
             let what = if ended { "ended at once" } else { "does not answer" };
-            return Err(Failure::failed(format!(
+            let mut said = Vec::new();
+            let _ = (&log).seek(SeekFrom::Start(before));
+            if let Err(error) = (&log).take(SHOWN).read_to_end(&mut said) {
+                said = format!("(it cannot be read: {error})").into();
+            }
+            return Err(Failure::failed(format_args!(
                 "polluxd {what}; its log, {}, says:\n{}",
-                log_path.display(),
-                said(&log_path, before)
+                path.display(),
+                String::from_utf8_lossy(&said).trim_end()
             )));
         }
         tokio::time::sleep(STEP).await;
@@ -97,19 +100,6 @@ fn spawn(it: &Subject, log: File) -> std::io::Result<Child> {
     command.arg(it.place.node()).arg("--run-dir").arg(&it.place.run_dir).args(["--no-up", "--"]);
     command.arg(&it.resource.name).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     command.process_group(0).spawn()
-}
-
-/// What was said from there on.
-fn said(path: &Path, from: u64) -> String {
-    let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|mut log| {
-        log.seek(SeekFrom::Start(from))?;
-        log.take(SHOWN).read_to_end(&mut bytes)
-    });
-    match read {
-        Ok(_) => String::from_utf8_lossy(&bytes).trim_end().to_owned(),
-        Err(error) => format!("(it cannot be read: {error})"),
-    }
 }
 
 /// Of a resource that does not run there is nothing to do.

@@ -7,7 +7,6 @@ use crate::failure::{Failure, Result, if_up};
 use crate::meta;
 use crate::status::{self, Layout};
 use serde_json::Value;
-use std::io::IsTerminal;
 
 #[derive(clap::Args)]
 pub(super) struct StatusOptions {
@@ -34,7 +33,7 @@ pub(super) async fn status(place: &Place, options: StatusOptions) -> Result {
     let target = options.target.unwrap_or_default();
     let mut running = Vec::new();
     for resource in resources {
-        let status = Subject::new(place, &target, resource).status().await;
+        let status = Subject::new(place, &target, resource)?.status().await;
         match target.is_all() {
             true => running.extend(if_up(status)?),
             false => running.push(status?),
@@ -44,19 +43,17 @@ pub(super) async fn status(place: &Place, options: StatusOptions) -> Result {
         print(&format!("{:#}\n", Value::Array(running)));
         return Ok(());
     }
-    let width = std::io::stdout().is_terminal().then(width).flatten();
+    // An answer means that it is a terminal; 0, that nobody has told it its size.
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok();
+    let width =
+        size.map(|size| size.ws_col.into()).map(|width| if width == 0 { 80 } else { width });
     let layout = Layout { verbose: options.verbose, statistics: options.statistics, width };
     print(&status::print(&running, layout));
     Ok(())
 }
 
-/// Columns of the terminal, as the shell tells.
-fn width() -> Option<usize> {
-    std::env::var("COLUMNS").ok()?.parse().ok().or(Some(80))
-}
-
 pub(super) async fn role(it: &Subject) -> Result {
-    let peer = it.peer()?;
+    let peer = it.peer.as_deref();
     let status = it.status().await?;
     let Some(role) = status::role(&status, peer) else {
         // The daemon was started with another configuration.
@@ -77,12 +74,11 @@ pub(super) async fn cstate(it: &Subject) -> Result {
 
 /// Of a resource that does not run, what the metadata says.
 pub(super) async fn dstate(it: &Subject) -> Result {
-    let volume = it.volume()?;
     if let Some(status) = if_up(it.status().await)? {
-        print(&status::dstate(&status, volume));
+        print(&status::dstate(&status, it.volume));
         return Ok(());
     }
-    for volume in it.volumes()? {
+    for volume in it.volumes() {
         let state = match volume.disk {
             Some(_) => meta::disk_state(&meta::read_volume(volume)?),
             None => "Diskless",
@@ -95,8 +91,8 @@ pub(super) async fn dstate(it: &Subject) -> Result {
 /// A line, with or without a legend, for each volume and peer.
 pub(super) async fn gi(it: &Subject, has_legend: bool) -> Result {
     let running = if_up(it.client.page("/generations").await)?.unwrap_or_default();
-    for volume in it.volumes()? {
-        for peer in it.peers()? {
+    for volume in it.volumes() {
+        for peer in it.peers() {
             let is_it = |ids: &&Value| ids["volume"] == volume.number && ids["peer"] == *peer.name;
             let running = running.as_array().and_then(|all| all.iter().find(is_it));
             let line = match running.and_then(|ids| ids["line"].as_str()) {

@@ -6,7 +6,6 @@ use crate::client::Client;
 use crate::config::{Configuration, Host, Resource, Volume};
 use crate::failure::{Failure, Result, code};
 use serde_json::Value;
-use std::fmt::Display;
 use std::str::FromStr;
 
 /// A target as it was typed.
@@ -74,18 +73,34 @@ impl Target {
     }
 }
 
-/// One resource a command is for, as it was named.
+/// One resource a command is for, and what of it was named.
 pub(crate) struct Subject {
     pub(crate) place: Place,
     pub(crate) resource: Resource,
     pub(crate) client: Client,
-    target: Target,
+    /// `None`: all.
+    pub(super) volume: Option<u16>,
+    /// `None`: this node, or all peers.
+    pub(super) peer: Option<String>,
 }
 
 impl Subject {
-    pub(crate) fn new(place: &Place, target: &Target, resource: &Resource) -> Self {
-        let client = Client::new(&place.run_dir(), &resource.name);
-        Self { place: place.clone(), resource: resource.clone(), client, target: target.clone() }
+    /// Fails if the resource has no such volume or peer.
+    pub(crate) fn new(place: &Place, target: &Target, resource: &Resource) -> Result<Self> {
+        let it = Self {
+            place: place.clone(),
+            resource: resource.clone(),
+            client: Client::new(&place.run_dir, &resource.name),
+            volume: target.volume,
+            peer: target.peer.clone(),
+        };
+        let missing = match (target.volume, &target.peer) {
+            (Some(number), _) if it.volumes().next().is_none() => format!("volume {number}"),
+            (_, Some(name)) if it.peers().next().is_none() => format!("peer `{name}`"),
+            _ => return Ok(it),
+        };
+        let text = format!("resource `{}` has no {missing}", resource.name);
+        Err(Failure::new(code::CONFIGURATION, text))
     }
 
     /// What the daemon says.
@@ -93,47 +108,21 @@ impl Subject {
         self.client.page("/status").await
     }
 
-    /// The volume that was named, if one was and it is one of the resource's.
-    pub(super) fn volume(&self) -> Result<Option<u16>> {
-        self.volumes().map(|_| self.target.volume)
-    }
-
     /// The volumes meant.
-    pub(super) fn volumes(&self) -> Result<Vec<&Volume>> {
-        let named = self.target.volume;
-        let is_meant = |volume: &&Volume| named.is_none_or(|number| volume.number == number);
-        let volumes: Vec<_> = self.resource.me.volumes.iter().filter(is_meant).collect();
-        match named {
-            Some(number) if volumes.is_empty() => self.has_no("volume", number),
-            _ => Ok(volumes),
-        }
+    pub(super) fn volumes(&self) -> impl Iterator<Item = &Volume> {
+        let volumes = self.resource.me.volumes.iter();
+        volumes.filter(|volume| self.volume.is_none_or(|number| volume.number == number))
     }
 
     /// The volumes meant that have a disk, and the one that was named in any case.
-    pub(super) fn disks(&self) -> Result<Vec<&Volume>> {
-        let is_named = self.target.volume.is_some();
-        Ok(self.volumes()?.into_iter().filter(|v| is_named || v.disk.is_some()).collect())
+    pub(super) fn disks(&self) -> impl Iterator<Item = &Volume> {
+        self.volumes().filter(|volume| self.volume.is_some() || volume.disk.is_some())
     }
 
-    /// The name of the peer, if one was named and is one.
-    pub(super) fn peer(&self) -> Result<Option<&str>> {
-        self.peers().map(|_| self.target.peer.as_deref())
-    }
-
-    /// The peers meant: the one that was named, else all.
-    pub(super) fn peers(&self) -> Result<Vec<&Host>> {
-        let named = self.target.peer.as_ref();
-        let is_meant = |peer: &&Host| named.is_none_or(|name| peer.name == *name);
-        let peers: Vec<_> = self.resource.peers.iter().filter(is_meant).collect();
-        match named {
-            Some(name) if peers.is_empty() => self.has_no("peer", format_args!("`{name}`")),
-            _ => Ok(peers),
-        }
-    }
-
-    fn has_no<T>(&self, what: &str, named: impl Display) -> Result<T> {
-        let text = format!("resource `{}` has no {what} {named}", self.resource.name);
-        Err(Failure::new(code::CONFIGURATION, text))
+    /// The peers meant.
+    pub(super) fn peers(&self) -> impl Iterator<Item = &Host> {
+        let peers = self.resource.peers.iter();
+        peers.filter(|peer| self.peer.as_ref().is_none_or(|name| peer.name == *name))
     }
 }
 
