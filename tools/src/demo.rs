@@ -62,7 +62,7 @@ impl Demo {
     /// Makes the disks, starts both nodes, makes the first one Primary, waits until they are in
     /// sync, says where everything is; then has nothing more to do. An error ends it at once.
     async fn begin(&mut self) -> Result {
-        let config = self.config();
+        let config = self.directory.join("pollux.conf");
         let text = self.configuration();
         let made = text.and_then(|text| fs::write(&config, text));
         made.map_err(|error| Failure::of(config.display(), error))?;
@@ -92,10 +92,6 @@ impl Demo {
         std::future::pending().await
     }
 
-    fn config(&self) -> PathBuf {
-        self.directory.join("pollux.conf")
-    }
-
     /// Two nodes that differ in everything but the name of the resource, on ports that were free a
     /// moment ago: they must know each other's before they start.
     fn configuration(&self) -> std::io::Result<String> {
@@ -114,24 +110,25 @@ impl Demo {
     fn what_to_try(&self) -> String {
         let adm = std::env::current_exe().unwrap_or_else(|_| "polluxadm".into());
         let (adm, directory) = (adm.display(), self.directory.display());
-        let of = |name| format!("{name}='{adm} --node {name} --run-dir {directory}/{name}'");
-        let uri = |name| format!("nbd+unix:///{RESOURCE}?socket={directory}/{name}/{RESOURCE}.nbd");
-        let [alpha, beta] = NAMES;
-        [
-            "\nNBD addresses of the device (only the Primary serves it):".to_owned(),
-            format!("  {alpha}  {}\n  {beta}   {}", uri(alpha), uri(beta)),
-            "\nTo try, in another terminal:".to_owned(),
-            format!("  export POLLUX_CONFIG={}", self.config().display()),
-            format!("  {}\n  {}", of(alpha), of(beta)),
-            format!("  nbdcopy -- /bin/ls '{}'", uri(alpha)),
-            format!("  $alpha status {RESOURCE}"),
-            format!("  kill -9 $(cat {directory}/{alpha}/{RESOURCE}.pid)   # alpha's daemon dies"),
-            format!("  $beta primary {RESOURCE}       # beta takes over, with the same data"),
-            format!("  $alpha up {RESOURCE}           # alpha returns, and is brought up to date"),
-            format!("  $beta status {RESOURCE}"),
-            format!("\nCtrl-C ends the demo and removes {directory}"),
-        ]
-        .join("\n")
+        format!(
+            "
+NBD addresses of the device (only the Primary serves it):
+  alpha  nbd+unix:///r0?socket={directory}/alpha/r0.nbd
+  beta   nbd+unix:///r0?socket={directory}/beta/r0.nbd
+
+To try, in another terminal:
+  export POLLUX_CONFIG={directory}/pollux.conf
+  alpha='{adm} --node alpha --run-dir {directory}/alpha'
+  beta='{adm} --node beta --run-dir {directory}/beta'
+  nbdcopy -- /bin/ls 'nbd+unix:///r0?socket={directory}/alpha/r0.nbd'
+  $alpha status r0
+  kill -9 $(cat {directory}/alpha/r0.pid)   # alpha's daemon dies
+  $beta primary r0       # beta takes over, with the same data
+  $alpha up r0           # alpha returns, and is brought up to date
+  $beta status r0
+
+Ctrl-C ends the demo and removes {directory}"
+        )
     }
 
     /// Takes the nodes down in good order; what does not go is killed when this is dropped.

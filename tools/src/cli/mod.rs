@@ -169,15 +169,10 @@ pub fn main() -> ExitCode {
     if std::env::args_os().next().is_some_and(|name| Path::new(&name).ends_with("polluxd")) {
         return daemon();
     }
-    let args = match Args::try_parse() {
-        Ok(args) => args,
-        Err(error) => return usage(&error),
-    };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return end(Err(Failure::of("cannot start", error))),
-    };
-    end(runtime.block_on(run(args)))
+    program(|args: Args| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.map_err(|error| Failure::of("cannot start", error))?.block_on(run(args))
+    })
 }
 
 /// Runs one resource of the configuration on this node, in the foreground.
@@ -195,21 +190,17 @@ struct DaemonArgs {
 
 /// Runs `polluxd` with the arguments of the process.
 pub fn daemon() -> ExitCode {
-    let DaemonArgs { place, no_up, resource: name } = match DaemonArgs::try_parse() {
-        Ok(args) => args,
-        Err(error) => return usage(&error),
-    };
-    // What `ps` and the message about a disk in use call it; it may have been started as another
-    // program. Only a name: if it cannot be set, nothing is lost.
-    let _ = std::fs::write("/proc/self/comm", "polluxd");
-    // A failed assertion, on whichever thread and however it was built, ends the process: the peer
-    // takes over from a state that is known to be good.
-    let tell = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        tell(panic);
-        std::process::abort();
-    }));
-    let run = || {
+    program(|DaemonArgs { place, no_up, resource: name }| {
+        // What `ps` and the message about a disk in use call it; it may have been started as
+        // another program. Only a name: if it cannot be set, nothing is lost.
+        let _ = std::fs::write("/proc/self/comm", "polluxd");
+        // A failed assertion, on whichever thread and however it was built, ends the process: the
+        // peer takes over from a state that is known to be good.
+        let tell = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            tell(panic);
+            std::process::abort();
+        }));
         let filter = tracing_subscriber::EnvFilter::try_from_env("POLLUX_LOG");
         let filter = filter.unwrap_or_else(|_| "info".into());
         let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
@@ -217,25 +208,25 @@ pub fn daemon() -> ExitCode {
         let configuration = place.load()?;
         let resource = target::find(&configuration, &name)?;
         serve::serve(resource, &place.run_dir, !no_up)
-    };
-    end(run())
+    })
 }
 
-/// What clap has to say: help and version are no errors.
-fn usage(error: &clap::Error) -> ExitCode {
-    // If nobody reads it, nobody reads that.
-    let _ = error.print();
-    ExitCode::from(if error.use_stderr() { code::USAGE } else { 0 })
-}
-
-fn end(result: Result) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure { code, text, .. }) => {
+/// Runs a program with the arguments of the process, and ends as it ended.
+fn program<T: Parser>(run: impl FnOnce(T) -> Result) -> ExitCode {
+    let code = match T::try_parse().map(run) {
+        Ok(Ok(())) => 0,
+        Ok(Err(Failure { code, text, .. })) => {
             eprintln!("{text}");
-            ExitCode::from(code)
+            code
         }
-    }
+        // What clap has to say: help and version are no errors.
+        Err(error) => {
+            // If nobody reads it, nobody reads that.
+            let _ = error.print();
+            if error.use_stderr() { code::USAGE } else { 0 }
+        }
+    };
+    ExitCode::from(code)
 }
 
 /// Prints what is wanted of a command. A reader that has gone is no error.

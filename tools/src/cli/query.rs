@@ -28,7 +28,7 @@ pub(super) async fn status(place: &Place, options: StatusOptions) -> Result {
     let configuration = place.load()?;
     let resources = match &options.target {
         Some(target) => target.resources(&configuration)?,
-        None => configuration.resources.iter().collect(),
+        None => &configuration.resources,
     };
     let target = options.target.unwrap_or_default();
     let mut running = Vec::new();
@@ -112,7 +112,7 @@ pub(super) fn dump(place: &Place, target: Option<&Target>) -> Result {
         print(&config::dump(&configuration));
         return Ok(());
     };
-    let named = target.resources(&configuration)?.into_iter();
+    let named = target.resources(&configuration)?.iter();
     named.for_each(|resource| print(&config::dump_resource(resource)));
     Ok(())
 }

@@ -6,6 +6,7 @@ use crate::client::Client;
 use crate::config::{Configuration, Host, Resource, Volume};
 use crate::failure::{Failure, Result, code};
 use serde_json::Value;
+use std::slice;
 use std::str::FromStr;
 
 /// A target as it was typed.
@@ -21,24 +22,22 @@ impl FromStr for Target {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (names, volume) = match text.split_once('/') {
-            None => (text, None),
-            Some((names, number)) => {
-                let volume =
-                    number.parse().map_err(|_| format!("`{number}` is no volume number"))?;
-                (names, Some(volume))
-            }
-        };
-        let (resource, peer) = match names.split_once(':') {
-            None => (names, None),
-            Some((resource, peer)) => (resource, Some(peer.to_owned())),
-        };
+        let (names, volume) = parts(text, '/');
+        let (resource, peer) = parts(names, ':');
+        let number = |text: &str| text.parse().map_err(|_| format!("`{text}` is no volume number"));
+        let volume = volume.map(number).transpose()?;
+        let peer = peer.map(str::to_owned);
         let is_all = resource == "all";
         if resource.is_empty() || is_all && (peer.is_some() || volume.is_some()) {
             return Err("write RESOURCE, RESOURCE/VOLUME, RESOURCE:PEER or all".to_owned());
         }
         Ok(Self { resource: (!is_all).then(|| resource.to_owned()), peer, volume })
     }
+}
+
+/// What stands before and, if it is there, behind the sign.
+fn parts(text: &str, sign: char) -> (&str, Option<&str>) {
+    text.split_once(sign).map_or((text, None), |(before, behind)| (before, Some(behind)))
 }
 
 /// For a command that acts on whole resources: more than that must not be named.
@@ -52,18 +51,15 @@ pub(super) fn whole(text: &str) -> Result<Target, String> {
 
 impl Target {
     /// The resources meant.
-    pub(super) fn resources<'a>(
-        &self,
-        configuration: &'a Configuration,
-    ) -> Result<Vec<&'a Resource>> {
+    pub(super) fn resources<'a>(&self, from: &'a Configuration) -> Result<&'a [Resource]> {
         match &self.resource {
-            Some(name) => Ok(vec![find(configuration, name)?]),
-            None if configuration.resources.is_empty() => {
-                let (file, node) = (configuration.file.display(), &configuration.node);
+            Some(name) => find(from, name).map(slice::from_ref),
+            None if from.resources.is_empty() => {
+                let (file, node) = (from.file.display(), &from.node);
                 let text = format!("{file}: no resource is defined for host `{node}`");
                 Err(Failure::new(code::USAGE, text))
             }
-            None => Ok(configuration.resources.iter().collect()),
+            None => Ok(&from.resources),
         }
     }
 
