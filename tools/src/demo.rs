@@ -12,7 +12,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::net::TcpListener;
 use std::path::PathBuf;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::SignalKind;
 
 /// The only resource of the demo.
 const RESOURCE: &str = "r0";
@@ -39,10 +39,9 @@ impl Drop for Demo {
 }
 
 pub(crate) async fn demo() -> Result {
-    let mut signals = Signals::new()?;
-    // The terminal was closed.
-    let hangup = signal(SignalKind::hangup());
-    let mut hangup = hangup.map_err(|error| Failure::of("listen to signals", error))?;
+    // Also if the terminal is closed.
+    let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+    let mut signals = Signals::new(&kinds)?;
     let directory = std::env::temp_dir().join(format!("pollux-demo-{}", std::process::id()));
     fs::create_dir(&directory).map_err(|error| Failure::of(directory.display(), error))?;
     let mut demo = Demo { nodes: Vec::new(), directory };
@@ -52,7 +51,6 @@ pub(crate) async fn demo() -> Result {
             say("\nending the demo");
             Ok(())
         }
-        _ = hangup.recv() => Ok(()),
     };
     demo.end().await;
     ended

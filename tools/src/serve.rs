@@ -12,8 +12,11 @@ use replicator::daemon::control::{Control, Names, Page, RunLock};
 use replicator::daemon::{Daemon, OrderError, Remote};
 use replicator::node::Command;
 use sd_notify::NotifyState;
+use std::future::poll_fn;
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -38,7 +41,7 @@ pub(crate) fn serve(resource: &Resource, run_dir: &Path, up: bool) -> Result {
 }
 
 async fn run(resource: &Resource, run_dir: &Path, up: bool, lock: &RunLock) -> Result {
-    let mut signals = Signals::new()?;
+    let mut signals = Signals::new(&[SignalKind::terminate(), SignalKind::interrupt()])?;
     let daemon = Daemon::<Waiting>::new(setup(resource)).await.map_err(Failure::failed)?;
     let (handle, remote) = (daemon.handle(), daemon.remote());
     let volumes = resource.me.volumes.iter().map(|volume| volume.number).collect();
@@ -153,21 +156,22 @@ fn pages(resource: &Resource, errors: &Arc<Mutex<AttachErrors>>) -> Vec<Page> {
     vec![("/status", Box::new(status)), ("/generations", Box::new(generations))]
 }
 
-/// The two signals that mean "end".
-pub(crate) struct Signals([Signal; 2]);
+/// Signals that mean "end".
+pub(crate) struct Signals(Vec<Signal>);
 
 impl Signals {
-    pub(crate) fn new() -> Result<Self> {
-        let listen = |kind| signal(kind).map_err(|error| Failure::of("listen to signals", error));
-        Ok(Self([listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?]))
+    pub(crate) fn new(kinds: &[SignalKind]) -> Result<Self> {
+        let signals = kinds.iter().map(|kind| signal(*kind)).collect::<io::Result<_>>();
+        signals.map(Self).map_err(|error| Failure::of("listen to signals", error))
     }
 
     pub(crate) async fn next(&mut self) {
-        let Self([terminate, interrupt]) = self;
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+        let Self(signals) = self;
+        poll_fn(|cx| match signals.iter_mut().any(|signal| signal.poll_recv(cx).is_ready()) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        })
+        .await;
     }
 }
 

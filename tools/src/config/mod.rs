@@ -96,6 +96,13 @@ pub(crate) struct Volume {
     pub options: Settings,
 }
 
+impl Volume {
+    /// What holds its metadata; `None`: diskless.
+    pub(crate) fn meta_path(&self) -> Option<&Path> {
+        self.meta_disk.as_deref().or(self.disk.as_deref())
+    }
+}
+
 /// Where an NBD server listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Listen {
