@@ -113,25 +113,20 @@ impl Page {
     /// One line; a word that does not fit goes to the next, four columns further in.
     fn line(&mut self, indent: usize, words: &Words<'_>) {
         let width = self.layout.width.unwrap_or(usize::MAX);
-        let mut column = 0;
+        let length = |text: &str| text.chars().count();
+        let mut line = String::new();
         for word in &words.words {
-            let length = word.chars().count();
-            if column == 0 {
-                self.text += &" ".repeat(indent);
-                column = indent;
-            } else if column + 1 + length > width {
-                self.text.push('\n');
-                self.text += &" ".repeat(indent + 4);
-                column = indent + 4;
+            if line.is_empty() {
+                line = format!("{:indent$}{word}", "");
+            } else if length(&line) + 1 + length(word) <= width {
+                line += &format!(" {word}");
             } else {
-                self.text.push(' ');
-                column += 1;
+                self.text += &format!("{line}\n");
+                line = format!("{:1$}{word}", "", indent + 4);
             }
-            self.text += word;
-            column += length;
         }
-        if column > 0 {
-            self.text.push('\n');
+        if !line.is_empty() {
+            self.text += &format!("{line}\n");
         }
     }
 
