@@ -110,7 +110,7 @@ fn systemd_is_told_when_the_resource_is_served_and_when_it_ends() {
     let next = || {
         let mut bytes = [0; 256];
         let count = notify.recv(&mut bytes).expect("systemd is told");
-        String::from_utf8_lossy(&bytes[..count]).into_owned()
+        String::from_utf8_lossy(&bytes[..count]).trim_end().to_owned()
     };
     let mut polluxd = Command::new(host.programs.join("polluxd"));
     polluxd.args(place(host)).arg(RESOURCE).env("NOTIFY_SOCKET", &path);

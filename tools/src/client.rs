@@ -1,19 +1,17 @@
 //! Talks to the control socket of a running resource. One request, one connection.
 
 use crate::failure::{Failure, Result, code};
-use crate::resource::RunDir;
 use http_body_util::{BodyExt, Limited};
 use hyper::client::conn::http1::handshake;
 use hyper::header::HOST;
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use replicator::daemon::control::{Ended, Outcome, RunLock, Wanted};
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::error::Error;
 use std::fmt::Display;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::UnixStream;
 
@@ -31,20 +29,19 @@ pub(crate) struct Client {
 
 impl Client {
     /// To `resource` as it runs in `run_dir`.
-    pub(crate) fn new(run_dir: &RunDir, resource: &str) -> Self {
-        Self { resource: resource.to_owned(), path: RunLock::socket(run_dir.path(), resource) }
+    pub(crate) fn new(run_dir: &Path, resource: &str) -> Self {
+        Self { resource: resource.to_owned(), path: RunLock::socket(run_dir, resource) }
     }
 
     /// Gets a page.
     ///
     /// # Errors
     /// If the daemon does not run, or does not answer in time.
-    pub(crate) async fn page<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+    pub(crate) async fn page(&self, path: &str) -> Result<Value> {
         let answer = self.ask(Method::GET, path, String::new());
-        let value = tokio::time::timeout(ANSWER, answer).await.map_err(|_| {
+        tokio::time::timeout(ANSWER, answer).await.map_err(|_| {
             self.broken("the daemon does not answer: it is stopped, or hangs; see its log")
-        })??;
-        serde_json::from_value(value).map_err(|error| self.broken(error))
+        })?
     }
 
     /// Has a command carried out.

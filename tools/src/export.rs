@@ -66,39 +66,35 @@ impl Waiter for Waiting {
 pub(crate) struct ResourceExports {
     handle: Handle<Waiting>,
     resource: String,
-    volumes: Vec<VolumeNumber>,
+    /// With the names they are listed under.
+    volumes: Vec<(VolumeNumber, String)>,
 }
 
 impl ResourceExports {
     /// Exports the volumes of `resource`: under its name if there is one, as `NAME/VOLUME` always.
     pub(crate) fn new(handle: Handle<Waiting>, resource: &str, volumes: Vec<VolumeNumber>) -> Self {
+        let is_only = volumes.len() == 1;
+        let name =
+            |number| if is_only { resource.to_owned() } else { format!("{resource}/{number}") };
+        let volumes = volumes.into_iter().map(|number| (number, name(number))).collect();
         Self { handle, resource: resource.to_owned(), volumes }
     }
 
-    fn canonical(&self, volume: VolumeNumber) -> String {
-        match self.volumes[..] {
-            [_] => self.resource.clone(),
-            _ => format!("{}/{volume}", self.resource),
-        }
+    fn find(&self, name: &str) -> Result<&(VolumeNumber, String), Refusal> {
+        let is_only = self.volumes.len() == 1;
+        let is_meant = |(number, listed): &&(VolumeNumber, String)| {
+            // One name for each: `r0/00` is none.
+            let full = format!("{}/{number}", self.resource);
+            name == listed || name == full || is_only && name.is_empty()
+        };
+        self.volumes.iter().find(is_meant).ok_or_else(|| Refusal::unknown(name))
     }
 
-    fn find(&self, name: &str) -> Result<VolumeNumber, Refusal> {
-        if let [only] = self.volumes[..]
-            && (name.is_empty() || name == self.resource)
-        {
-            return Ok(only);
-        }
-        // One name for each: `r0/00` is none.
-        let is_named = |volume: &VolumeNumber| name == format!("{}/{volume}", self.resource);
-        self.volumes.iter().copied().find(is_named).ok_or_else(|| Refusal::unknown(name))
-    }
-
-    fn geometry(&self, volume: VolumeNumber) -> Result<Geometry, Refusal> {
-        let size = self.handle.size(volume).ok_or_else(|| {
+    fn geometry(&self, (number, name): &(VolumeNumber, String)) -> Result<Geometry, Refusal> {
+        let size = self.handle.size(*number).ok_or_else(|| {
             Refusal::policy(format!(
-                "the size of {} is not known: it has no disk here and is not connected to its \
+                "the size of {name} is not known: it has no disk here and is not connected to its \
                  peer; see `polluxadm status {}`",
-                self.canonical(volume),
                 self.resource
             ))
         })?;
@@ -106,30 +102,32 @@ impl ResourceExports {
     }
 }
 
+fn info((_, name): &(VolumeNumber, String)) -> ExportInfo {
+    ExportInfo { name: name.clone(), description: String::new() }
+}
+
 impl Exports for ResourceExports {
     type Device = Volume;
 
     fn list(&self) -> Vec<ExportInfo> {
-        let names = self.volumes.iter().map(|&volume| self.canonical(volume));
-        names.map(|name| ExportInfo { name, description: String::new() }).collect()
+        self.volumes.iter().map(info).collect()
     }
 
     fn describe(&self, name: &str) -> Result<(ExportInfo, Geometry), Refusal> {
         let volume = self.find(name)?;
-        let info = ExportInfo { name: self.canonical(volume), description: String::new() };
-        Ok((info, self.geometry(volume)?))
+        Ok((info(volume), self.geometry(volume)?))
     }
 
     async fn open(&self, name: &str) -> Result<Volume, Refusal> {
-        let number = self.find(name)?;
+        let volume = self.find(name)?;
         let closer = Closer::new();
         let closing = closer.watch();
         let open = self.handle.open(move |reason| closer.close(reason)).await;
         let open = open.map_err(|refusal| Refusal::policy(refusal.text))?;
         // After the open: a diskless node learns the size from its peer.
-        let geometry = self.geometry(number)?;
+        let geometry = self.geometry(volume)?;
         let (handle, batch) = (self.handle.clone(), RefCell::default());
-        Ok(Volume { open: Rc::new(open), handle, number, geometry, closing, batch })
+        Ok(Volume { open: Rc::new(open), handle, number: volume.0, geometry, closing, batch })
     }
 }
 

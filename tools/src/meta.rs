@@ -3,14 +3,14 @@
 use crate::config::{Host, Resource, Volume};
 use crate::failure::{Failure, Result, code};
 use crate::resource::{disk_options, placement};
-use crate::status::GenerationIds;
+use crate::status::gi_line;
 use bitmap::{
     FormatParams, MetaWrite, Metadata, NodeId, OpenError, OpenStep, Opened, Opening, Placement,
 };
 use replicator::buffers::Pool;
 use replicator::disk::{Backing, Done, Op, limits};
 use std::fmt::Display;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Sectors of the ring of the activity log, at least.
 const AL_SECTORS: u32 = 256;
@@ -29,16 +29,15 @@ struct Disk {
 
 impl Disk {
     fn open(volume: &Volume, create_meta: bool) -> Result<Self> {
-        let disk = volume.disk.as_ref().ok_or_else(|| {
+        let (Some(disk), Some(path)) = (&volume.disk, volume.meta_path()) else {
             let number = volume.number;
             let text =
                 format!("volume {number} has no disk here (`disk none;`), so it has no metadata");
-            Failure::new(code::NEEDS_DISK, text)
-        })?;
+            return Err(Failure::new(code::NEEDS_DISK, text));
+        };
         let backing = Backing::open(disk, &disk_options(volume, create_meta), &Pool::new(IDLE));
         let backing = backing.map_err(Failure::failed)?;
-        let path = volume.meta_disk.as_ref().unwrap_or(disk).clone();
-        Ok(Self { backing, path, placement: placement(volume) })
+        Ok(Self { backing, path: path.to_owned(), placement: placement(volume) })
     }
 
     fn perform(&mut self, op: &Op) -> Result<Done> {
@@ -73,65 +72,13 @@ impl Disk {
     }
 
     /// The metadata as it will be, and the writes that make it.
-    fn format(&self, params: &FormatParams) -> Result<(Metadata, Vec<Vec<MetaWrite>>)> {
+    fn plan(&self, params: &FormatParams) -> Result<(Metadata, Vec<Vec<MetaWrite>>)> {
         Metadata::format(params.clone()).map_err(|error| self.unusable(error))
     }
-}
 
-/// A disk that is to get metadata.
-pub(crate) struct Blank {
-    disk: Disk,
-    params: FormatParams,
-    /// As it will be.
-    metadata: Metadata,
-}
-
-impl Blank {
-    /// Opens the disk of a volume to give it metadata; fails if it is in use, or too small.
-    pub(crate) fn open(resource: &Resource, volume: &Volume) -> Result<Self> {
-        let disk = Disk::open(volume, true)?;
-        let slots: Vec<NodeId> = resource.peers.iter().map(|peer| NodeId(peer.node_id)).collect();
-        let al_slots = volume.options.number("al-extents") as u32;
-        // What recovery needs is the whole table in the ring, twice over.
-        let al_sectors = AL_SECTORS.max((2 * (al_slots.div_ceil(20) + 2)).next_power_of_two());
-        let (data_size, device_size) = match disk.placement {
-            Placement::Internal => (None, disk.backing.size()),
-            // An external file is made as large as it must be; a device is as large as it is.
-            Placement::External => (Some(disk.backing.size()), u64::MAX >> 1),
-        };
-        let size = volume.options.number("size");
-        let params = FormatParams {
-            placement: disk.placement,
-            device_size,
-            data_size,
-            size: (size > 0).then_some(size),
-            node_id: NodeId(resource.me.node_id),
-            device_uuid: getrandom::u64()
-                .map_err(|error| Failure::of("no random numbers from the system", error))?,
-            slots,
-            al_slots,
-            al_sectors,
-            block_size: BLOCK,
-            extent_size: EXTENT,
-            logical_block_size: disk.backing.logical_block().min(BLOCK),
-        };
-        let (metadata, _) = disk.format(&params)?;
-        Ok(Self { disk, params, metadata })
-    }
-
-    /// Where the metadata goes.
-    pub(crate) fn path(&self) -> &Path {
-        &self.disk.path
-    }
-
-    /// Bytes that clients will see.
-    pub(crate) fn size(&self) -> u64 {
-        self.metadata.geometry().size
-    }
-
-    /// What is there now, in words; `None`: zeros only.
-    pub(crate) fn found(&mut self) -> Result<Option<String>> {
-        match self.disk.read() {
+    /// What is there where that metadata goes, in words; `None`: zeros only.
+    fn found(&mut self, metadata: &Metadata) -> Result<Option<String>> {
+        match self.read() {
             Ok(opened) => {
                 let superblock = opened.metadata.superblock();
                 let (node, generation) = (superblock.node_id.0, superblock.current);
@@ -140,14 +87,14 @@ impl Blank {
             Err(OpenError::NoMetadata) => {}
             Err(error) => return Ok(Some(format!("metadata that cannot be used: {error}"))),
         }
-        let area = self.metadata.layout().metadata_area();
-        let end = area.end.min(self.disk.backing.meta_size());
+        let area = metadata.layout().metadata_area();
+        let end = area.end.min(self.backing.meta_size());
         for offset in (area.start..end).step_by(limits::TRANSFER) {
             let len = (end - offset).min(limits::TRANSFER as u64) as u32;
-            if let Done::Read(bytes) = self.disk.perform(&Op::ReadMeta { offset, len })?
+            if let Done::Read(bytes) = self.perform(&Op::ReadMeta { offset, len })?
                 && bytes.as_ref().iter().any(|&byte| byte != 0)
             {
-                let kept = self.metadata.layout().data_size();
+                let kept = metadata.layout().data_size();
                 return Ok(Some(format!(
                     "data behind byte {kept}, where the metadata goes (a file system?)"
                 )));
@@ -155,19 +102,54 @@ impl Blank {
         }
         Ok(None)
     }
+}
 
-    /// Makes the metadata; what was there is lost.
-    pub(crate) fn format(mut self) -> Result {
-        let area = self.metadata.layout().metadata_area();
-        let allocated = self.disk.backing.allocate_meta(area.start, area.len());
-        allocated.map_err(|error| Failure::of(self.disk.path.display(), error))?;
-        self.params.device_size = self.disk.backing.meta_size();
-        let (_, stages) = self.disk.format(&self.params)?;
-        for write in stages.into_iter().flatten() {
-            self.disk.perform(&Op::WriteMeta(write))?;
-        }
-        Ok(())
+/// Gives metadata to a volume whose disk is not in use, if it is large enough. What is there already
+/// is lost if `overwrite`, which is told about it, agrees. The bytes that clients will see.
+pub(crate) fn create(
+    resource: &Resource,
+    volume: &Volume,
+    overwrite: impl FnOnce(&str) -> Result,
+) -> Result<u64> {
+    let mut disk = Disk::open(volume, true)?;
+    let slots: Vec<NodeId> = resource.peers.iter().map(|peer| NodeId(peer.node_id)).collect();
+    let al_slots = volume.options.number("al-extents") as u32;
+    // What recovery needs is the whole table in the ring, twice over.
+    let al_sectors = AL_SECTORS.max((2 * (al_slots.div_ceil(20) + 2)).next_power_of_two());
+    let (data_size, device_size) = match disk.placement {
+        Placement::Internal => (None, disk.backing.size()),
+        // An external file is made as large as it must be; a device is as large as it is.
+        Placement::External => (Some(disk.backing.size()), u64::MAX >> 1),
+    };
+    let size = volume.options.number("size");
+    let mut params = FormatParams {
+        placement: disk.placement,
+        device_size,
+        data_size,
+        size: (size > 0).then_some(size),
+        node_id: NodeId(resource.me.node_id),
+        device_uuid: getrandom::u64()
+            .map_err(|error| Failure::of("no random numbers from the system", error))?,
+        slots,
+        al_slots,
+        al_sectors,
+        block_size: BLOCK,
+        extent_size: EXTENT,
+        logical_block_size: disk.backing.logical_block().min(BLOCK),
+    };
+    let (metadata, _) = disk.plan(&params)?;
+    if let Some(what) = disk.found(&metadata)? {
+        overwrite(&format!("{}: holds {what}", disk.path.display()))?;
     }
+    let area = metadata.layout().metadata_area();
+    let allocated = disk.backing.allocate_meta(area.start, area.len());
+    allocated.map_err(|error| Failure::of(disk.path.display(), error))?;
+    params.device_size = disk.backing.meta_size();
+    let (_, stages) = disk.plan(&params)?;
+    for write in stages.into_iter().flatten() {
+        disk.perform(&Op::WriteMeta(write))?;
+    }
+    Ok(metadata.geometry().size)
 }
 
 /// Reads the metadata of a volume that is not attached; changes nothing. Fails if the disk is in
@@ -187,23 +169,20 @@ pub(crate) fn disk_state(metadata: &Metadata) -> &'static str {
     }
 }
 
-/// The generations of a volume that is not attached, towards one peer.
-pub(crate) fn generations(volume: &Volume, peer: &Host) -> Result<GenerationIds> {
+/// The generations of a volume that is not attached, towards one peer: the line of `get-gi`.
+pub(crate) fn generations(volume: &Volume, peer: &Host) -> Result<String> {
     let metadata = read_volume(volume)?;
     let superblock = metadata.superblock();
-    let (volume, peer, node) = (volume.number, peer.name.clone(), NodeId(peer.node_id));
-    let slot = superblock.slot_of(node).ok_or_else(|| {
+    let slot = superblock.slot_of(NodeId(peer.node_id)).ok_or_else(|| {
+        let (volume, peer) = (volume.number, &peer.name);
         let text = format!("the metadata of volume {volume} knows no peer `{peer}`");
         Failure::new(code::CONFIGURATION, text)
     })?;
     let (slot, flags) = (&superblock.slots[slot], &superblock.flags);
-    Ok(GenerationIds {
-        volume,
-        peer,
-        current: superblock.current.0,
-        bitmap: slot.bitmap_uuid.0,
-        history: [superblock.history[0].0, superblock.history[1].0],
-        flags: [
+    let [young, old, ..] = superblock.history;
+    Ok(gi_line(
+        [superblock.current, slot.bitmap_uuid, young, old].map(|generation| generation.0),
+        [
             flags.consistent,
             flags.was_up_to_date,
             flags.primary_ind,
@@ -217,5 +196,5 @@ pub(crate) fn generations(volume: &Volume, peer: &Host) -> Result<GenerationIds>
             slot.flags.full_sync,
             slot.flags.device_seen,
         ],
-    })
+    ))
 }

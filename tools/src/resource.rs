@@ -1,7 +1,7 @@
-//! From a resource of the configuration to what the replicator runs, and the names of its files.
+//! From a resource of the configuration to what the replicator runs.
 //! The only place that knows which option becomes which value of the node.
 
-use crate::config::{Listen, Resource, Volume};
+use crate::config::{Resource, Volume};
 use bitmap::{NodeId, Placement};
 use replicator::config::{Config, Limits, Timing, VolumeConfig};
 use replicator::daemon::{Setup, VolumeFiles};
@@ -9,41 +9,7 @@ use replicator::disk;
 use replicator::link::{LinkConfig, LinkTiming, PeerAddress, SEND_BYTES, Secret};
 use replicator::node::Protocol;
 use replicator::wire::Integrity;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-/// Where a resource's sockets are: the run directory of this node.
-#[derive(Clone, Debug)]
-pub(crate) struct RunDir(pub PathBuf);
-
-impl RunDir {
-    /// The NBD socket.
-    pub(crate) fn nbd(&self, resource: &str) -> PathBuf {
-        self.file(resource, "nbd")
-    }
-
-    /// What the daemon says, if `polluxadm up` started it.
-    pub(crate) fn log(&self, resource: &str) -> PathBuf {
-        self.file(resource, "log")
-    }
-
-    /// The directory.
-    pub(crate) fn path(&self) -> &Path {
-        &self.0
-    }
-
-    fn file(&self, resource: &str, kind: &str) -> PathBuf {
-        self.0.join(format!("{resource}.{kind}"))
-    }
-
-    /// A place to listen for NBD clients.
-    pub(crate) fn address(&self, resource: &str, listen: &Listen) -> nbd_server::Address {
-        match listen {
-            Listen::Unix => nbd_server::Address::Unix(self.nbd(resource)),
-            Listen::Tcp(address) => nbd_server::Address::Tcp(*address),
-        }
-    }
-}
 
 /// All that the daemon of this resource needs.
 pub(crate) fn setup(resource: &Resource) -> Setup {
@@ -70,14 +36,14 @@ pub(crate) fn setup(resource: &Resource) -> Setup {
         node: NodeId(me.node_id),
         volumes: volumes.collect(),
         peers: resource.peers.iter().map(|peer| NodeId(peer.node_id)).collect(),
-        protocol: match net.text("protocol").as_deref() {
+        protocol: match net.text("protocol") {
             Some("A") => Protocol::A,
             Some("B") => Protocol::B,
             _ => Protocol::C,
         },
         // One volume that waits makes the FLUSH of the resource wait.
         flush_peer: me.volumes.iter().any(|volume| volume.options.flag("flush-peer")),
-        suspend_no_data: me.options.text("on-no-data-accessible").as_deref() == Some("suspend-io"),
+        suspend_no_data: me.options.text("on-no-data-accessible") == Some("suspend-io"),
         auto_promote: me.options.flag("auto-promote"),
         timing,
         limits,

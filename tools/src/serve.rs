@@ -1,20 +1,22 @@
 //! What `polluxd` does: runs one resource with its NBD server and its control socket, until it is
 //! brought down or told to end.
 
-use crate::config::Resource;
+use crate::config::{Listen, Resource};
 use crate::export::{ResourceExports, Waiting};
 use crate::failure::{Failure, Result};
-use crate::resource::{RunDir, setup};
-use crate::show::{self, AttachErrors};
+use crate::resource::setup;
+use crate::status::{self, AttachErrors, list};
 use bitmap::NodeId;
-use nbd_server::{Limits, Listener, Server};
+use nbd_server::{Address, Limits, Listener, Server};
 use replicator::daemon::control::{Control, Names, Page, RunLock};
 use replicator::daemon::{Daemon, OrderError, Remote};
 use replicator::node::Command;
-use serde_json::json;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use sd_notify::NotifyState;
+use std::future::poll_fn;
+use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -29,8 +31,8 @@ const LAST_ANSWERS: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// If it cannot be started.
-pub(crate) fn serve(resource: &Resource, run_dir: &RunDir, up: bool) -> Result {
-    let lock = RunLock::take(run_dir.path(), &resource.name).map_err(Failure::failed)?;
+pub(crate) fn serve(resource: &Resource, run_dir: &Path, up: bool) -> Result {
+    let lock = RunLock::take(run_dir, &resource.name).map_err(Failure::failed)?;
     // The owner spins before it sleeps: meanwhile the kernel is asked often what clients have sent.
     let mut runtime = Builder::new_current_thread();
     let runtime = runtime.enable_all().event_interval(4).build_local(LocalOptions::default());
@@ -38,15 +40,18 @@ pub(crate) fn serve(resource: &Resource, run_dir: &RunDir, up: bool) -> Result {
     runtime.block_on(run(resource, run_dir, up, &lock))
 }
 
-async fn run(resource: &Resource, run_dir: &RunDir, up: bool, lock: &RunLock) -> Result {
-    let mut signals = Signals::new()?;
+async fn run(resource: &Resource, run_dir: &Path, up: bool, lock: &RunLock) -> Result {
+    let mut signals = Signals::new(&[SignalKind::terminate(), SignalKind::interrupt()])?;
     let daemon = Daemon::<Waiting>::new(setup(resource)).await.map_err(Failure::failed)?;
     let (handle, remote) = (daemon.handle(), daemon.remote());
     let volumes = resource.me.volumes.iter().map(|volume| volume.number).collect();
     let server =
         Server::new(ResourceExports::new(handle, &resource.name, volumes), Limits::DEFAULT);
     for listen in &resource.me.nbd {
-        let address = run_dir.address(&resource.name, listen);
+        let address = match listen {
+            Listen::Unix => Address::Unix(run_dir.join(format!("{}.nbd", resource.name))),
+            Listen::Tcp(address) => Address::Tcp(*address),
+        };
         let listener = Listener::bind(&address).await;
         let listener = listener.map_err(|error| Failure::of(&error, &error.source))?;
         tracing::info!("NBD clients are served at {address}");
@@ -66,7 +71,7 @@ async fn run(resource: &Resource, run_dir: &RunDir, up: bool, lock: &RunLock) ->
         if up {
             self::bring_up(resource, &remote, &errors).await;
         }
-        notify("READY=1");
+        notify(NotifyState::Ready);
         // Signals and the end of the daemon are waited for beside this.
         std::future::pending::<()>().await;
     };
@@ -75,7 +80,7 @@ async fn run(resource: &Resource, run_dir: &RunDir, up: bool, lock: &RunLock) ->
         () = signals.next() => false,
         () = bring_up => unreachable!("it waits for ever"),
     };
-    notify("STOPPING=1");
+    notify(NotifyState::Stopping);
     if !is_over {
         tracing::info!("told to end: clients first, then the peer, then the disks; once more: now");
         let orderly = tokio::time::timeout(ORDERLY_END, async {
@@ -109,9 +114,10 @@ async fn bring_up(resource: &Resource, remote: &Remote, errors: &Mutex<AttachErr
         }
     }
     if let Ok(snapshot) = remote.snapshot().await {
-        for device in show::status(resource, &snapshot, &AttachErrors::new()).devices {
-            if let Some(reason) = device.reason {
-                tracing::warn!("volume {}: {reason}", device.volume);
+        let status = status::json(resource, &snapshot, &AttachErrors::new());
+        for device in list(&status, "devices") {
+            if let Some(reason) = device["reason"].as_str() {
+                tracing::warn!("volume {}: {reason}", device["volume"]);
             }
         }
     }
@@ -144,42 +150,34 @@ fn pages(resource: &Resource, errors: &Arc<Mutex<AttachErrors>>) -> Vec<Page> {
     let (one, other) = (resource.clone(), resource.clone());
     let status = move |snapshot: &_| {
         let errors = errors.lock().unwrap_or_else(PoisonError::into_inner);
-        json!(show::status(&one, snapshot, &errors))
+        status::json(&one, snapshot, &errors)
     };
-    let generations = move |snapshot: &_| json!(show::generations(&other, snapshot));
+    let generations = move |snapshot: &_| status::generations(&other, snapshot);
     vec![("/status", Box::new(status)), ("/generations", Box::new(generations))]
 }
 
-/// The two signals that mean "end".
-pub(crate) struct Signals([Signal; 2]);
+/// Signals that mean "end".
+pub(crate) struct Signals(Vec<Signal>);
 
 impl Signals {
-    pub(crate) fn new() -> Result<Self> {
-        let listen = |kind| signal(kind).map_err(|error| Failure::of("listen to signals", error));
-        Ok(Self([listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?]))
+    pub(crate) fn new(kinds: &[SignalKind]) -> Result<Self> {
+        let signals = kinds.iter().map(|kind| signal(*kind)).collect::<io::Result<_>>();
+        signals.map(Self).map_err(|error| Failure::of("listen to signals", error))
     }
 
     pub(crate) async fn next(&mut self) {
-        let Self([terminate, interrupt]) = self;
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+        let Self(signals) = self;
+        poll_fn(|cx| match signals.iter_mut().any(|signal| signal.poll_recv(cx).is_ready()) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        })
+        .await;
     }
 }
 
 /// Tells systemd, if it asked to be told.
-fn notify(state: &str) {
-    let Some(place) = std::env::var_os("NOTIFY_SOCKET") else { return };
-    let send = || {
-        let bytes = place.as_encoded_bytes();
-        let address = match bytes.strip_prefix(b"@") {
-            Some(name) => SocketAddr::from_abstract_name(name)?,
-            None => SocketAddr::from_pathname(&place)?,
-        };
-        UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address)
-    };
-    if let Err(error) = send() {
+fn notify(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
         tracing::warn!("systemd cannot be told: {error}");
     }
 }

@@ -253,16 +253,3 @@ fn the_control_socket_speaks_http_and_survives_nonsense() {
     ask("\0\u{1}\u{2} what\r\n\r\n");
     assert!(get("/status").starts_with("HTTP/1.1 200"), "it answers still");
 }
-
-#[test]
-fn the_demo_plays_its_story_to_the_end_and_leaves_nothing() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().to_str().expect("text");
-    let adm = env!("CARGO_BIN_EXE_polluxadm");
-    let told = bare(adm, &["demo", "--check", "--size", "64M", "--dir", path]).ok();
-    assert!(told.ends_with("All is well.\n"), "{told}");
-    assert_eq!(fs::read_dir(path).expect("the directory").count(), 0, "nothing is left");
-    let told = bare(adm, &["demo", "--oneshot", "--size", "64M", "--dir", path]).ok();
-    assert!(told.contains("nbd+unix:///r0?socket="), "{told}");
-    assert_eq!(fs::read_dir(path).expect("the directory").count(), 0, "nothing is left");
-}

@@ -8,13 +8,12 @@ mod target;
 mod wait;
 
 pub(crate) use metadata::create;
-pub(crate) use process::{Life, ended, up};
+pub(crate) use process::{down, up};
 pub(crate) use target::{Subject, Target};
+pub(crate) use wait::wait_one;
 
 use crate::config::Configuration;
 use crate::failure::{Failure, Result, code};
-use crate::resource::RunDir;
-use crate::status::{get_gi, show_gi};
 use crate::{demo, serve};
 use clap::{Parser, Subcommand};
 use replicator::daemon::control::Wanted;
@@ -46,10 +45,6 @@ impl Place {
         })
     }
 
-    pub(crate) fn run_dir(&self) -> RunDir {
-        RunDir(self.run_dir.clone())
-    }
-
     /// Loads the configuration; warnings go to stderr.
     pub(crate) fn load(&self) -> Result<Configuration> {
         let (configuration, warnings) = Configuration::load(&self.config, &self.node())?;
@@ -62,7 +57,7 @@ impl Place {
     /// Does something for each resource that is meant.
     async fn each(&self, target: &Target, act: impl AsyncFn(&Subject) -> Result) -> Result {
         for resource in target.resources(&self.load()?)? {
-            act(&Subject::new(self, target, resource)).await?;
+            act(&Subject::new(self, target, resource)?).await?;
         }
         Ok(())
     }
@@ -86,7 +81,7 @@ struct Args {
 #[derive(Subcommand)]
 enum Command {
     /// Mirror something on this machine, now, to see how it works.
-    Demo(demo::Options),
+    Demo,
     /// Make the metadata of the disks.
     CreateMd {
         #[command(flatten)]
@@ -174,15 +169,10 @@ pub fn main() -> ExitCode {
     if std::env::args_os().next().is_some_and(|name| Path::new(&name).ends_with("polluxd")) {
         return daemon();
     }
-    let args = match Args::try_parse() {
-        Ok(args) => args,
-        Err(error) => return usage(&error),
-    };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return end(Err(Failure::of("cannot start", error))),
-    };
-    end(runtime.block_on(run(args)))
+    program(|args: Args| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.map_err(|error| Failure::of("cannot start", error))?.block_on(run(args))
+    })
 }
 
 /// Runs one resource of the configuration on this node, in the foreground.
@@ -200,47 +190,43 @@ struct DaemonArgs {
 
 /// Runs `polluxd` with the arguments of the process.
 pub fn daemon() -> ExitCode {
-    let DaemonArgs { place, no_up, resource: name } = match DaemonArgs::try_parse() {
-        Ok(args) => args,
-        Err(error) => return usage(&error),
-    };
-    // What `ps` and the message about a disk in use call it; it may have been started as another
-    // program. Only a name: if it cannot be set, nothing is lost.
-    let _ = std::fs::write("/proc/self/comm", "polluxd");
-    // A failed assertion, on whichever thread and however it was built, ends the process: the peer
-    // takes over from a state that is known to be good.
-    let tell = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        tell(panic);
-        std::process::abort();
-    }));
-    let run = || {
+    program(|DaemonArgs { place, no_up, resource: name }| {
+        // What `ps` and the message about a disk in use call it; it may have been started as
+        // another program. Only a name: if it cannot be set, nothing is lost.
+        let _ = std::fs::write("/proc/self/comm", "polluxd");
+        // A failed assertion, on whichever thread and however it was built, ends the process: the
+        // peer takes over from a state that is known to be good.
+        let tell = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            tell(panic);
+            std::process::abort();
+        }));
         let filter = tracing_subscriber::EnvFilter::try_from_env("POLLUX_LOG");
         let filter = filter.unwrap_or_else(|_| "info".into());
         let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
         log.with_ansi(std::io::stderr().is_terminal()).with_target(false).init();
         let configuration = place.load()?;
         let resource = target::find(&configuration, &name)?;
-        serve::serve(resource, &place.run_dir(), !no_up)
-    };
-    end(run())
+        serve::serve(resource, &place.run_dir, !no_up)
+    })
 }
 
-/// What clap has to say: help and version are no errors.
-fn usage(error: &clap::Error) -> ExitCode {
-    // If nobody reads it, nobody reads that.
-    let _ = error.print();
-    ExitCode::from(if error.use_stderr() { code::USAGE } else { 0 })
-}
-
-fn end(result: Result) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure { code, text, .. }) => {
+/// Runs a program with the arguments of the process, and ends as it ended.
+fn program<T: Parser>(run: impl FnOnce(T) -> Result) -> ExitCode {
+    let code = match T::try_parse().map(run) {
+        Ok(Ok(())) => 0,
+        Ok(Err(Failure { code, text, .. })) => {
             eprintln!("{text}");
-            ExitCode::from(code)
+            code
         }
-    }
+        // What clap has to say: help and version are no errors.
+        Err(error) => {
+            // If nobody reads it, nobody reads that.
+            let _ = error.print();
+            if error.use_stderr() { code::USAGE } else { 0 }
+        }
+    };
+    ExitCode::from(code)
 }
 
 /// Prints what is wanted of a command. A reader that has gone is no error.
@@ -252,14 +238,12 @@ fn print(text: &str) {
 
 async fn run(Args { place, command }: Args) -> Result {
     match command {
-        Command::Demo(options) => demo::demo(options).await,
+        Command::Demo => demo::demo().await,
         Command::CreateMd { on: On { target }, force } => {
             place.each(&target, async |it| metadata::create(it, force)).await
         }
         Command::DumpMd(on) => place.each(&on.target, async |it| metadata::dump(it)).await,
-        Command::Up(on) => {
-            place.each(&on.target, async |it| process::up(it, Life::Own).await).await
-        }
+        Command::Up(on) => place.each(&on.target, process::up).await,
         Command::Down(on) => place.each(&on.target, process::down).await,
         Command::Attach(on) => place.each(&on.target, process::attach).await,
         Command::Detach(on) => place.each(&on.target, process::detach).await,
@@ -281,10 +265,8 @@ async fn run(Args { place, command }: Args) -> Result {
         Command::Status(options) => query::status(&place, options).await,
         Command::WaitConnect(options) => wait::wait(&place, &options, "connect").await,
         Command::WaitSync(options) => wait::wait(&place, &options, "sync").await,
-        Command::GetGi(on) => place.each(&on.target, async |it| query::gi(it, get_gi).await).await,
-        Command::ShowGi(on) => {
-            place.each(&on.target, async |it| query::gi(it, show_gi).await).await
-        }
+        Command::GetGi(on) => place.each(&on.target, async |it| query::gi(it, false).await).await,
+        Command::ShowGi(on) => place.each(&on.target, async |it| query::gi(it, true).await).await,
         Command::Dump { target } => query::dump(&place, target.as_ref()),
     }
 }

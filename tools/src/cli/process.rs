@@ -2,14 +2,13 @@
 
 use super::target::Subject;
 use crate::failure::{Failure, Result, if_up};
-use crate::status::{Connection, Status};
+use crate::status::list;
 use replicator::daemon::control::{RunLock, Wanted};
-use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal, setsid};
+use serde_json::Value;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long a daemon may take to answer at all, and to be gone.
@@ -19,67 +18,56 @@ const STEP: Duration = Duration::from_millis(10);
 /// Bytes of its log that are shown if it does not start.
 const SHOWN: u64 = 4000;
 
-/// How long a daemon lives.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Life {
-    /// Until it is told to end.
-    Own,
-    /// As long as this process, at most.
-    Ours,
-}
-
 /// Starts the daemon if need be, attaches what is not attached and connects what stands alone. The
 /// rest goes on if a disk cannot be had; the command fails all the same.
-pub(crate) async fn up(it: &Subject, life: Life) -> Result {
+pub(crate) async fn up(it: &Subject) -> Result {
     let status = match if_up(it.status().await)? {
         Some(status) => status,
-        None => start(it, life).await?,
+        None => start(it).await?,
     };
     let mut first = Ok(());
     for volume in it.resource.me.volumes.iter().filter(|volume| volume.disk.is_some()) {
-        let device = status.devices.iter().find(|device| device.volume == volume.number);
-        if device.is_some_and(|device| device.disk_state == "Diskless") {
+        let device = list(&status, "devices").find(|device| device["volume"] == volume.number);
+        if device.is_some_and(|device| device["disk-state"] == "Diskless") {
             first = first.and(attach_one(it, Some(volume.number)).await);
         }
     }
-    let stands_alone = |connection: &Connection| connection.connection_state == "StandAlone";
-    if status.connections.iter().any(stands_alone) {
+    if list(&status, "connections").any(|c| c["connection-state"] == "StandAlone") {
         first = first.and(it.client.command(&Wanted::Connect { discard_my_data: false }).await);
     }
     first
 }
 
 pub(super) async fn attach(it: &Subject) -> Result {
-    attach_one(it, it.volume()?).await
+    attach_one(it, it.volume).await
 }
 
 pub(super) async fn detach(it: &Subject) -> Result {
-    it.client.command(&Wanted::Detach { volume: it.volume()? }).await
+    it.client.command(&Wanted::Detach { volume: it.volume }).await
 }
 
 /// Attaches one volume, or all, and says what of their metadata is not as it is configured.
 async fn attach_one(it: &Subject, volume: Option<u16>) -> Result {
     it.client.command(&Wanted::Attach { volume }).await?;
-    for device in it.status().await?.devices {
-        if volume.is_none_or(|number| number == device.volume)
-            && let Some(reason) = device.reason
+    for device in list(&it.status().await?, "devices") {
+        if volume.is_none_or(|number| device["volume"] == number)
+            && let Some(reason) = device["reason"].as_str()
         {
-            eprintln!("{}/{}: warning: {reason}", it.resource.name, device.volume);
+            eprintln!("{}/{}: warning: {reason}", it.resource.name, device["volume"]);
         }
     }
     Ok(())
 }
 
 /// Starts `polluxd`, and waits until it answers.
-async fn start(it: &Subject, life: Life) -> Result<Status> {
-    let run_dir = it.place.run_dir();
-    let log_path = run_dir.log(&it.resource.name);
-    let made = std::fs::create_dir_all(run_dir.path());
-    made.map_err(|error| Failure::of(run_dir.path().display(), error))?;
-    let log = File::options().append(true).create(true).open(&log_path);
-    let log = log.map_err(|error| Failure::of(log_path.display(), error))?;
+async fn start(it: &Subject) -> Result<Value> {
+    let run_dir = &it.place.run_dir;
+    std::fs::create_dir_all(run_dir).map_err(|error| Failure::of(run_dir.display(), error))?;
+    let path = run_dir.join(format!("{}.log", it.resource.name));
+    let log = File::options().append(true).read(true).create(true).open(&path);
+    let log = log.map_err(|error| Failure::of(path.display(), error))?;
     let before = log.metadata().map_or(0, |metadata| metadata.len());
-    let child = daemon(it, log, life).and_then(|mut command| command.spawn());
+    let child = log.try_clone().and_then(|log| spawn(it, log));
     let mut child = child.map_err(|error| Failure::of("polluxd", error))?;
     let until = Instant::now() + PATIENCE;
     loop {
@@ -89,10 +77,15 @@ async fn start(it: &Subject, life: Life) -> Result<Status> {
         let ended = !matches!(child.try_wait(), Ok(None));
         if ended || Instant::now() > until {
             let what = if ended { "ended at once" } else { "does not answer" };
-            return Err(Failure::failed(format!(
+            let mut said = Vec::new();
+            let _ = (&log).seek(SeekFrom::Start(before));
+            if let Err(error) = (&log).take(SHOWN).read_to_end(&mut said) {
+                said = format!("(it cannot be read: {error})").into();
+            }
+            return Err(Failure::failed(format_args!(
                 "polluxd {what}; its log, {}, says:\n{}",
-                log_path.display(),
-                said(&log_path, before)
+                path.display(),
+                String::from_utf8_lossy(&said).trim_end()
             )));
         }
         tokio::time::sleep(STEP).await;
@@ -100,45 +93,17 @@ async fn start(it: &Subject, life: Life) -> Result<Status> {
 }
 
 /// This very program as `polluxd`: there whenever `polluxadm` is, and of the same version. In a
-/// session of its own: a Ctrl-C here is not for it.
-fn daemon(it: &Subject, log: File, life: Life) -> std::io::Result<Command> {
+/// process group of its own: a Ctrl-C here is not for it.
+fn spawn(it: &Subject, log: File) -> std::io::Result<Child> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg0("polluxd").arg("--config").arg(&it.place.config).arg("--node");
     command.arg(it.place.node()).arg("--run-dir").arg(&it.place.run_dir).args(["--no-up", "--"]);
     command.arg(&it.resource.name).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-    let parent = getpid();
-    let prepare = move || {
-        setsid()?;
-        if life == Life::Ours {
-            set_parent_process_death_signal(Some(Signal::KILL))?;
-            // If the parent is gone already, that signal will not come.
-            if getppid() != Some(parent) {
-                return Err(std::io::ErrorKind::Interrupted.into());
-            }
-        }
-        Ok(())
-    };
-    // SAFETY: between fork and exec only setsid, prctl and getppid are called, which are
-    // async-signal-safe.
-    unsafe { command.pre_exec(prepare) };
-    Ok(command)
-}
-
-/// What was said from there on.
-fn said(path: &Path, from: u64) -> String {
-    let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|mut log| {
-        log.seek(SeekFrom::Start(from))?;
-        log.take(SHOWN).read_to_end(&mut bytes)
-    });
-    match read {
-        Ok(_) => String::from_utf8_lossy(&bytes).trim_end().to_owned(),
-        Err(error) => format!("(it cannot be read: {error})"),
-    }
+    command.process_group(0).spawn()
 }
 
 /// Of a resource that does not run there is nothing to do.
-pub(super) async fn down(it: &Subject) -> Result {
+pub(crate) async fn down(it: &Subject) -> Result {
     match if_up(it.client.command(&Wanted::Down {}).await)? {
         Some(()) => ended(it).await,
         None => Ok(()),
@@ -147,7 +112,7 @@ pub(super) async fn down(it: &Subject) -> Result {
 
 /// Waits until the daemon has ended. Its socket is closed before its lock is free, and `up` needs
 /// the lock.
-pub(crate) async fn ended(it: &Subject) -> Result {
+async fn ended(it: &Subject) -> Result {
     let until = Instant::now() + PATIENCE;
     while RunLock::is_held(&it.place.run_dir, &it.resource.name) {
         if Instant::now() > until {

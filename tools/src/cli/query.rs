@@ -5,8 +5,8 @@ use super::{Place, print};
 use crate::config;
 use crate::failure::{Failure, Result, if_up};
 use crate::meta;
-use crate::status::{self, GenerationIds, Layout};
-use std::io::IsTerminal;
+use crate::status::{self, Layout};
+use serde_json::Value;
 
 #[derive(clap::Args)]
 pub(super) struct StatusOptions {
@@ -28,34 +28,32 @@ pub(super) async fn status(place: &Place, options: StatusOptions) -> Result {
     let configuration = place.load()?;
     let resources = match &options.target {
         Some(target) => target.resources(&configuration)?,
-        None => configuration.resources.iter().collect(),
+        None => &configuration.resources,
     };
     let target = options.target.unwrap_or_default();
     let mut running = Vec::new();
     for resource in resources {
-        let status = Subject::new(place, &target, resource).status().await;
+        let status = Subject::new(place, &target, resource)?.status().await;
         match target.is_all() {
             true => running.extend(if_up(status)?),
             false => running.push(status?),
         }
     }
     if options.json {
-        print(&status::json(&running));
+        print(&format!("{:#}\n", Value::Array(running)));
         return Ok(());
     }
-    let width = std::io::stdout().is_terminal().then(width).flatten();
+    // An answer means that it is a terminal; 0, that nobody has told it its size.
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok();
+    let width =
+        size.map(|size| size.ws_col.into()).map(|width| if width == 0 { 80 } else { width });
     let layout = Layout { verbose: options.verbose, statistics: options.statistics, width };
     print(&status::print(&running, layout));
     Ok(())
 }
 
-/// Columns of the terminal, as the shell tells.
-fn width() -> Option<usize> {
-    std::env::var("COLUMNS").ok()?.parse().ok().or(Some(80))
-}
-
 pub(super) async fn role(it: &Subject) -> Result {
-    let peer = it.peer()?;
+    let peer = it.peer.as_deref();
     let status = it.status().await?;
     let Some(role) = status::role(&status, peer) else {
         // The daemon was started with another configuration.
@@ -76,12 +74,11 @@ pub(super) async fn cstate(it: &Subject) -> Result {
 
 /// Of a resource that does not run, what the metadata says.
 pub(super) async fn dstate(it: &Subject) -> Result {
-    let volume = it.volume()?;
     if let Some(status) = if_up(it.status().await)? {
-        print(&status::dstate(&status, volume));
+        print(&status::dstate(&status, it.volume));
         return Ok(());
     }
-    for volume in it.volumes()? {
+    for volume in it.volumes() {
         let state = match volume.disk {
             Some(_) => meta::disk_state(&meta::read_volume(volume)?),
             None => "Diskless",
@@ -91,19 +88,19 @@ pub(super) async fn dstate(it: &Subject) -> Result {
     Ok(())
 }
 
-/// A line, or a legend, for each volume and peer.
-pub(super) async fn gi(it: &Subject, text: fn(&GenerationIds) -> String) -> Result {
-    let running = if_up(it.client.page::<Vec<GenerationIds>>("/generations").await)?;
-    let running = running.unwrap_or_default();
-    for volume in it.volumes()? {
-        for peer in it.peers()? {
-            let is_it =
-                |ids: &&GenerationIds| (ids.volume, &ids.peer) == (volume.number, &peer.name);
-            match running.iter().find(is_it) {
-                Some(ids) => print(&text(ids)),
+/// A line, with or without a legend, for each volume and peer.
+pub(super) async fn gi(it: &Subject, has_legend: bool) -> Result {
+    let running = if_up(it.client.page("/generations").await)?.unwrap_or_default();
+    for volume in it.volumes() {
+        for peer in it.peers() {
+            let is_it = |ids: &&Value| ids["volume"] == volume.number && ids["peer"] == *peer.name;
+            let running = running.as_array().and_then(|all| all.iter().find(is_it));
+            let line = match running.and_then(|ids| ids["line"].as_str()) {
+                Some(line) => line.to_owned(),
                 // Not attached: the disk says it.
-                None => print(&text(&meta::generations(volume, peer)?)),
-            }
+                None => meta::generations(volume, peer)?,
+            };
+            print(&if has_legend { status::show_gi(&line) } else { line });
         }
     }
     Ok(())
@@ -115,7 +112,7 @@ pub(super) fn dump(place: &Place, target: Option<&Target>) -> Result {
         print(&config::dump(&configuration));
         return Ok(());
     };
-    let named = target.resources(&configuration)?.into_iter();
+    let named = target.resources(&configuration)?.iter();
     named.for_each(|resource| print(&config::dump_resource(resource)));
     Ok(())
 }

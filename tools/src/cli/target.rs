@@ -5,8 +5,8 @@ use super::Place;
 use crate::client::Client;
 use crate::config::{Configuration, Host, Resource, Volume};
 use crate::failure::{Failure, Result, code};
-use crate::status::Status;
-use std::fmt::Display;
+use serde_json::Value;
+use std::slice;
 use std::str::FromStr;
 
 /// A target as it was typed.
@@ -22,24 +22,22 @@ impl FromStr for Target {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (names, volume) = match text.split_once('/') {
-            None => (text, None),
-            Some((names, number)) => {
-                let volume =
-                    number.parse().map_err(|_| format!("`{number}` is no volume number"))?;
-                (names, Some(volume))
-            }
-        };
-        let (resource, peer) = match names.split_once(':') {
-            None => (names, None),
-            Some((resource, peer)) => (resource, Some(peer.to_owned())),
-        };
+        let (names, volume) = parts(text, '/');
+        let (resource, peer) = parts(names, ':');
+        let number = |text: &str| text.parse().map_err(|_| format!("`{text}` is no volume number"));
+        let volume = volume.map(number).transpose()?;
+        let peer = peer.map(str::to_owned);
         let is_all = resource == "all";
         if resource.is_empty() || is_all && (peer.is_some() || volume.is_some()) {
             return Err("write RESOURCE, RESOURCE/VOLUME, RESOURCE:PEER or all".to_owned());
         }
         Ok(Self { resource: (!is_all).then(|| resource.to_owned()), peer, volume })
     }
+}
+
+/// What stands before and, if it is there, behind the sign.
+fn parts(text: &str, sign: char) -> (&str, Option<&str>) {
+    text.split_once(sign).map_or((text, None), |(before, behind)| (before, Some(behind)))
 }
 
 /// For a command that acts on whole resources: more than that must not be named.
@@ -53,18 +51,15 @@ pub(super) fn whole(text: &str) -> Result<Target, String> {
 
 impl Target {
     /// The resources meant.
-    pub(super) fn resources<'a>(
-        &self,
-        configuration: &'a Configuration,
-    ) -> Result<Vec<&'a Resource>> {
+    pub(super) fn resources<'a>(&self, from: &'a Configuration) -> Result<&'a [Resource]> {
         match &self.resource {
-            Some(name) => Ok(vec![find(configuration, name)?]),
-            None if configuration.resources.is_empty() => {
-                let (file, node) = (configuration.file.display(), &configuration.node);
+            Some(name) => find(from, name).map(slice::from_ref),
+            None if from.resources.is_empty() => {
+                let (file, node) = (from.file.display(), &from.node);
                 let text = format!("{file}: no resource is defined for host `{node}`");
                 Err(Failure::new(code::USAGE, text))
             }
-            None => Ok(configuration.resources.iter().collect()),
+            None => Ok(&from.resources),
         }
     }
 
@@ -74,66 +69,56 @@ impl Target {
     }
 }
 
-/// One resource a command is for, as it was named.
+/// One resource a command is for, and what of it was named.
 pub(crate) struct Subject {
     pub(crate) place: Place,
     pub(crate) resource: Resource,
     pub(crate) client: Client,
-    target: Target,
+    /// `None`: all.
+    pub(super) volume: Option<u16>,
+    /// `None`: this node, or all peers.
+    pub(super) peer: Option<String>,
 }
 
 impl Subject {
-    pub(crate) fn new(place: &Place, target: &Target, resource: &Resource) -> Self {
-        let client = Client::new(&place.run_dir(), &resource.name);
-        Self { place: place.clone(), resource: resource.clone(), client, target: target.clone() }
+    /// Fails if the resource has no such volume or peer.
+    pub(crate) fn new(place: &Place, target: &Target, resource: &Resource) -> Result<Self> {
+        let it = Self {
+            place: place.clone(),
+            resource: resource.clone(),
+            client: Client::new(&place.run_dir, &resource.name),
+            volume: target.volume,
+            peer: target.peer.clone(),
+        };
+        let missing = match (target.volume, &target.peer) {
+            (Some(number), _) if it.volumes().next().is_none() => format!("volume {number}"),
+            (_, Some(name)) if it.peers().next().is_none() => format!("peer `{name}`"),
+            _ => return Ok(it),
+        };
+        let text = format!("resource `{}` has no {missing}", resource.name);
+        Err(Failure::new(code::CONFIGURATION, text))
     }
 
     /// What the daemon says.
-    pub(crate) async fn status(&self) -> Result<Status> {
+    pub(crate) async fn status(&self) -> Result<Value> {
         self.client.page("/status").await
     }
 
-    /// The volume that was named, if one was and it is one of the resource's.
-    pub(super) fn volume(&self) -> Result<Option<u16>> {
-        self.volumes().map(|_| self.target.volume)
-    }
-
     /// The volumes meant.
-    pub(super) fn volumes(&self) -> Result<Vec<&Volume>> {
-        let named = self.target.volume;
-        let is_meant = |volume: &&Volume| named.is_none_or(|number| volume.number == number);
-        let volumes: Vec<_> = self.resource.me.volumes.iter().filter(is_meant).collect();
-        match named {
-            Some(number) if volumes.is_empty() => self.has_no("volume", number),
-            _ => Ok(volumes),
-        }
+    pub(super) fn volumes(&self) -> impl Iterator<Item = &Volume> {
+        let volumes = self.resource.me.volumes.iter();
+        volumes.filter(|volume| self.volume.is_none_or(|number| volume.number == number))
     }
 
     /// The volumes meant that have a disk, and the one that was named in any case.
-    pub(super) fn disks(&self) -> Result<Vec<&Volume>> {
-        let is_named = self.target.volume.is_some();
-        Ok(self.volumes()?.into_iter().filter(|v| is_named || v.disk.is_some()).collect())
+    pub(super) fn disks(&self) -> impl Iterator<Item = &Volume> {
+        self.volumes().filter(|volume| self.volume.is_some() || volume.disk.is_some())
     }
 
-    /// The name of the peer, if one was named and is one.
-    pub(super) fn peer(&self) -> Result<Option<&str>> {
-        self.peers().map(|_| self.target.peer.as_deref())
-    }
-
-    /// The peers meant: the one that was named, else all.
-    pub(super) fn peers(&self) -> Result<Vec<&Host>> {
-        let named = self.target.peer.as_ref();
-        let is_meant = |peer: &&Host| named.is_none_or(|name| peer.name == *name);
-        let peers: Vec<_> = self.resource.peers.iter().filter(is_meant).collect();
-        match named {
-            Some(name) if peers.is_empty() => self.has_no("peer", format_args!("`{name}`")),
-            _ => Ok(peers),
-        }
-    }
-
-    fn has_no<T>(&self, what: &str, named: impl Display) -> Result<T> {
-        let text = format!("resource `{}` has no {what} {named}", self.resource.name);
-        Err(Failure::new(code::CONFIGURATION, text))
+    /// The peers meant.
+    pub(super) fn peers(&self) -> impl Iterator<Item = &Host> {
+        let peers = self.resource.peers.iter();
+        peers.filter(|peer| self.peer.as_ref().is_none_or(|name| peer.name == *name))
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) async fn wait(place: &Place, options: &Options, what: &str) -> Result
     place.each(&options.on.target, async |it| wait_one(it, options.timeout, what).await).await
 }
 
-async fn wait_one(it: &Subject, seconds: f64, what: &str) -> Result {
+pub(crate) async fn wait_one(it: &Subject, seconds: f64, what: &str) -> Result {
     let name = &it.resource.name;
     let why = format!("next: polluxadm status {name} says why");
     match it.client.wait(what, seconds).await? {

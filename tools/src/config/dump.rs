@@ -5,7 +5,7 @@ use std::fmt::{self, Display, Write};
 use std::path::Path;
 
 use super::token::is_bare;
-use super::{Configuration, Host, Listen, Resource, Settings};
+use super::{Configuration, Host, Listen, Resource, Settings, Volume};
 
 /// A word as the grammar wants it: in quotes if it needs them.
 struct Quoted<'a>(&'a str);
@@ -24,102 +24,74 @@ fn path(path: Option<&Path>, none: &str) -> String {
     path.map_or_else(|| none.to_owned(), |path| Quoted(&path.to_string_lossy()).to_string())
 }
 
-/// Lines, each indented by the sections that are open.
-struct Writer {
-    text: String,
-    depth: usize,
+/// The options of a section that differ from the default, if there are any.
+fn section(name: &str, settings: &Settings) -> String {
+    let lines: String =
+        settings.texts().map(|(name, text)| format!("{name} {};\n", Quoted(text))).collect();
+    if lines.is_empty() { lines } else { format!("{name} {{\n{lines}}}\n") }
 }
 
-impl Writer {
-    /// A path in a comment: on one line, whatever it holds.
-    fn comment(&mut self, comment: &str) {
-        self.line(format_args!("# {}", comment.replace(char::is_control, "?")));
-    }
+fn volume(volume: &Volume) -> String {
+    let Volume { number, minor, .. } = volume;
+    let device = volume.device.as_ref().map_or(String::new(), |name| format!("{} ", Quoted(name)));
+    let disk = path(volume.disk.as_deref(), "none");
+    let meta_disk = path(volume.meta_disk.as_deref(), "internal");
+    let options = section("disk", &volume.options);
+    format!(
+        "volume {number} {{\ndevice {device}minor {minor};\ndisk {disk};\nmeta-disk {meta_disk};\n\
+         {options}}}\n"
+    )
+}
 
-    fn line(&mut self, line: impl Display) {
-        let indent = 4 * self.depth;
-        writeln!(self.text, "{:indent$}{line}", "").expect("a String takes all that is written");
-    }
+fn host(host: &Host) -> String {
+    let Host { node_id, address, .. } = host;
+    let name = Quoted(&host.name);
+    let options = section("options", &host.options);
+    let listen = host.nbd.iter().map(|listen| match listen {
+        Listen::Unix => "listen unix;\n".to_owned(),
+        Listen::Tcp(address) => format!("listen {address};\n"),
+    });
+    let nbd = match &host.nbd[..] {
+        [Listen::Unix] => String::new(),
+        _ => format!("nbd {{\n{}}}\n", listen.collect::<String>()),
+    };
+    let volumes: String = host.volumes.iter().map(volume).collect();
+    format!("on {name} {{\nnode-id {node_id};\naddress {address};\n{options}{nbd}{volumes}}}\n")
+}
 
-    fn section(&mut self, head: impl Display, body: impl FnOnce(&mut Self)) {
-        self.line(format_args!("{head} {{"));
-        self.depth += 1;
-        body(self);
-        self.depth -= 1;
-        self.line("}");
+/// Indents every line by the sections that are open.
+fn indented(text: &str) -> String {
+    let (mut result, mut depth) = (String::new(), 0);
+    for line in text.lines() {
+        depth -= usize::from(line == "}");
+        writeln!(result, "{:1$}{line}", "", 4 * depth).expect("a String takes all that is written");
+        depth += usize::from(line.ends_with(" {"));
     }
+    result
+}
 
-    /// A section of options, if any of them differs from the default.
-    fn options(&mut self, name: &str, settings: &Settings) {
-        let texts: Vec<_> = settings.texts().collect();
-        if !texts.is_empty() {
-            self.section(name, |w| {
-                for (name, text) in texts {
-                    w.line(format_args!("{name} {};", Quoted(&text)));
-                }
-            });
-        }
-    }
-
-    fn resource(&mut self, resource: &Resource) {
-        let (name, host, place) = (&resource.name, &resource.me.name, &resource.place);
-        self.comment(&format!("resource {name} on {host}, from {place}"));
-        self.section(format_args!("resource {}", Quoted(&resource.name)), |w| {
-            w.options("net", &resource.net);
-            // In the order of node-ids, so that all nodes print the same.
-            let mut hosts: Vec<&Host> = resource.peers.iter().chain([&resource.me]).collect();
-            hosts.sort_by_key(|host| host.node_id);
-            hosts.into_iter().for_each(|host| w.host(host));
-        });
-    }
-
-    fn host(&mut self, host: &Host) {
-        self.section(format_args!("on {}", Quoted(&host.name)), |w| {
-            w.line(format_args!("node-id {};", host.node_id));
-            w.line(format_args!("address {};", host.address));
-            w.options("options", &host.options);
-            if host.nbd != [Listen::Unix] {
-                w.section("nbd", |w| {
-                    for listen in &host.nbd {
-                        match listen {
-                            Listen::Unix => w.line("listen unix;"),
-                            Listen::Tcp(address) => w.line(format_args!("listen {address};")),
-                        }
-                    }
-                });
-            }
-            for volume in &host.volumes {
-                w.section(format_args!("volume {}", volume.number), |w| {
-                    match &volume.device {
-                        Some(name) => {
-                            w.line(format_args!("device {} minor {};", Quoted(name), volume.minor));
-                        }
-                        None => w.line(format_args!("device minor {};", volume.minor)),
-                    }
-                    w.line(format_args!("disk {};", path(volume.disk.as_deref(), "none")));
-                    let meta_disk = path(volume.meta_disk.as_deref(), "internal");
-                    w.line(format_args!("meta-disk {meta_disk};"));
-                    w.options("disk", &volume.options);
-                });
-            }
-        });
-    }
+/// A path in a comment: on one line, whatever it holds.
+fn comment(text: &str) -> String {
+    format!("# {}\n", text.replace(char::is_control, "?"))
 }
 
 /// The whole configuration, for `polluxadm dump`. Shows secrets, as the file does.
 pub(crate) fn dump(configuration: &Configuration) -> String {
-    let mut writer = Writer { text: String::new(), depth: 0 };
-    writer.comment(&format!("{}, without what Pollux ignores", configuration.file.display()));
+    let file = configuration.file.display();
+    let mut text = comment(&format!("{file}, without what Pollux ignores"));
     for resource in &configuration.resources {
-        writer.line("");
-        writer.resource(resource);
+        text += &format!("\n{}", dump_resource(resource));
     }
-    writer.text
+    text
 }
 
 /// One resource, under a comment that names where it is defined.
 pub(crate) fn dump_resource(resource: &Resource) -> String {
-    let mut writer = Writer { text: String::new(), depth: 0 };
-    writer.resource(resource);
-    writer.text
+    let Resource { name, place, net, me, peers } = resource;
+    // In the order of node-ids, so that all nodes print the same.
+    let mut hosts: Vec<&Host> = peers.iter().chain([me]).collect();
+    hosts.sort_by_key(|host| host.node_id);
+    let hosts: String = hosts.into_iter().map(host).collect();
+    let text = format!("resource {} {{\n{}{hosts}}}\n", Quoted(name), section("net", net));
+    comment(&format!("resource {name} on {}, from {place}", me.name)) + &indented(&text)
 }

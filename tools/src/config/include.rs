@@ -38,7 +38,7 @@ fn file(
     files: &mut usize,
     statements: &mut Vec<Statement>,
 ) -> Result {
-    for statement in parse(bytes, Place::new(Arc::from(path), 1))? {
+    for statement in parse(bytes, Place { file: Arc::from(path), line: 1 })? {
         if statement.name() != "include" {
             statements.push(statement);
             continue;

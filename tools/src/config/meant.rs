@@ -1,13 +1,13 @@
-//! What is meant: resources out of statements, and the checks that need more than one of them. Which
-//! level says what is `draft`'s.
+//! What is meant: resources out of statements, and the checks that need more than one of them. What
+//! each part may say is `said`'s; here the most specific part counts.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Display;
 use std::path::PathBuf;
 
-use super::draft::{Draft, Level, Options, Slot, section, twice, unknown};
-use super::options::Value;
+use super::options::{device, listen};
 use super::place::Place;
+use super::said::{Options, Part, Said, inherit, section, twice, unknown};
 use super::statement::Statement;
 use super::{Host, Listen, RESOURCES_MAX, Resource, Settings, Volume};
 use crate::failure::Result;
@@ -18,18 +18,17 @@ pub(super) fn read(statements: &[Statement], node: &str) -> Result<(Vec<Resource
     let (claims, warnings) = (HashMap::new(), Vec::new());
     let mut reading = Reading { node, claims, warnings };
     let mut sections: HashMap<String, &Place> = HashMap::new();
-    let (mut ignored, mut common) = (Options::new(), Draft::default());
+    let (mut ignored, mut common) = (Options::new(), Said::default());
     let mut defined = Vec::new();
     for at in statements {
         match at.name() {
             "global" if !defined.is_empty() => {
                 return Err(at.error("`global` must stand before the first resource: move it up"));
             }
-            "global" => section(at, Level::Common, &mut ignored, &mut reading.warnings)?,
+            "global" => section(at, &mut ignored, &mut reading.warnings)?,
             "common" => {
-                for inner in at.plain_section()? {
-                    common.take(inner, &mut reading.warnings)?;
-                }
+                let inner = at.plain_section()?;
+                common = Said::inside(&common, Part::Common, inner, &mut reading.warnings)?;
             }
             "resource" if defined.len() == RESOURCES_MAX => {
                 return Err(at.error(format!("more than {RESOURCES_MAX} resources")));
@@ -87,35 +86,35 @@ impl Reading<'_> {
     }
 
     /// One resource; `None` if `node` has no part in it.
-    fn resource(&mut self, name: &str, at: &Statement, common: &Draft) -> Result<Option<Resource>> {
+    fn resource(&mut self, name: &str, at: &Statement, common: &Said) -> Result<Option<Resource>> {
         let is_connection = |s: &&Statement| matches!(s.name(), "connection" | "connection-mesh");
         let (sections, others): (Vec<_>, Vec<_>) =
             at.section()?.iter().partition(|s| s.name() == "on");
-        let mut draft = common.at(Level::Resource);
-        for inner in others.iter().filter(|s| !is_connection(s)) {
-            draft.take(inner, &mut self.warnings)?;
-        }
+        let (connections, own): (Vec<_>, Vec<_>) = others.into_iter().partition(is_connection);
+        let own = Said::inside(common, Part::Resource, own, &mut self.warnings)?;
         let named: Vec<&str> =
             sections.iter().flat_map(|on| on.values()).map(String::as_str).collect();
-        for at in others.into_iter().filter(is_connection) {
-            let mut joined = draft.at(Level::Connection);
-            self.connection(at, &named, &mut joined)?;
-            // With more hosts, one connection does not speak for all of them.
+        let mut joined = Vec::new();
+        for connection in &connections {
+            let inner = connection.section()?.iter();
+            let inner = inner.filter(|at| !["host", "hosts"].contains(&at.name()));
             if named.len() <= 2 {
-                draft = joined;
+                joined.extend(inner);
+            } else {
+                // It does not speak for all of the hosts.
+                Said::inside(&own, Part::Connection, inner, &mut self.warnings)?;
             }
         }
+        let joined = Said::inside(&own, Part::Connection, joined, &mut self.warnings)?;
+        connections.into_iter().try_for_each(|connection| check_ends(connection, &named))?;
         let mut hosts: Vec<Host> = Vec::new();
         for on in sections {
-            let mut draft = draft.at(Level::On);
-            for inner in on.section()? {
-                draft.take(inner, &mut self.warnings)?;
-            }
+            let said = Said::inside(&joined, Part::On, on.section()?, &mut self.warnings)?;
             if on.values().is_empty() {
                 return Err(on.error("`on` needs the name of a host: write `on NAME { ... }`"));
             }
             for host in on.values() {
-                let host = self.host(name, host, on, &draft)?;
+                let host = self.host(name, host, on, &said)?;
                 hosts.first().map_or(Ok(()), |first| check_pair(first, &host, &on.place))?;
                 hosts.push(host);
             }
@@ -142,8 +141,8 @@ impl Reading<'_> {
                 "resource `{name}` is not mirrored: it has one `on` section, write a second"
             )));
         }
-        if let Some(digest) = draft.options.get(&("net", "cram-hmac-alg"))
-            && !draft.options.contains_key(&("net", "shared-secret"))
+        if let Some(digest) = joined.options.get(&("net", "cram-hmac-alg"))
+            && !joined.options.contains_key(&("net", "shared-secret"))
         {
             return Err(digest.place.error(format!(
                 "`cram-hmac-alg` without `shared-secret` would not authenticate the peers of \
@@ -161,112 +160,78 @@ impl Reading<'_> {
         Ok(Some(Resource {
             name: name.to_owned(),
             place: at.place.clone(),
-            net: Settings::new("net", &[&draft.options]),
+            net: Settings::new("net", &joined.options),
             me,
             peers: hosts,
         }))
     }
 
-    /// A `connection` or `connection-mesh`: which of the `named` hosts it joins, and what it adds.
-    fn connection(&mut self, at: &Statement, named: &[&str], draft: &mut Draft) -> Result {
-        let mut ends = BTreeSet::new();
-        let mut net: Option<&Place> = None;
-        for inner in at.section()? {
-            let hosts = match inner.name() {
-                "host" => vec![inner.value("host NAME;")?],
-                "hosts" => inner.plain_values()?.iter().map(String::as_str).collect(),
-                name => {
-                    if let Some(first) = net.filter(|_| name == "net") {
-                        return Err(twice(inner, first));
-                    }
-                    net = net.or(Some(&inner.place).filter(|_| name == "net"));
-                    draft.take(inner, &mut self.warnings)?;
-                    continue;
-                }
-            };
-            for host in hosts {
-                if !named.contains(&host) {
-                    let known = named.join(", ");
-                    return Err(inner.error(format!("there is no `on {host}`: known are {known}")));
-                }
-                if !ends.insert(host) {
-                    return Err(inner.error(format!("host `{host}` is named twice: delete one")));
-                }
-            }
-        }
-        if ends.len() < 2 || ends.len() > 2 && at.name() == "connection" {
-            return Err(at.error(format!("found {} hosts: write `host A; host B;`", ends.len())));
-        }
-        Ok(())
-    }
-
-    fn host(&mut self, resource: &str, name: &str, on: &Statement, draft: &Draft) -> Result<Host> {
+    /// One host of a resource, of which this is `said`.
+    fn host(&mut self, resource: &str, name: &str, on: &Statement, said: &Said) -> Result<Host> {
         let missing = |what, example| {
             on.error(format!("`on {name}` has no `{what}`: write `{example}` into it"))
         };
-        let said = |name| draft.options.get(&("on", name));
-        let Some(Slot { value: Value::Number(node_id), place, .. }) = said("node-id") else {
-            return Err(missing("node-id", "node-id 0;"));
-        };
+        let option =
+            |what, example| said.options.get(&("on", what)).ok_or_else(|| missing(what, example));
+        let node_id = option("node-id", "node-id 0;")?;
         let owner = format!("resource `{resource}`");
         self.claim(&owner, format!("`on {name}`"), &on.place)?;
-        self.claim(&owner, format!("node-id {node_id}"), place)?;
-        let Some(Slot { value: Value::Address(address), place, .. }) = said("address") else {
-            return Err(missing("address", "address 10.7.0.1:7020;"));
-        };
-        self.claim(&owner, format!("address {address}"), place)?;
+        self.claim(&owner, format!("node-id {}", node_id.text), &node_id.place)?;
+        let address = option("address", "address 10.7.0.1:7020;")?;
+        self.claim(&owner, format!("address {}", address.text), &address.place)?;
         let owner = format!("host `{name}`");
-        self.claim(&owner, format!("address {address}"), place)?;
+        self.claim(&owner, format!("address {}", address.text), &address.place)?;
         let mut nbd = Vec::new();
-        for listen in &draft.nbd {
-            if let Listen::Tcp(address) = listen.value {
-                self.claim(&owner, format!("address {address}"), &listen.place)?;
-            }
-            nbd.push(listen.value.clone());
+        for word in &said.nbd {
+            nbd.push(match listen(&word.text) {
+                None => Listen::Unix,
+                Some(address) => {
+                    self.claim(&owner, format!("address {address}"), &word.place)?;
+                    Listen::Tcp(address)
+                }
+            });
         }
         if nbd.is_empty() {
             nbd.push(Listen::Unix);
         }
-        let mut volumes = Vec::new();
-        for number in draft.volumes.keys() {
-            volumes.push(self.volume(&owner, *number, draft)?);
-        }
+        let volumes = said.volumes.keys().map(|number| self.volume(&owner, *number, said));
+        let volumes = volumes.collect::<Result<Vec<_>>>()?;
         if volumes.is_empty() {
             let example = "volume 0 { device ...; disk ...; meta-disk internal; }";
             return Err(missing("volume", example));
         }
         Ok(Host {
             name: name.to_owned(),
-            node_id: u8::try_from(*node_id).expect("the table allows 0..31"),
-            address: *address,
-            options: Settings::new("options", &[&draft.options]),
+            node_id: node_id.text.parse().expect("the table allows 0..31"),
+            address: address.text.parse().expect("its usual form is an address"),
+            options: Settings::new("options", &said.options),
             nbd,
             volumes,
         })
     }
 
-    fn volume(&mut self, owner: &str, number: u16, host: &Draft) -> Result<Volume> {
-        let draft = &host.volumes[&number];
-        let missing = |what, example| {
-            let text = format!("volume {number} of {owner} has no `{what}`: write `{example}`");
-            draft.place.error(text)
+    fn volume(&mut self, owner: &str, number: u16, said: &Said) -> Result<Volume> {
+        let (place, mut options) = said.volumes[&number].clone();
+        inherit(&mut options, &said.options);
+        let option = |what, example| {
+            options.get(&("volume", what)).ok_or_else(|| {
+                let text = format!("volume {number} of {owner} has no `{what}`: write `{example}`");
+                place.error(text)
+            })
         };
-        let said = |name| draft.options.get(&("volume", name));
-        let Some(Slot { value: Value::Device(device, minor), place, .. }) = said("device") else {
-            return Err(missing("device", "device minor 0;"));
-        };
-        self.claim(owner, format!("minor {minor}"), place)?;
+        let word = option("device", "device minor 0;")?;
+        let (device, minor) = device(&word.text).expect("its usual form is a device");
+        self.claim(owner, format!("minor {minor}"), &word.place)?;
         if let Some(device) = device {
-            self.claim(owner, format!("device {device}"), place)?;
+            self.claim(owner, format!("device {device}"), &word.place)?;
         }
         // The word that is no path, and the path.
-        let mut path = |name, word: &str, example| match said(name) {
-            Some(Slot { value: Value::Text(text), .. }) if text == word => Ok(None),
-            Some(Slot { value: Value::Text(text), place, .. }) => {
-                self.claim(owner, format!("disk {text}"), place)?;
-                Ok(Some(PathBuf::from(text)))
+        let mut path = |name, no_path: &str, example| match option(name, example)? {
+            word if word.text == no_path => Ok(None),
+            word => {
+                self.claim(owner, format!("disk {}", word.text), &word.place)?;
+                Ok(Some(PathBuf::from(&word.text)))
             }
-            _ => Err(missing(name, example)),
         };
         let disk = path("disk", "none", "disk /dev/vg/name;")?;
         // Diskless: there is nothing that metadata could be about.
@@ -274,9 +239,40 @@ impl Reading<'_> {
             true => path("meta-disk", "internal", "meta-disk internal;")?,
             false => None,
         };
-        let options = Settings::new("disk", &[&draft.options, &host.options]);
-        Ok(Volume { number, minor: *minor, device: device.clone(), disk, meta_disk, options })
+        let device = device.map(str::to_owned);
+        let options = Settings::new("disk", &options);
+        Ok(Volume { number, minor, device, disk, meta_disk, options })
     }
+}
+
+/// A `connection` or `connection-mesh` joins hosts that there are, and has one `net` at most.
+fn check_ends(at: &Statement, named: &[&str]) -> Result {
+    let mut ends = BTreeSet::new();
+    let mut net: Option<&Place> = None;
+    for inner in at.section()? {
+        let hosts = match inner.name() {
+            "host" => vec![inner.value("host NAME;")?],
+            "hosts" => inner.plain_values()?.iter().map(String::as_str).collect(),
+            "net" => match net.replace(&inner.place) {
+                Some(first) => return Err(twice(inner, first)),
+                None => continue,
+            },
+            _ => continue,
+        };
+        for host in hosts {
+            if !named.contains(&host) {
+                let known = named.join(", ");
+                return Err(inner.error(format!("there is no `on {host}`: known are {known}")));
+            }
+            if !ends.insert(host) {
+                return Err(inner.error(format!("host `{host}` is named twice: delete one")));
+            }
+        }
+    }
+    if ends.len() < 2 || ends.len() > 2 && at.name() == "connection" {
+        return Err(at.error(format!("found {} hosts: write `host A; host B;`", ends.len())));
+    }
+    Ok(())
 }
 
 /// Two hosts of one resource have the same volumes.

@@ -1,16 +1,17 @@
 //! The configuration: drbd.conf's grammar in, checked and typed resources out.
 //!
 //! In layers: `token` and `statement` see words and braces, `include` joins the files, `options` is
-//! the table of all options, `draft` reads the tree statement by statement (what was said), `meant`
-//! lets the levels inherit from each other and checks the whole (what is meant), `settings` are the
-//! options as they count, `dump` writes it all back. Nothing here opens a disk or a socket, or knows whether a resource runs.
+//! the table of all options, `said` reads one part of the tree statement by statement, `meant` lets
+//! the parts inherit from each other and checks the whole, `settings` are the options as they count,
+//! `dump` writes it all back. Nothing here opens a disk or a socket, or knows whether a resource
+//! runs.
 
-mod draft;
 mod dump;
 mod include;
 mod meant;
 mod options;
 mod place;
+mod said;
 mod settings;
 mod statement;
 mod token;
@@ -93,6 +94,13 @@ pub(crate) struct Volume {
     pub meta_disk: Option<PathBuf>,
     /// How its disk is used: `disk`.
     pub options: Settings,
+}
+
+impl Volume {
+    /// What holds its metadata; `None`: diskless.
+    pub(crate) fn meta_path(&self) -> Option<&Path> {
+        self.meta_disk.as_deref().or(self.disk.as_deref())
+    }
 }
 
 /// Where an NBD server listens.

@@ -1,11 +1,12 @@
 //! The table of all options DRBD knows: section, kind, range, default, and whether Pollux honours
-//! it yet. It is the only place that knows them, and it reads their values. What an option means to
-//! a running resource is not here.
+//! it yet. It is the only place that knows them, and it brings their values into their usual form:
+//! as an operator would write them, each in one way only. What an option means to a running resource
+//! is not here.
 
 use std::net::SocketAddr;
 
 use super::HOSTS_MAX;
-use Kind::{Address, Choice, ChoiceOr, Device, Flag, Number, Path, Text};
+use Kind::{Address, Choice, ChoiceOr, Device, Flag, Listen, Number, Path, Text};
 use Support::{Always, Honoured, NotYet, Only, Partly};
 use Unit::{Bytes, Count, KibPerSecond, Milliseconds, Seconds, Sectors, Tenths};
 
@@ -20,6 +21,19 @@ pub(super) enum Unit {
     Bytes,
     Sectors,
     KibPerSecond,
+}
+
+impl Unit {
+    /// A number that is kept in this unit, as an operator would write it.
+    fn text(self, number: u64) -> String {
+        let sizes = [(G, "G"), (M, "M"), (K, "K"), (512, "s")].into_iter();
+        let is_size = matches!(self, Bytes | Sectors | KibPerSecond) && number != 0;
+        // The largest that divides it.
+        match sizes.filter(|_| is_size).find(|(size, _)| number.is_multiple_of(*size)) {
+            Some((size, suffix)) => format!("{}{suffix}", number / size),
+            None => number.to_string(),
+        }
+    }
 }
 
 /// What values an option takes.
@@ -41,6 +55,8 @@ pub(super) enum Kind {
     Address,
     /// `minor N`, `NAME minor N` or `/dev/drbdN`
     Device,
+    /// `unix` or `IP:PORT`
+    Listen,
 }
 
 /// What Pollux makes of an option.
@@ -65,20 +81,9 @@ pub(super) struct Row {
     /// Parted by blanks in the table; what [`rows`] returns has one name.
     pub(super) name: &'static str,
     pub(super) kind: Kind,
-    /// As the operator would write it; empty: unset.
+    /// Empty: unset.
     pub(super) default: &'static str,
     pub(super) support: Support,
-}
-
-/// A value as read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Value {
-    Number(u64),
-    Flag(bool),
-    Text(String),
-    Address(SocketAddr),
-    /// The device node, if it has a name, and the minor number.
-    Device(Option<String>, u32),
 }
 
 const fn row(
@@ -118,6 +123,8 @@ const TABLE: &[Row] = &[
     row("volume", NotYet, "discard-granularity", Number(Bytes, 0, 128 * M), ""),
     row("volume", NotYet, "diskless", Flag, "no"),
     row("volume", NotYet, "tiebreaker", Flag, "yes"),
+
+    row("nbd", Honoured, "listen", Listen, "unix"),
 
     row("net", Honoured, "protocol", Choice("A B C"), "C"),
     row("net", Partly("it bounds the handshake; whether a peer is alive say `ping-int` and \
@@ -231,17 +238,17 @@ impl Row {
         matches!(self.support, Honoured | Partly(_))
     }
 
-    /// Reads what stands behind the name, given as words and as one text. The error says what was
-    /// found and what is allowed; the notes, what Pollux does not do of it.
+    /// What stands behind the name, given as words and as one text, in its usual form. The error says
+    /// what was found and what is allowed; the notes, what Pollux does not do of it.
     pub(super) fn read(
         &self,
         words: &[String],
         text: &str,
-    ) -> Result<(Value, Vec<String>), String> {
+    ) -> Result<(String, Vec<String>), String> {
         let name = self.name;
         let word = match (words, self.kind) {
             ([], Flag) => "yes",
-            ([_], _) | (_, Address | Device) => text,
+            ([_], _) | (_, Address | Device | Listen) => text,
             _ => {
                 return Err(format!(
                     "`{name}` takes one value, found {}; {} (is a `;` missing, or quotes?)",
@@ -268,12 +275,12 @@ impl Row {
         let note = changed
             .as_ref()
             .map(|(used, why)| format!("`{name} {word}`: {why}; `{name} {used}` is used"));
-        let value = self.value(changed.as_ref().map_or(word, |(used, _)| used));
+        let value = self.usual(changed.as_ref().map_or(word, |(used, _)| used));
         // Messages end in logs: no secret.
         let shown = if name == "shared-secret" { "..." } else { word };
         let value = value.ok_or_else(|| format!("`{name} {shown}`: {}", self.allowed()))?;
         let default = self.default;
-        let is_default = self.default_value().as_ref() == Some(&value);
+        let is_default = value == default;
         let support = match self.support {
             NotYet => Some(format!(
                 "`{name}` is known to DRBD but not yet honoured by Pollux; it is ignored"
@@ -293,7 +300,8 @@ impl Row {
         Ok((value, support.into_iter().chain(note).collect()))
     }
 
-    fn value(&self, word: &str) -> Option<Value> {
+    /// A value in its usual form; `None`: it is not allowed.
+    pub(super) fn usual(&self, word: &str) -> Option<String> {
         let among = |words: &str| {
             words.split(' ').any(|allowed| match allowed.strip_suffix('*') {
                 Some(prefix) => word.len() > prefix.len() && word.starts_with(prefix),
@@ -301,41 +309,30 @@ impl Row {
             })
         };
         let within = |unit, min, max| {
-            number(unit, word).filter(|n| (min..=max).contains(n)).map(Value::Number)
+            number(unit, word).filter(|n| (min..=max).contains(n)).map(|n| unit.text(n))
         };
-        let text = |is_good: bool| is_good.then(|| Value::Text(word.to_owned()));
+        let text = |is_good: bool| is_good.then(|| word.to_owned());
         match self.kind {
-            Flag => among("yes no").then(|| Value::Flag(word == "yes")),
+            Flag => text(among("yes no")),
             Choice(words) => text(among(words)),
             ChoiceOr(words, max) => text(among(words)).or_else(|| within(Count, 1, max)),
             Text(max) => text((1..=max).contains(&word.len())),
             Path(special) => text(word == special || word.starts_with('/')),
             Number(unit, min, max) => within(unit, min, max),
-            Address => address(word).map(Value::Address),
-            Device => device(word),
+            Address => address(word).map(|address| address.to_string()),
+            Device => device(word).map(|device| match device {
+                (Some(name), minor) => format!("{name} minor {minor}"),
+                (None, minor) => format!("minor {minor}"),
+            }),
+            Listen => text(word == "unix" || listen(word).is_some()),
         }
     }
 
-    /// The default; `None`: unset.
-    pub(super) fn default_value(&self) -> Option<Value> {
-        if self.default.is_empty() {
-            return None;
-        }
-        let value = self.value(self.default);
-        assert!(value.is_some(), "the default of `{}` is not in its range", self.name);
-        value
-    }
-
-    /// A value as the operator would write it, without quotes.
-    pub(super) fn text(&self, value: &Value) -> String {
-        match (value, self.kind) {
-            (Value::Number(bytes), Number(Bytes | Sectors | KibPerSecond, ..)) => size_text(*bytes),
-            (Value::Number(number), _) => number.to_string(),
-            (Value::Flag(yes), _) => if *yes { "yes" } else { "no" }.to_owned(),
-            (Value::Text(text), _) => text.clone(),
-            (Value::Address(_) | Value::Device(..), _) => {
-                unreachable!("`{}` is no option that has a text", self.name)
-            }
+    /// The number that a value in its usual form is.
+    pub(super) fn number(&self, text: &str) -> Option<u64> {
+        match self.kind {
+            Number(unit, ..) => number(unit, text),
+            _ => None,
         }
     }
 
@@ -355,8 +352,7 @@ impl Row {
                     Sectors => ", sectors of 512 bytes or with K, M, G, s",
                     KibPerSecond => ", KiB per second or with K, M, G, s",
                 };
-                let text = |number| self.text(&Value::Number(number));
-                format!("{}..{}{unit_text}", text(min), text(max))
+                format!("{}..{}{unit_text}", unit.text(min), unit.text(max))
             }
             Path(special) => return format!("write `{special}`, or the whole path, from `/` on"),
             Address => {
@@ -364,6 +360,7 @@ impl Row {
                         10.7.0.1:7020;` or `address ipv6 [fd00::1]:7020;`"
                     .to_owned();
             }
+            Listen => return "write `listen unix;` or `listen 10.0.0.1:10809;`".to_owned(),
             Device => {
                 return "write `device minor 0;` or `device /dev/nbd0 minor 0;` (0..1048575)"
                     .to_owned();
@@ -386,15 +383,21 @@ fn address(text: &str) -> Option<SocketAddr> {
     (is_family && address.port() != 0 && !address.ip().is_unspecified()).then_some(address)
 }
 
-fn device(text: &str) -> Option<Value> {
+/// The device node, if it has a name, and the minor number.
+pub(super) fn device(text: &str) -> Option<(Option<&str>, u32)> {
     let (name, minor) = match text.split(' ').collect::<Vec<_>>()[..] {
         ["minor", minor] => (None, minor),
-        [name, "minor", minor] => (Some(name.to_owned()), minor),
-        [name] => (Some(name.to_owned()), name.strip_prefix("/dev/drbd")?),
+        [name, "minor", minor] => (Some(name), minor),
+        [name] => (Some(name), name.strip_prefix("/dev/drbd")?),
         _ => return None,
     };
     // As many as the kernel has.
-    minor.parse().ok().filter(|minor| *minor < 1 << 20).map(|minor| Value::Device(name, minor))
+    minor.parse().ok().filter(|minor| *minor < 1 << 20).map(|minor| (name, minor))
+}
+
+/// What `listen` says; `None`: `unix`, or nothing that is allowed.
+pub(super) fn listen(text: &str) -> Option<SocketAddr> {
+    text.parse().ok().filter(|address: &SocketAddr| address.port() != 0)
 }
 
 /// Up to 8 digits and a suffix, as a number in the unit it is kept in.
@@ -414,15 +417,6 @@ fn number(unit: Unit, word: &str) -> Option<u64> {
         _ => return None,
     };
     digits.parse::<u64>().ok().map(|number| number * factor)
-}
-
-/// Bytes in the largest unit that divides them.
-fn size_text(bytes: u64) -> String {
-    let mut units = [(G, "G"), (M, "M"), (K, "K"), (512, "s")].into_iter();
-    match units.find(|(unit, _)| bytes != 0 && bytes.is_multiple_of(*unit)) {
-        Some((unit, suffix)) => format!("{}{suffix}", bytes / unit),
-        None => bytes.to_string(),
-    }
 }
 
 /// The word that `found` was probably meant to be.

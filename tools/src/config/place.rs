@@ -23,10 +23,6 @@ impl Display for Place {
 }
 
 impl Place {
-    pub(super) fn new(file: Arc<Path>, line: u32) -> Self {
-        Self { file, line }
-    }
-
     /// Something the operator wrote that does not mean what they may think: what was found, what
     /// Pollux does instead, what to type. The configuration is used all the same.
     pub(super) fn warning(&self, message: impl Display) -> String {

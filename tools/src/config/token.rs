@@ -96,29 +96,28 @@ impl<'a> Tokens<'a> {
 
     fn quoted(&mut self) -> Result<Token> {
         let mut text = Vec::new();
-        let mut at = 1;
+        let mut rest = self.rest[1..].iter();
         loop {
-            match self.rest.get(at) {
+            let byte = match rest.next() {
                 Some(b'"') => break,
-                Some(b'\\') if self.rest.get(at + 1).is_some_and(|&b| b != b'\n') => at += 1,
-                Some(b'\n') | None => {
-                    return Err(self.place.error(
-                        "this string does not end on its line: close it with \" (and write \\\" for a \
-                         quote inside)",
-                    ));
-                }
-                Some(_) => {}
-            }
-            text.push(self.rest[at]);
-            at += 1;
+                Some(b'\\') => rest.next(),
+                byte => byte,
+            };
+            let Some(byte) = byte.filter(|byte| **byte != b'\n') else {
+                return Err(self.place.error(
+                    "this string does not end on its line: close it with \" (and write \\\" for a \
+                     quote inside)",
+                ));
+            };
+            text.push(*byte);
         }
-        if at - 1 > QUOTED_MAX {
+        let length = self.rest.len() - rest.len() - 2;
+        if length > QUOTED_MAX {
             return Err(self.place.error(format!(
-                "a quoted string of {} characters: {QUOTED_MAX} are allowed",
-                at - 1
+                "a quoted string of {length} characters: {QUOTED_MAX} are allowed"
             )));
         }
-        self.rest = &self.rest[at + 1..];
+        self.rest = rest.as_slice();
         match String::from_utf8(text) {
             Ok(text) if !text.chars().any(char::is_control) => Ok(Token::Word(text)),
             _ => Err(self.place.error("a quoted string must be UTF-8 without control characters")),

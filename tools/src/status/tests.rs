@@ -1,114 +1,139 @@
 //! The shapes people and scripts know from `drbdadm status`, each as a whole text.
 
-use super::lines::GI_FLAGS;
+use super::generations::FIELDS;
+use super::json::{NEVER, progress};
 use super::*;
+use crate::config::Configuration;
+use replicator::daemon::{Snapshot, VolumeCounters};
+use replicator::node;
+use serde_json::{Value, json};
 
-fn device(volume: u16, disk_state: &str, open: bool) -> Device {
-    Device {
-        volume,
-        minor: 20 + u32::from(volume),
-        disk_state: disk_state.to_owned(),
-        open,
-        quorum: true,
-        size: 1_048_576,
-        read: 12,
-        written: 34,
+/// Two volumes, of which volume 0 is mirrored; all numbers differ.
+fn snapshot() -> Snapshot {
+    let mirrored = node::PeerVolumeStatus {
+        number: 0,
+        replication: node::ReplicationState::Established,
+        disk: node::DiskState::UpToDate,
+        bitmap: bitmap::Generation(0),
+        out_of_sync: 0,
+        resync: node::Resync { copied: 400 << 10, ..node::Resync::default() },
+        sent: 34 << 10,
+        received: 7 << 10,
+        pending: 1,
+        unacked: 0,
+    };
+    let bergen = node::PeerStatus {
+        node: bitmap::NodeId(1),
+        connection: node::ConnectionState::Connected,
+        role: node::Role::Secondary,
+        reason: String::new(),
+        in_flight: 0,
+        congested: false,
+        resync_in_flight: 0,
+        volumes: vec![mirrored],
+    };
+    let volume = node::VolumeStatus {
+        number: 0,
+        disk: node::DiskState::UpToDate,
+        size: 1 << 30,
+        current: bitmap::Generation(0),
+        history: vec![],
+        al_extents: 1237,
+        active_extents: 0,
         al_writes: 5,
         bm_writes: 6,
+        crashed_primary: false,
+    };
+    let counters = VolumeCounters {
+        engine: Some("io_uring"),
+        read: 12 << 10,
+        written: 34 << 10,
         upper_pending: 1,
         lower_pending: 2,
-        blocked: "no".to_owned(),
-        backing_dev: Some("/dev/vg/ledger".to_owned()),
-        engine: Some("io_uring".to_owned()),
-        ..Device::default()
-    }
-}
-
-fn peer_device(volume: u16, replication_state: &str, disk: &str) -> PeerDevice {
-    PeerDevice {
-        volume,
-        replication_state: replication_state.to_owned(),
-        peer_disk_state: disk.to_owned(),
-        resync_suspended: "no".to_owned(),
-        received: 7,
-        sent: 34,
-        pending: 1,
-        percent_in_sync: 100.0,
-        resync_copied: 400,
-        ..PeerDevice::default()
-    }
-}
-
-fn connection(name: &str, peer_role: &str, peer_devices: Vec<PeerDevice>) -> Connection {
-    let endpoint = |last: u8| Endpoint {
-        address: format!("10.7.0.{last}"),
-        port: 7020,
-        family: "ipv4".to_owned(),
+        ..VolumeCounters::default()
     };
-    Connection {
-        peer_node_id: 1,
-        name: name.to_owned(),
-        connection_state: "Connected".to_owned(),
-        peer_role: peer_role.to_owned(),
-        paths: vec![Path { this_host: endpoint(1), remote_host: endpoint(2), established: true }],
-        peer_devices,
-        ..Connection::default()
-    }
+    let status = node::Status {
+        node: bitmap::NodeId(0),
+        role: node::Role::Primary,
+        suspended: None,
+        open: 1,
+        requests: 0,
+        operations: 0,
+        volumes: vec![volume],
+        peers: vec![bergen],
+    };
+    Snapshot { status, volumes: vec![counters], linked: vec![bitmap::NodeId(1)] }
 }
 
-fn away(name: &str, connection_state: &str) -> Connection {
-    let gone = peer_device(0, "Off", "DUnknown");
-    Connection {
-        connection_state: connection_state.to_owned(),
-        ..connection(name, "Unknown", vec![gone])
-    }
-}
-
-fn resource(name: &str, role: &str, devices: Vec<Device>, connections: Vec<Connection>) -> Status {
-    Status {
-        name: name.to_owned(),
-        role: role.to_owned(),
-        write_ordering: "flush".to_owned(),
-        devices,
-        connections,
-        ..Status::default()
-    }
+/// The status of `ledger` on oslo.
+fn told(snapshot: &Snapshot) -> Value {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("F");
+    let text = "resource ledger { device minor 20; disk /dev/vg/ledger; meta-disk internal;
+        on oslo { node-id 0; address 10.7.0.1:7020; }
+        on bergen { node-id 1; address 10.7.0.2:7020; } }";
+    std::fs::write(&file, text).unwrap();
+    let (configuration, _) = Configuration::load(&file, "oslo").unwrap();
+    json(&configuration.resources[0], snapshot, &AttachErrors::new())
 }
 
 /// One volume, one peer that mirrors it.
-fn healthy() -> Status {
-    let mirrored = peer_device(0, "Established", "UpToDate");
-    let bergen = connection("bergen", "Secondary", vec![mirrored]);
-    resource("ledger", "Primary", vec![device(0, "UpToDate", true)], vec![bergen])
+fn healthy() -> Value {
+    told(&snapshot())
 }
 
-/// A resync with half an hour to go.
-fn syncing(replication_state: &str, disk: &str, sync: SyncDetails) -> Status {
+/// The first of the peers, and its volume.
+fn peer(status: &mut Value) -> &mut Value {
+    &mut status["connections"][0]
+}
+
+fn peer_device(status: &mut Value) -> &mut Value {
+    &mut peer(status)["peer_devices"][0]
+}
+
+/// One more of the same kind.
+fn add(list: &mut Value, key: &str, value: Value) {
+    let mut more = list[0].clone();
+    more[key] = value;
+    list.as_array_mut().unwrap().push(more);
+}
+
+/// The peer is not connected.
+fn away(connection_state: &str) -> Value {
     let mut status = healthy();
-    let peer = &mut status.connections[0].peer_devices[0];
-    peer.replication_state = replication_state.to_owned();
-    peer.peer_disk_state = disk.to_owned();
-    peer.has_sync_details = true;
-    peer.sync = Some(sync);
+    peer(&mut status)["connection-state"] = connection_state.into();
+    peer(&mut status)["peer-role"] = "Unknown".into();
+    peer_device(&mut status)["replication-state"] = "Off".into();
+    peer_device(&mut status)["peer-disk-state"] = "DUnknown".into();
     status
 }
 
-fn shown(status: &Status, layout: Layout) -> String {
+fn syncing(replication_state: &str, disk: &str, [total, left, milliseconds]: [u64; 3]) -> Value {
+    let mut status = healthy();
+    let peer = peer_device(&mut status);
+    peer["replication-state"] = replication_state.into();
+    peer["peer-disk-state"] = disk.into();
+    progress(total, left, milliseconds).into_iter().for_each(|(key, value)| peer[key] = value);
+    status
+}
+
+fn shown(status: &Value, layout: Layout) -> String {
     print(std::slice::from_ref(status), layout)
 }
 
 #[track_caller]
-fn assert_shows(status: &Status, text: &str) {
+fn assert_shows(status: &Value, text: &str) {
     assert_eq!(shown(status, Layout::default()), text);
 }
 
 #[test]
 fn healthy_with_a_mirror_and_a_client() {
     let mut status = healthy();
-    let mut diskless = peer_device(0, "Established", "Diskless");
-    diskless.peer_client = true;
     // Sorted by name, however they come.
-    status.connections.insert(0, connection("tromso", "Secondary", vec![diskless]));
+    add(&mut status["connections"], "name", "bergen".into());
+    peer(&mut status)["name"] = "tromso".into();
+    peer_device(&mut status)["peer-disk-state"] = "Diskless".into();
+    peer_device(&mut status)["peer-client"] = true.into();
     let text = |client| {
         format!(
             "ledger role:Primary
@@ -128,10 +153,8 @@ fn healthy_with_a_mirror_and_a_client() {
 
 #[test]
 fn peer_away() {
-    let mut status = healthy();
-    status.connections = vec![away("bergen", "Connecting")];
     assert_shows(
-        &status,
+        &away("Connecting"),
         "ledger role:Primary
   disk:UpToDate open:yes
   bergen connection:Connecting
@@ -143,9 +166,8 @@ fn peer_away() {
 #[test]
 fn resync_as_source_and_as_target() {
     // Just begun: neither rate nor time is known.
-    let begun = SyncDetails { percent_resync_done: 37.5, ..SyncDetails::new(0, 0, 0) };
     assert_shows(
-        &syncing("SyncSource", "Inconsistent", begun.clone()),
+        &syncing("SyncSource", "Inconsistent", [800, 500, 0]),
         "ledger role:Primary
   disk:UpToDate open:yes
   bergen role:Secondary
@@ -153,13 +175,13 @@ fn resync_as_source_and_as_target() {
 
 ",
     );
-    let mut target =
-        syncing("PausedSyncT", "UpToDate", SyncDetails { percent_resync_done: 12.0, ..begun });
-    target.role = "Secondary".to_owned();
-    target.devices[0] = device(0, "Inconsistent", false);
-    target.connections[0].name = "oslo".to_owned();
-    target.connections[0].peer_role = "Primary".to_owned();
-    target.connections[0].peer_devices[0].resync_suspended = "user".to_owned();
+    let mut target = syncing("PausedSyncT", "UpToDate", [100, 88, 0]);
+    target["role"] = "Secondary".into();
+    target["devices"][0]["disk-state"] = "Inconsistent".into();
+    target["devices"][0]["open"] = false.into();
+    peer(&mut target)["name"] = "oslo".into();
+    peer(&mut target)["peer-role"] = "Primary".into();
+    peer_device(&mut target)["resync-suspended"] = "user".into();
     assert_shows(
         &target,
         "ledger role:Secondary
@@ -175,10 +197,10 @@ fn resync_as_source_and_as_target() {
 fn a_long_resync_shows_progress_rate_and_time_left() {
     // 1 TiB, a fifth done at 96 MiB/s.
     let total = 1 << 31;
-    let sync = SyncDetails::new(total, total / 5 * 4, 2_184_533);
-    assert_eq!(sync.estimated_seconds_to_finish, 8739);
+    let mut long = syncing("SyncSource", "Inconsistent", [total, total / 5 * 4, 2_184_533]);
+    assert_eq!(peer_device(&mut long)["estimated-seconds-to-finish"], 8739);
     assert_shows(
-        &syncing("SyncSource", "Inconsistent", sync),
+        &long,
         "ledger role:Primary
   disk:UpToDate open:yes
   bergen role:Secondary
@@ -187,21 +209,25 @@ fn a_long_resync_shows_progress_rate_and_time_left() {
 ",
     );
     // Never 100 before the end; nothing is foretold while nothing moves.
-    let nearly = SyncDetails::new(1_000_000, 1, 1000);
-    let text = shown(&syncing("SyncTarget", "UpToDate", nearly), Layout::default());
+    let nearly = syncing("SyncTarget", "UpToDate", [1_000_000, 1, 1000]);
+    let text = shown(&nearly, Layout::default());
     assert!(text.contains(" done:99.99 rate:488.3MiB/s left:0:00:01\n"), "{text}");
-    let stuck = SyncDetails::new(1000, 1000, 5000);
-    assert_eq!(stuck.estimated_seconds_to_finish, NEVER);
-    let text = shown(&syncing("SyncTarget", "UpToDate", stuck), Layout::default());
+    let mut stuck = syncing("SyncTarget", "UpToDate", [1000, 1000, 5000]);
+    assert_eq!(peer_device(&mut stuck)["estimated-seconds-to-finish"], NEVER);
+    let text = shown(&stuck, Layout::default());
     assert!(text.contains(" done:0.00\n"), "{text}");
 }
 
 #[test]
 fn two_volumes() {
-    let mirrored = |volume| peer_device(volume, "Established", "UpToDate");
-    let bergen = connection("bergen", "Primary", vec![mirrored(0), mirrored(3)]);
-    let devices = vec![device(0, "UpToDate", false), device(3, "Diskless", false)];
-    let archive = resource("archive", "Secondary", devices, vec![bergen]);
+    let mut archive = healthy();
+    archive["name"] = "archive".into();
+    archive["role"] = "Secondary".into();
+    archive["devices"][0]["open"] = false.into();
+    add(&mut archive["devices"], "volume", 3.into());
+    archive["devices"][1]["disk-state"] = "Diskless".into();
+    peer(&mut archive)["peer-role"] = "Primary".into();
+    add(&mut peer(&mut archive)["peer_devices"], "volume", 3.into());
     assert_shows(
         &archive,
         "archive role:Secondary
@@ -220,13 +246,14 @@ fn two_volumes() {
 
 #[test]
 fn suspended() {
-    let mut status = healthy();
-    (status.suspended, status.suspended_no_data) = (true, true);
-    status.devices[0].quorum = false;
-    status.devices[0].blocked = "upper".to_owned();
-    let connecting = |name| away(name, "Connecting");
-    status.connections = vec![connecting("bergen"), connecting("tromso")];
+    let mut held = snapshot();
+    held.status.suspended = Some("no good copy can be reached");
+    held.status.peers[0].connection = node::ConnectionState::Connecting;
+    let mut status = told(&held);
+    status["devices"][0]["quorum"] = false.into();
+    add(&mut status["connections"], "name", "tromso".into());
     let text = "ledger role:Primary suspended:no-data
+  # I/O is held: no good copy can be reached
   disk:UpToDate quorum:no open:yes blocked:upper
   bergen connection:Connecting
   tromso connection:Connecting
@@ -237,21 +264,18 @@ fn suspended() {
 
 #[test]
 fn forced_secondary_and_split_brain() {
-    let mut status = healthy();
-    status.role = "Secondary".to_owned();
-    status.force_io_failures = true;
-    status.devices[0].open = false;
-    let mut bergen = away("bergen", "StandAlone");
+    let mut status = away("StandAlone");
+    status["role"] = "Secondary".into();
+    status["force-io-failures"] = true.into();
+    status["devices"][0]["open"] = false.into();
     let text = "ledger role:Secondary force-io-failures:yes
   disk:UpToDate open:no
   bergen connection:StandAlone
 ";
-    status.connections = vec![bergen.clone()];
     assert_shows(&status, &format!("{text}\n"));
 
-    bergen.reason = Some("split brain: both nodes were\nwritten while apart".to_owned());
-    status.connections = vec![bergen];
-    status.devices[0].reason = Some("the last flush failed".to_owned());
+    peer(&mut status)["reason"] = "split brain: both nodes were\nwritten while apart".into();
+    status["devices"][0]["reason"] = "the last flush failed".into();
     assert_shows(
         &status,
         "ledger role:Secondary force-io-failures:yes
@@ -269,8 +293,9 @@ fn forced_secondary_and_split_brain() {
 #[test]
 fn congested_encrypted_and_empty() {
     let mut status = healthy();
-    let bergen = &mut status.connections[0];
-    (bergen.tls, bergen.congested, bergen.ap_in_flight) = (true, true, 64);
+    let bergen = peer(&mut status);
+    (bergen["tls"], bergen["congested"]) = (true.into(), true.into());
+    bergen["ap-in-flight"] = 64.into();
     let text = shown(&status, Layout::default());
     let line = "  bergen role:Secondary tls:yes congested:yes ap-in-flight:64 rs-in-flight:0\n";
     assert!(text.contains(line), "{text}");
@@ -281,7 +306,7 @@ fn congested_encrypted_and_empty() {
 
 #[test]
 fn verbose_statistics_and_a_narrow_terminal() {
-    let mut status = healthy();
+    let status = healthy();
     let layout = Layout { verbose: true, ..Layout::default() };
     assert_eq!(
         shown(&status, layout),
@@ -292,8 +317,7 @@ fn verbose_statistics_and_a_narrow_terminal() {
 
 "
     );
-    let sync = SyncDetails::new(4096, 2048, 1000);
-    status.connections[0].peer_devices[0].sync = Some(sync);
+    let status = syncing("Established", "UpToDate", [4096, 2048, 1000]);
     let layout = Layout { statistics: true, width: Some(60), ..Layout::default() };
     assert_eq!(
         shown(&status, layout),
@@ -310,9 +334,7 @@ fn verbose_statistics_and_a_narrow_terminal() {
 
 "
     );
-    let mut alone = healthy();
-    alone.connections = vec![away("bergen", "Connecting")];
-    let text = shown(&alone, Layout { verbose: true, ..Layout::default() });
+    let text = shown(&away("Connecting"), Layout { verbose: true, ..Layout::default() });
     assert!(text.contains("bergen node-id:1 connection:Connecting role:Unknown"), "{text}");
     assert!(text.contains("replication:Off peer-disk:DUnknown"), "{text}");
 }
@@ -320,13 +342,13 @@ fn verbose_statistics_and_a_narrow_terminal() {
 /// The keys of DRBD in DRBD's order, with DRBD's odd spellings, then ours.
 #[test]
 fn json_has_the_keys_of_drbdsetup() {
-    let sync = SyncDetails::new(4096, 2048, 1000);
-    let mut status = syncing("SyncSource", "Inconsistent", sync);
-    status.connections[0].reason = Some("wait".to_owned());
-    let text = json(&[status.clone(), healthy()]);
-    let again: Vec<Status> = serde_json::from_str(&text).unwrap();
-    assert_eq!(again, [status, healthy()]);
-
+    let mut syncing = snapshot();
+    let bergen = &mut syncing.status.peers[0];
+    bergen.reason = "wait".to_owned();
+    bergen.volumes[0].replication = node::ReplicationState::SyncSource;
+    bergen.volumes[0].out_of_sync = 1 << 20;
+    bergen.volumes[0].resync = node::Resync { total: 2 << 20, copied: 1 << 20, milliseconds: 1000 };
+    let text = format!("{:#}", json!([told(&syncing), healthy()]));
     let first = text.split("\n  {").nth(1).unwrap();
     let keys: Vec<_> = first
         .lines()
@@ -349,7 +371,6 @@ fn json_has_the_keys_of_drbdsetup() {
     assert!(text.contains("\"disk-state\": \"UpToDate\""), "{text}");
     assert!(text.contains("\"replication-state\": \"SyncSource\""), "{text}");
     assert!(text.contains("\"percent-resync-done\": 50.0"), "{text}");
-    assert_eq!(json(&[]), "[]\n");
 }
 
 #[test]
@@ -360,24 +381,17 @@ fn the_small_commands_print_a_line() {
     assert_eq!(role(&status, Some("narvik")), None);
     assert_eq!(cstate(&status), "Connected\n");
     assert_eq!(dstate(&status, None), "UpToDate/UpToDate\n");
-    let ids = GenerationIds {
-        volume: 0,
-        peer: "bergen".to_owned(),
-        current: 0xC5E6_0011_2233_4455,
-        bitmap: 0,
-        history: [4, 0xFFFF_FFFF_FFFF_FFFF],
-        flags: std::array::from_fn(|n| n < 2 || n == 11),
-    };
     let line = "C5E6001122334455:0000000000000000:0000000000000004:FFFFFFFFFFFFFFFF:1:1:0:0:0:0:0:0:0:0:0:1\n";
-    assert_eq!(get_gi(&ids), line);
+    let ids = [0xC5E6_0011_2233_4455, 0, 4, u64::MAX];
+    assert_eq!(gi_line(ids, std::array::from_fn(|n| n < 2 || n == 11)), line);
     let (ids_columns, flags) = (format!("{0}{0}{0}", format!("|{}", " ".repeat(16))), "| ");
     let mut legend = line.to_owned();
     for n in (0..12).rev() {
         legend +=
-            &format!("{ids_columns}|{}{}+- {}\n", " ".repeat(16), flags.repeat(n), GI_FLAGS[n]);
+            &format!("{ids_columns}|{}{}+- {}\n", " ".repeat(16), flags.repeat(n), FIELDS[n + 4]);
     }
     legend += &format!("{ids_columns}+- older history\n");
     legend += &format!("{}+- history\n", &ids_columns[..34]);
     legend += &format!("{}+- bitmap\n+- current\n", &ids_columns[..17]);
-    assert_eq!(show_gi(&ids), legend);
+    assert_eq!(show_gi(line), legend);
 }

@@ -31,7 +31,7 @@ fn a_dump_is_the_same_configuration() {
     }
     // Every option that is honoured, with a value that is not its default.
     let is_wanted =
-        |row: &options::Row| row.is_honoured() && !["on", "volume"].contains(&row.section);
+        |row: &options::Row| row.is_honoured() && !["on", "volume", "nbd"].contains(&row.section);
     for row in options::rows().filter(is_wanted) {
         let value = match row.kind {
             Kind::Number(Unit::Count | Unit::Seconds | Unit::Tenths, _, max) => max.to_string(),

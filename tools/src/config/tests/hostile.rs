@@ -65,7 +65,7 @@ fn garbage_is_refused_or_means_something() {
             let word = words[random(words.len())];
             text.splice(at..end, word.iter().copied());
         }
-        let place = Place::new(Arc::from(Path::new("F")), 1);
+        let place = Place { file: Arc::from(Path::new("F")), line: 1 };
         let read = statement::parse(&text, place.clone())
             .map(|tree| tree.into_iter().filter(|s| s.name() != "include").collect::<Vec<_>>())
             .and_then(|tree| meant::read(&tree, "oslo"));
@@ -75,7 +75,7 @@ fn garbage_is_refused_or_means_something() {
                 refused += 1;
             }
             Ok((mut resources, _)) => {
-                let place = Place::new(place.file, 0);
+                let place = Place { file: place.file, line: 0 };
                 resources.iter_mut().for_each(|resource| resource.place = place.clone());
                 round_trip(&Configuration { file: "F".into(), node: "oslo".into(), resources });
                 loaded += 1;

@@ -22,7 +22,7 @@ fn the_example_means_what_it_says() {
 
     let ledger = configuration.resource("ledger").unwrap();
     let texts: Vec<_> = ledger.net.texts().collect();
-    assert_eq!(texts, [("shared-secret", "change me".to_owned())]);
+    assert_eq!(texts, [("shared-secret", "change me")]);
     assert_eq!((ledger.me.name.as_str(), ledger.me.node_id), ("oslo", 0));
     assert_eq!(ledger.me.address, "10.7.0.1:7020".parse::<SocketAddr>().unwrap());
     assert_eq!(ledger.me.nbd, [Listen::Unix]);
@@ -73,7 +73,10 @@ fn defaults_are_those_of_the_table() {
     assert_eq!(me.options.text("on-no-data-accessible").unwrap(), "io-error");
     let mut names = std::collections::BTreeSet::new();
     for row in options::rows() {
-        assert_eq!(row.default_value().is_none(), row.default.is_empty(), "{row:?}");
+        let usual = row.usual(row.default);
+        assert_eq!(usual.is_none(), row.default.is_empty(), "{row:?}");
+        // What is honoured is compared with it.
+        assert!(!row.is_honoured() || usual.unwrap_or_default() == row.default, "{row:?}");
         assert!(names.insert((row.section, row.name)), "twice: {row:?}");
     }
 }
@@ -107,14 +110,22 @@ fn values_are_read_in_their_units() {
     let read = |section: &str, name: &str, word: &str| {
         options::find(section, name).unwrap().read(&[word.to_owned()], word).unwrap().0
     };
-    for (word, bytes) in
-        [("100", 100 << 10), ("100K", 100 << 10), ("3s", 1536), ("4G", 4 << 30), ("4096G", 4 << 40)]
-    {
-        assert_eq!(read("disk", "c-max-rate", word), options::Value::Number(bytes), "{word}");
+    for (word, usual, bytes) in [
+        ("100", "100K", 100 << 10),
+        ("100K", "100K", 100 << 10),
+        ("3s", "3s", 1536),
+        ("1024M", "1G", 1 << 30),
+        ("4096G", "4096G", 4 << 40),
+    ] {
+        assert_eq!(read("disk", "c-max-rate", word), usual);
+        let number = options::find("disk", "c-max-rate").unwrap().number(usual);
+        assert_eq!(number, Some(bytes), "{word}");
     }
-    for (word, bytes) in [("8", 4096), ("8s", 4096), ("8m", 8 << 20)] {
-        assert_eq!(read("disk", "size", word), options::Value::Number(bytes), "{word}");
+    for (word, usual) in [("8", "4K"), ("8s", "4K"), ("8m", "8M"), ("9", "9s")] {
+        assert_eq!(read("disk", "size", word), usual);
     }
+    assert_eq!(read("volume", "device", "/dev/drbd07"), "/dev/drbd07 minor 7");
+    assert_eq!(read("on", "address", "ipv6 [fd00:0::1]:70"), "[fd00::1]:70");
     let disk = |option: &str| {
         let (configuration, warnings) = load(around(&format!("disk {{ {option} }}"))).unwrap();
         assert_eq!(warnings, "", "{option}");
@@ -132,7 +143,7 @@ fn values_are_read_in_their_units() {
     let (configuration, warnings) =
         load(around(r#"protocol B; net { shared-secret "a \"b\" \\c #{"; }"#)).unwrap();
     let net = &configuration.resources[0].net;
-    assert_eq!((net.text("protocol").unwrap().as_str(), warnings.as_str()), ("B", ""));
+    assert_eq!((net.text("protocol").unwrap(), warnings.as_str()), ("B", ""));
     assert_eq!(net.text("shared-secret").unwrap(), r#"a "b" \c #{"#);
     assert!(!format!("{configuration:?}").contains("#{"), "Debug shows the secret");
 }

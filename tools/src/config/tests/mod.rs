@@ -26,7 +26,7 @@ fn load_on(node: &str, text: impl AsRef<[u8]>) -> Result<(Configuration, String)
         Configuration::load(&file, node).map_err(|error| error.text.replace(&prefix, ""))?;
     // Where it stands is compared by the tests that are about it.
     configuration.file = PathBuf::from("F");
-    let nowhere = Place::new(Arc::from(Path::new("F")), 0);
+    let nowhere = Place { file: Arc::from(Path::new("F")), line: 0 };
     configuration.resources.iter_mut().for_each(|resource| resource.place = nowhere.clone());
     let warnings: Vec<_> = warnings.iter().map(|w| w.replace(&prefix, "")).collect();
     Ok((configuration, warnings.join("\n")))
