@@ -188,14 +188,7 @@ impl Cluster {
     /// The operator gives an order.
     pub fn order(&mut self, node: usize, order: Order) {
         match order {
-            Order::Discard => {
-                self.discard[node] = true;
-                if self.views[node].role == Role::Primary {
-                    // From now on it serves what its peer holds.
-                    self.service[node].clone_from(&self.replicas[1 - node].memory);
-                    self.seen[node].clear();
-                }
-            }
+            Order::Discard => self.discard[node] = true,
             Order::Force => self.forced[node] = true,
         }
     }
@@ -394,6 +387,11 @@ impl Cluster {
             if old.disk != DiskState::Attaching {
                 self.unnoticed_split()?;
                 self.newer_overwritten(n, copies)?;
+                if view.role == Role::Primary && self.discard[n] {
+                    // An operator gave its data up: from now on it serves what its peer holds.
+                    self.service[n].clone_from(&self.replicas[1 - n].memory);
+                    self.seen[n].clear();
+                }
             }
             self.replicas[n].void();
             self.alone[n] = false;

@@ -49,7 +49,6 @@ impl World {
         for volume in &mut self.volumes {
             volume.model.order(n, Order::Discard);
         }
-        self.lower_floors();
     }
 
     /// A command is answered.

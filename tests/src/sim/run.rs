@@ -48,7 +48,7 @@ pub fn run(seed: u64, trace: u8, hashed: bool) -> Outcome {
     if seed % 7 == 2 {
         knobs.hush(&mut Rng::new(!seed));
     }
-    if seed % 3 == 1 {
+    if seed % 2 == 1 {
         knobs.double(&mut Rng::new(!seed));
     }
     if trace > 0 {

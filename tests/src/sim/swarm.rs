@@ -184,12 +184,14 @@ impl Knobs {
         self.fork_every = self.fork_every.min(300);
     }
 
-    /// Two volumes, each used by somebody, and an operator who treats them differently.
+    /// Two volumes, each used by somebody, of which now one and now the other is not whole.
     pub(super) fn double(&mut self, rng: &mut Rng) {
         self.volumes = 2;
         self.clients += 1;
-        self.limits.bitmap_runs = rng.between(1, 8) as usize;
+        self.limits.bitmap_runs = rng.between(1, 3) as usize;
         self.operator = Some(rng.between(300, 3000) * MS);
+        self.faults.push((Fault::Replace, rng.between(3000, 10_000) * MS));
+        self.fork_every = self.fork_every.min(300);
     }
 
     /// Everything quiet and kind: for stories.

@@ -59,7 +59,8 @@ impl World {
         if view.role == Role::Primary && old.role != Role::Primary {
             self.counters.mark("role: promoted");
         }
-        if view.role == Role::Primary && view.own_good() && !old.own_good() {
+        let given_up = old.own_good() && view.disk == DiskState::Inconsistent;
+        if view.role == Role::Primary && (view.own_good() && !old.own_good() || given_up) {
             self.lower_floors();
         }
     }
