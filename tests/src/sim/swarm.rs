@@ -188,7 +188,7 @@ impl Knobs {
     pub(super) fn double(&mut self, rng: &mut Rng) {
         self.volumes = 2;
         self.clients += 1;
-        self.limits.bitmap_runs = rng.between(1, 3) as usize;
+        self.limits.bitmap_runs = *rng.pick(&[1, 1, 2, 8]);
         self.operator = Some(rng.between(300, 3000) * MS);
         self.faults.push((Fault::Replace, rng.between(3000, 10_000) * MS));
         self.fork_every = self.fork_every.min(300);
