@@ -1,12 +1,15 @@
 //! Two daemons never write to one backing file: also not when the first was killed and its last write has not landed yet.
 
+use std::net::TcpStream;
 use std::process::Command;
 use tests::real::foreign::Fuse;
 use tests::real::host::RESOURCE;
+use tests::real::link::Link;
 use tests::real::nbd::Ask;
+use tests::real::ports::{free, loopback};
 use tests::real::process::Process;
 use tests::real::sandbox::Sandbox;
-use tests::real::{Host, Ledger, Need, Pair, Plan, lacks, seconds};
+use tests::real::{Host, Ledger, Need, Pair, Plan, lacks, seconds, wait_for};
 
 /// Another node over the disk of `owner`.
 fn intruder(owner: &Host, plan: Plan) -> Pair {
@@ -59,16 +62,18 @@ fn a_killed_daemon_keeps_its_disk_until_its_last_write_has_landed() {
     if lacks(&needs) {
         return;
     }
-    // A disk that hangs when we want it to: a file whose file system is served by a process that can be stopped.
+    // A disk that hangs when we want it to: a file whose file system waits for what comes over a link of ours.
     let plan = Plan { sandbox: Sandbox::none(), external_meta: true, ..Plan::default() };
     let mut pair = Pair::new(plan.clone());
-    let socket = pair.dir().join("nbdkit.sock");
+    let [port, other_port] = [free(), free()];
     let mut command = Command::new("nbdkit");
-    command.args(["--foreground", "--unix"]).arg(&socket).args(["memory", "64M"]);
+    command.args(["--foreground", "--ipaddr", "127.0.0.1", "--port", &port.to_string()]);
+    command.args(["memory", "64M"]);
     let mut server = Process::start("nbdkit", &mut command, &pair.dir().join("nbdkit.log"));
-    server.wait_until("its socket", seconds(10), || socket.exists());
-    let uri = format!("nbd+unix:///?socket={}", socket.display());
-    let fuse = Fuse::mount(pair.dir(), "hanging", &uri);
+    let listens = || TcpStream::connect(loopback(port)).is_ok();
+    server.wait_until("its port", seconds(10), listens);
+    let link = Link::new([loopback(other_port), loopback(port)]);
+    let fuse = Fuse::mount(pair.dir(), "hanging", &format!("nbd://{}", link.address_of(1)));
     pair.alpha.backing = fuse.file().to_owned();
     pair.write_configuration();
     pair.start();
@@ -78,15 +83,17 @@ fn a_killed_daemon_keeps_its_disk_until_its_last_write_has_landed() {
     let mut client = pair.alpha.client();
     ledger.write(&mut client, (0..16).map(|i| i * 4096));
 
-    server.signal(rustix::process::Signal::STOP);
+    link.silence_to(0);
+    let before = link.carried_to(1);
     client.send(&Ask::WriteFua(0, &[7; 4096])).expect("the kernel takes it");
-    pair.alpha.wait_status("a write in flight", seconds(5), |status| status.lower_pending > 0);
+    // Not one in the queue of an engine, or of the kernel: that dies with the process.
+    wait_for("a write in flight", seconds(10), || link.carried_to(1) > before);
     pair.alpha.daemon().strike();
     let mut other = intruder(&pair.alpha, plan);
     assert_refused(&mut other.alpha);
     assert!(pair.alpha.daemon().ended().is_none(), "nothing was in flight, so nothing was tested");
 
-    server.signal(rustix::process::Signal::CONT);
+    link.heal();
     pair.alpha.kill();
     other.alpha.must(&["attach", RESOURCE]);
     other.alpha.wait_status("the disk", seconds(5), |status| status.disk != "Diskless");
