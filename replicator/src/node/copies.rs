@@ -99,7 +99,7 @@ impl Node {
             return;
         }
         let (v, flush) = (self.client(id).volume, self.client(id).is_flush());
-        if (0..self.peers.len()).any(|p| self.lacks(p, flush)) {
+        if (0..self.peers.len()).any(|p| self.lacks(p, v, flush)) {
             if flush {
                 self.mark_unsure();
             }
@@ -140,8 +140,11 @@ impl Node {
         })
     }
 
-    /// Does a peer that shared our current generation lack something that this acknowledgement covers?
-    fn lacks(&self, p: usize, flush: bool) -> bool {
+    /// Does a peer that shared our current generation of some volume lack something that this acknowledgement, of a write or a
+    /// FLUSH to volume `to`, covers? SB-1: a write to one volume is a reason for a generation of each: the peer may have gone on
+    /// with another.
+    fn lacks(&self, p: usize, to: usize, flush: bool) -> bool {
+        let missed = !flush && !self.peers[p].counted(to);
         (0..self.volumes.len()).any(|v| {
             if self.peers[p].counted(v) || !self.volumes[v].good() {
                 return false;
@@ -152,7 +155,8 @@ impl Node {
             let meta = self.volumes[v].meta.as_ref().expect("a slot is in the metadata");
             meta.superblock().slots[slot].bitmap_uuid == Generation::NONE
                 // A target lacks what was not copied yet, and its superblock may not say so yet.
-                && (meta.bits(slot).count() > 0
+                && (missed
+                    || meta.bits(slot).count() > 0
                     || self.peers[p].replicates(v)
                     || (flush && self.peers[p].unsure))
         })

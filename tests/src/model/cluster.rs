@@ -55,7 +55,7 @@ pub struct Cluster {
     pub(super) touched: [bool; 2],
     /// The same of the volumes that share its roles: one generation covers them all.
     pub(super) elsewhere: [bool; 2],
-    /// Was it promoted since then, with no peer in sight?
+    /// Was it, or its copy, promoted since then, with no good peer in sight?
     pub(super) took_over: [bool; 2],
     /// Acknowledged any write since then: under A nobody knows whether the other has it.
     pub(super) wrote: [bool; 2],
@@ -462,7 +462,9 @@ impl Cluster {
 
     fn promoted(&mut self, n: usize, copies: &impl Copies) -> Check {
         let peer = 1 - n;
+        // Or it lives on its peer's copy, and that one takes over.
         self.took_over[n] |= !self.views[n].peer_good();
+        self.took_over[peer] |= !self.views[n].own_good();
         self.seen[n].clear();
         self.remembers_outdated(n)?;
         if self.views[n].own_good() && !self.forced[n] {
