@@ -371,7 +371,7 @@ impl Cluster {
     ) -> Check {
         let old = self.views[n];
         self.set_view(n, view);
-        self.generation_changed(n, old.current, view)?;
+        self.generation_changed(n, &old, view)?;
         if old.disk == DiskState::Attaching && view.own_good() && !view.connected() {
             self.came_back_good(n)?;
         }
@@ -399,6 +399,8 @@ impl Cluster {
         }
         if view.disk < DiskState::Inconsistent && old.disk >= DiskState::Inconsistent {
             self.ruined[n] |= self.touched[n];
+            // What it knows of its peer's life may be from after this disk was let go.
+            self.kept_running[n] = false;
         }
         if view.disk == DiskState::Inconsistent && old.disk == DiskState::Attaching {
             // It died before it could use the promise.

@@ -125,12 +125,14 @@ impl Cluster {
     }
 
     /// GI-3: a Primary's new generation was never there before.
-    pub(super) fn generation_changed(&mut self, n: usize, old: u64, view: View) -> Check {
-        if old == view.current || view.current == 0 {
+    pub(super) fn generation_changed(&mut self, n: usize, old: &View, view: View) -> Check {
+        if old.current == view.current || view.current == 0 {
             return Ok(());
         }
         let known = self.generations.iter().any(|g| g.contains(&view.current));
-        let minted = old != 0 && view.role == Role::Primary && view.own_good() && view.current != 4;
+        // A disk that was just attached brings its own.
+        let good = old.own_good() && view.own_good();
+        let minted = good && view.role == Role::Primary && view.current != 4;
         self.generations[n].insert(view.current);
         if minted && known {
             let story =
