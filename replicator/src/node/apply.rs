@@ -21,6 +21,8 @@ const PAGE: u64 = 4096;
 /// The receiving end of a link. Writes received stay after the link is gone, and are applied.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Receiver {
+    /// The link all this came over; none once that is lost: nobody waits for answers any more (NET-1).
+    link: Option<LinkId>,
     queue: VecDeque<Message>,
     /// Bytes of the writes and flushes not carried out, queued or begun.
     held: u64,
@@ -120,6 +122,7 @@ impl Node {
     pub(super) fn receive(&mut self, p: usize, message: Message) -> Result<(), &'static str> {
         let payload = message.buffer();
         let checked = self.check_message(p, &message);
+        let link = self.peers[p].link;
         let rx = &mut self.peers[p].rx;
         let held = rx.held
             + match &message {
@@ -132,6 +135,7 @@ impl Node {
             return checked.and(Err("more writes at a time than any `max-buffers` allows"));
         }
         rx.held = held;
+        rx.link = link;
         rx.queue.push_back(message);
         self.pump_rx(p);
         Ok(())
@@ -203,7 +207,7 @@ impl Node {
                 let v = index(self, write.volume);
                 let log = self.peers[p].rx.author_diskless & (1 << v) != 0;
                 self.peers[p].received_bytes += write.range.len();
-                if write.want_received {
+                if write.want_received && self.peers[p].rx.link.is_some() {
                     self.send(p, Message::Received(write.dagtag));
                 }
                 let PeerWrite { range, content, fua, dagtag, .. } = write;
@@ -251,7 +255,7 @@ impl Node {
                 return;
             }
             let (_, after) = self.peers[p].rx.after.pop_front().expect("just seen");
-            let link = self.peers[p].link;
+            let link = self.peers[p].rx.link;
             match after {
                 After::Flush { number, barrier } => {
                     let then = Then::FlushedForPeer { peer: p, link, number, barrier };
@@ -297,7 +301,7 @@ impl Node {
 
     fn begin_op(&mut self, p: usize, v: usize, range: ByteRange, kind: Kind) {
         let id = self.new_op();
-        let link = self.peers[p].link;
+        let link = self.peers[p].rx.link;
         let op = PeerOp {
             peer: p,
             link,
@@ -513,6 +517,7 @@ impl Node {
     /// The link is gone. Writes that were received, and the flushes between them, are still carried out.
     pub(super) fn rx_lost(&mut self, p: usize) {
         let rx = &mut self.peers[p].rx;
+        rx.link = None;
         let mut released = Vec::new();
         rx.queue.retain(|message| {
             let keep = matches!(message, Message::Write(_) | Message::Flush { .. });

@@ -114,6 +114,10 @@ impl Node {
     fn refuse_change(&mut self, kind: RefusalKind, text: String) {
         let commands = self.change.take().map(|change| change.commands);
         self.end_change(commands.into_iter().flatten(), Err(Refusal { kind, text }));
+        self.tell_role();
+    }
+
+    fn tell_role(&mut self) {
         for p in 0..self.peers.len() {
             if self.peers[p].connected() {
                 self.send(p, Message::RoleIs { role: self.role });
@@ -145,8 +149,9 @@ impl Node {
                 Stage::Asked(_) => return,
                 Stage::Drain(with) if with != link => Stage::Check,
                 Stage::Drain(with) => {
-                    // ORD-2: everything received is applied before the first own request.
-                    if !self.peers.iter().all(|p| p.rx.idle()) {
+                    // ORD-2: everything received is applied before the first own request. RES-1: and what the handshake
+                    // found is stable, before a claim by force says otherwise.
+                    if !self.peers.iter().all(|p| p.rx.idle() && (p.ready || !p.connected())) {
                         return;
                     }
                     Stage::Claim(with, self.claim(change.force))
@@ -278,10 +283,10 @@ impl Node {
             }
         }
         self.notice(Level::Info, "role Primary".into());
+        self.tell_role();
         for p in 0..self.peers.len() {
             // A word about the data before this is not about what is written from now on.
             self.peers[p].discard_my_data = false;
-            self.send(p, Message::RoleIs { role: Role::Primary });
             if forced {
                 self.restart_link(p, "this node's data was declared good by force");
             }
@@ -316,11 +321,7 @@ impl Node {
         self.paused = false;
         self.hold_until = None;
         self.notice(Level::Info, "role Secondary".into());
-        for p in 0..self.peers.len() {
-            if self.peers[p].connected() {
-                self.send(p, Message::RoleIs { role: Role::Secondary });
-            }
-        }
+        self.tell_role();
         self.end_change(commands, Ok(()));
     }
 

@@ -32,6 +32,8 @@ struct Mutant {
     must_violate: Vec<String>,
     #[serde(default = "budget")]
     budget_seconds: u64,
+    /// Where only nodes with so many volumes can have it.
+    volumes: Option<u64>,
 }
 
 fn budget() -> u64 {
@@ -110,7 +112,7 @@ fn run() -> Result<bool> {
         .map_or_else(|| std::env::temp_dir().join("pollux-mutants"), PathBuf::from);
     copy_tree(&root, &scratch)?;
     let start = start.as_deref();
-    let control = swarm(&scratch, start, BUDGET, &[])?;
+    let control = swarm(&scratch, start, None)?;
     if let Some(line) = control.failures.first() {
         return Err(
             format!("the tree fails without a seeded bug, so nothing counts: {line}").into()
@@ -122,7 +124,7 @@ fn run() -> Result<bool> {
         copy_tree(&root, &scratch)?;
         fs::write(scratch.join(&mutant.file), apply(mutant, &root)?)?;
         let name = &mutant.name;
-        let found = match swarm(&scratch, start, mutant.budget_seconds, &mutant.must_violate) {
+        let found = match swarm(&scratch, start, Some(mutant)) {
             Ok(found) => found,
             Err(why) => {
                 println!("SURVIVED {name:<40} {why}");
@@ -159,9 +161,12 @@ fn invariant(line: &str) -> &str {
     line.split_whitespace().nth(2).unwrap_or("")
 }
 
-/// Builds the scratch tree and runs fresh seeds until one breaks one of these invariants (any, if none is given), or the
-/// processor time is used up.
-fn swarm(scratch: &Path, start: Option<&str>, budget: u64, expect: &[String]) -> Result<Swarm> {
+/// Builds the scratch tree and runs fresh seeds until one breaks an invariant that the bug names (any, if there is none), or
+/// the processor time is used up.
+fn swarm(scratch: &Path, start: Option<&str>, mutant: Option<&Mutant>) -> Result<Swarm> {
+    let budget = mutant.map_or(BUDGET, |mutant| mutant.budget_seconds);
+    let expect = mutant.map_or(&[][..], |mutant| &mutant.must_violate);
+    let volumes = mutant.and_then(|mutant| mutant.volumes).map(|n| n.to_string());
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let built = Command::new(cargo)
         .args(["build", "--quiet", "--profile", "sim", "-p", "tests", "--bin", "sim"])
@@ -181,6 +186,7 @@ fn swarm(scratch: &Path, start: Option<&str>, budget: u64, expect: &[String]) ->
         .args(["--seeds", "100000000", "--threads", "1", "--keep-going", "100000000"])
         .args(["--cpu", &budget.to_string()])
         .args(start.into_iter().flat_map(|start| ["--start", start]))
+        .args(volumes.iter().flat_map(|volumes| ["--volumes", volumes]))
         .current_dir(scratch)
         .stdout(Stdio::piped())
         .spawn()?;

@@ -1,13 +1,14 @@
-//! `sim --seeds N [--start S] [--threads T] [--counters]` runs N fresh seeds; `sim --seed S [--verbose]` replays one with
+//! `sim --seeds N [--start S] [--volumes V] [--threads T] [--counters]` runs N fresh seeds; `sim --seed S [--verbose]` replays one with
 //! its trace; `sim --old` replays tests/seeds.txt.
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, mpsc};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
-use tests::sim::{Counters, Outcome, catch_panics, run, run_checked};
+use tests::sim::{Counters, Outcome, catch_panics, run, run_checked, volumes_of};
 
-const USAGE: &str = "usage: sim --seeds N [--start S] [--threads T] [--counters] [--keep-going N]
+const USAGE: &str =
+    "usage: sim --seeds N [--start S] [--volumes V] [--threads T] [--counters] [--keep-going N]
            [--cpu SECONDS] [--expect ID,ID]
        sim --seed S [--verbose]
        sim --old [--threads T]";
@@ -16,6 +17,8 @@ const USAGE: &str = "usage: sim --seeds N [--start S] [--threads T] [--counters]
 struct Options {
     seeds: Option<u64>,
     start: Option<u64>,
+    /// Only seeds whose nodes have so many.
+    volumes: Option<u64>,
     threads: Option<usize>,
     seed: Option<u64>,
     keep_going: u64,
@@ -46,6 +49,7 @@ fn parse() -> Option<Options> {
         match arg.as_str() {
             "--seeds" => options.seeds = Some(number()?),
             "--start" => options.start = Some(number()?),
+            "--volumes" => options.volumes = Some(number()?),
             "--threads" => options.threads = Some(number()? as usize),
             "--seed" => options.seed = Some(number()?),
             "--keep-going" => options.keep_going = number()?,
@@ -56,7 +60,9 @@ fn parse() -> Option<Options> {
             _ => return None,
         }
     }
-    (options.seeds.is_some() || options.seed.is_some() || options.old).then_some(options)
+    let possible = options.volumes.is_none_or(|n| (1..=2).contains(&n));
+    (possible && (options.seeds.is_some() || options.seed.is_some() || options.old))
+        .then_some(options)
 }
 
 /// Seeds that failed once; lines of a number and, behind `#`, what it was.
@@ -81,7 +87,9 @@ fn main() -> ExitCode {
     } else {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
         let start = options.start.unwrap_or(now >> 10 << 8);
-        (0..options.seeds.unwrap_or(0)).map(|i| start.wrapping_add(i)).collect()
+        let wanted = |&seed: &u64| options.volumes.is_none_or(|n| volumes_of(seed) == n);
+        let count = options.seeds.unwrap_or(0) as usize;
+        (0..=u64::MAX).map(|i| start.wrapping_add(i)).filter(wanted).take(count).collect()
     };
     let begun = Instant::now();
     let outcomes = swarm(&seeds, &options);

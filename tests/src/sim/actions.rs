@@ -43,6 +43,10 @@ impl World {
             }
             Action::Done(id, result) => self.done(n, id, result),
             Action::Notice(notice) => {
+                if notice.text.contains("broke the protocol") {
+                    // Nobody here lies.
+                    self.violate("NET-1", format!("node {n}: {}", notice.text));
+                }
                 if self.trace == 1 {
                     self.say(&format!("{n} {:?}: {}", notice.level, notice.text));
                 }

@@ -30,4 +30,4 @@ mod world;
 use clock::Clock;
 pub use counters::Counters;
 use rng::Rng;
-pub use run::{Outcome, catch_panics, run, run_checked};
+pub use run::{Outcome, catch_panics, run, run_checked, volumes_of};

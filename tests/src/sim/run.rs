@@ -40,6 +40,11 @@ pub fn catch_panics() {
     }));
 }
 
+/// How many volumes the nodes of this seed have.
+pub fn volumes_of(seed: u64) -> u64 {
+    1 + seed % 2
+}
+
 /// Runs a seed. `trace`: 0 silent, 1 state changes, 2 everything. With `hashed`, all actions are hashed (DET).
 pub fn run(seed: u64, trace: u8, hashed: bool) -> Outcome {
     let mut rng = Rng::new(seed);
@@ -48,7 +53,7 @@ pub fn run(seed: u64, trace: u8, hashed: bool) -> Outcome {
     if seed % 7 == 2 {
         knobs.hush(&mut Rng::new(!seed));
     }
-    if seed % 2 == 1 {
+    if volumes_of(seed) == 2 {
         knobs.double(&mut Rng::new(!seed));
     }
     if trace > 0 {

@@ -192,6 +192,12 @@ impl Knobs {
         self.operator = Some(rng.between(300, 3000) * MS);
         self.faults.push((Fault::Replace, rng.between(3000, 10_000) * MS));
         self.fork_every = self.fork_every.min(300);
+        self.faults.push((Fault::Partition, rng.between(3000, 10_000) * MS));
+        self.failover = true;
+        if rng.percent(50) {
+            // A resync takes its time.
+            (self.limits.resync_bytes, self.limits.piece_bytes) = (64 << 10, 8 << 10);
+        }
     }
 
     /// Everything quiet and kind: for stories.
