@@ -179,12 +179,18 @@ impl Node {
         }
     }
 
-    /// Starts a new generation on every volume of which a peer may miss what follows. Not where all peers have everything: a
-    /// peer that is not told of it would hold the same data under an older name.
+    /// Starts a new generation on every volume of which a peer that shares the present one may miss what follows. Not where all
+    /// peers have everything: a peer that is not told of it would hold the same data under an older name. Nor a second one for
+    /// the same peer: it would be known by too old a name (RES-4).
     pub(super) fn mint(&mut self) {
         for v in 0..self.volumes.len() {
-            let lacking = self.peers.iter().filter(|p| !p.counted(v)).map(|p| p.node);
-            let lacking: Vec<_> = lacking.collect();
+            let shares = |p| {
+                let slots = self.volumes[v].meta.as_ref().map(|meta| &meta.superblock().slots);
+                let slot = slots.zip(self.slot(p, v)).map(|(slots, slot)| &slots[slot]);
+                slot.is_some_and(|slot| slot.bitmap_uuid == Generation::NONE)
+            };
+            let lacking = (0..self.peers.len()).filter(|&p| !self.peers[p].counted(v) && shares(p));
+            let lacking: Vec<_> = lacking.map(|p| self.peers[p].node).collect();
             if lacking.is_empty() {
                 continue;
             }

@@ -419,6 +419,12 @@ impl Cluster {
             self.alone_stable = [false; 2];
         }
         let declared = self.forced[n] && view.own_good() && !old.own_good();
+        let lost = view.role == Role::Primary && old.own_good() && !view.own_good();
+        if lost && !view.peer_good() && self.lost_power[1 - n] {
+            // Two losses: what is left is the peer's copy, without what nobody had flushed there.
+            self.service[n].clone_from(&self.replicas[1 - n].memory);
+            self.seen[n].clear();
+        }
         if view.role == Role::Primary && view.own_good() && !old.own_good() && self.discard[1 - n] {
             // It lived on its peer's data, which an operator gave up.
             self.service[n].clone_from(&self.replicas[n].memory);

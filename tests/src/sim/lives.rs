@@ -98,7 +98,11 @@ impl World {
             let (v, op) = operation(id);
             let model = &self.volumes[v].model;
             if model.history.op(op).kind == Kind::Read {
-                pending.floors = model.read_floors(op);
+                for (floor, now) in pending.floors.iter_mut().zip(model.read_floors(op)) {
+                    if model.history.newer_of(*floor, now) == *floor {
+                        *floor = now;
+                    }
+                }
             }
         }
     }

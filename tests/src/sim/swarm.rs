@@ -197,6 +197,9 @@ impl Knobs {
         if rng.percent(50) {
             // A resync takes its time.
             (self.limits.resync_bytes, self.limits.piece_bytes) = (64 << 10, 8 << 10);
+        } else {
+            // A volume is not written for a while, and the other is.
+            self.think = self.think.max(rng.spread(20 * MS, 1000 * MS));
         }
     }
 

@@ -59,8 +59,7 @@ impl World {
         if view.role == Role::Primary && old.role != Role::Primary {
             self.counters.mark("role: promoted");
         }
-        let given_up = old.own_good() && view.disk == DiskState::Inconsistent;
-        if view.role == Role::Primary && (view.own_good() && !old.own_good() || given_up) {
+        if view.role == Role::Primary && view.own_good() != old.own_good() {
             self.lower_floors();
         }
     }
