@@ -2,13 +2,20 @@
 
 use super::Rng;
 use super::swarm::Knobs;
+use super::volume;
 use super::world::{MS, What, World};
 use crate::model::{Kind, Token, same_content};
 use replicator::node::{Command, ConnectionState, DiskState, Protocol, Role};
 
-/// Two nodes, connected and in sync; node 0 is Primary and a client has it open.
+/// Two nodes, connected and in sync; node 0 is Primary.
 fn pair(protocol: Protocol) -> World {
+    pair_with(protocol, 1)
+}
+
+/// With so many volumes; client `c` uses volume `c` modulo that.
+fn pair_with(protocol: Protocol, volumes: usize) -> World {
     let mut knobs = Knobs::calm(protocol);
+    knobs.volumes = volumes;
     knobs.clients = 2;
     // They send what the story says and nothing else.
     knobs.depth = 0;
@@ -171,4 +178,34 @@ fn an_order_given_twice_is_carried_out_once_and_both_are_told() {
     }
     assert_eq!(world.counters.count("operator: a command was refused"), 0);
     together(&mut world);
+}
+
+#[test]
+fn two_nodes_that_each_wrote_alone_to_another_volume_are_a_split_brain() {
+    let mut world = pair_with(Protocol::C, 2);
+    open(&mut world, 0);
+    open(&mut world, 1);
+    // Node 0 lives on node 1's disk for volume 0, and goes on alone with volume 1.
+    world.disk(0, 0).detached = true;
+    world.command(0, Command::Detach(volume::number(0)));
+    world.run_until(world.now + 1000 * MS);
+    write(&mut world, 0, 0, 5);
+    world.network.partitioned = true;
+    world.cut_link(false);
+    write(&mut world, 1, 0, 6);
+    world.kill(0, false);
+    // Node 1 takes over, and writes to volume 0 alone: it has not touched volume 1.
+    world.run_until(world.now + 6000 * MS);
+    world.command(1, Command::Primary { force: false });
+    world.run_until(world.now + 1000 * MS);
+    open(&mut world, 0);
+    write(&mut world, 0, 1, 7);
+    world.disk(0, 0).detached = false;
+    world.start(0);
+    world.mend();
+    world.run_until(world.now + 10_000 * MS);
+    fine(&world);
+    for n in 0..2 {
+        assert_eq!(world.view(n).connection, ConnectionState::StandAlone, "node {n}");
+    }
 }
