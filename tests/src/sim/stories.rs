@@ -200,6 +200,8 @@ fn two_nodes_that_each_wrote_alone_to_another_volume_are_a_split_brain() {
     world.run_until(world.now + 1000 * MS);
     open(&mut world, 0);
     write(&mut world, 0, 1, 7);
+    world.command(1, Command::Secondary { force: true });
+    world.run_until(world.now + 1000 * MS);
     world.disk(0, 0).detached = false;
     world.start(0);
     world.mend();
