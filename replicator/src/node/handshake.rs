@@ -164,7 +164,7 @@ impl Node {
                     // ROLE-5: also in a split brain it is not made deeper.
                     self.yield_role();
                 }
-                self.paused = false;
+                self.end_pause();
                 self.hold_until = None;
                 self.stand_alone(p, text);
             }
@@ -222,7 +222,7 @@ impl Node {
         peer.promoting = false;
         peer.unsure = false;
         peer.rx.author_diskless = 0;
-        self.paused = false;
+        self.end_pause();
         let wait = self.waits.open(Then::HandshakeStable { peer: p, link });
         for (v, &verdict) in verdicts.iter().enumerate() {
             let (our, their) = (&ours.volumes[v], &theirs.volumes[v]);

@@ -370,11 +370,17 @@ impl Node {
         }
         self.hold_until = None;
         if self.paused {
-            self.paused = false;
             self.notice(Level::Warning, "no peer answered after the pause: going on alone".into());
+        }
+        self.end_pause();
+        self.regate = true;
+    }
+
+    /// ROLE-5: it may serve again. LIVE-1: also what had ended on every copy meanwhile, and was not acknowledged.
+    pub(super) fn end_pause(&mut self) {
+        if core::mem::take(&mut self.paused) {
             self.work.extend(self.ops.keys().map(|&id| super::Work::Op(id)));
         }
-        self.regate = true;
     }
 
     /// ROLE-5: a Primary that slept longer than the detection time serves nothing until a handshake answered, or until the
