@@ -47,6 +47,16 @@ fn volumes() -> Vec<VolumeFacts> {
     all
 }
 
+fn volume(
+    number: u16,
+    disk: DiskState,
+    current: Generation,
+    bitmap: Generation,
+    bits: u64,
+) -> VolumeFacts {
+    VolumeFacts { number, disk, size: 1 << 20, current, bitmap, history: vec![], bits }
+}
+
 fn facts(node: u8, volume: VolumeFacts, traits: u32, protocol: Protocol) -> Facts {
     let has = |bit: u32| traits & (1 << bit) != 0;
     Facts {
@@ -161,15 +171,6 @@ fn two_volumes_go_both_ways_only_where_one_side_stood_still() {
 
 #[test]
 fn a_primary_whose_second_disk_was_away_gets_that_back_and_no_split_brain() {
-    let volume = |number, disk, current, bitmap, bits| VolumeFacts {
-        number,
-        disk,
-        size: 1 << 20,
-        current,
-        bitmap,
-        history: vec![],
-        bits,
-    };
     // On volume 0 the Primary went on for a moment, on volume 1 the peer's disk was the only one.
     let mut primary = facts(0, volume(0, DiskState::UpToDate, X, G, 3), 2, Protocol::C);
     primary.volumes.push(volume(1, DiskState::Outdated, G, NONE, 0));
@@ -185,15 +186,6 @@ fn a_primary_whose_second_disk_was_away_gets_that_back_and_no_split_brain() {
 
 #[test]
 fn what_one_volume_needs_is_no_reason_for_another() {
-    let volume = |number, disk, current, bitmap, bits| VolumeFacts {
-        number,
-        disk,
-        size: 1 << 20,
-        current,
-        bitmap,
-        history: vec![],
-        bits,
-    };
     // The crashed Primary is the only source of volume 1; of volume 0 the survivor has what the crash may have taken.
     let mut crashed = facts(0, volume(0, DiskState::UpToDate, G, NONE, 5), 0, Protocol::C);
     crashed.crashed_primary = true;
@@ -216,15 +208,7 @@ fn what_one_volume_needs_is_no_reason_for_another() {
 
 #[test]
 fn after_a_crash_the_survivor_is_the_source_under_b_and_c() {
-    let same = |bits| VolumeFacts {
-        number: 0,
-        disk: DiskState::UpToDate,
-        size: 1 << 20,
-        current: G,
-        bitmap: NONE,
-        history: vec![],
-        bits,
-    };
+    let same = |bits| volume(0, DiskState::UpToDate, G, NONE, bits);
     for (protocol, crashed_is_source) in
         [(Protocol::A, true), (Protocol::B, false), (Protocol::C, false)]
     {

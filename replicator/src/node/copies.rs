@@ -146,20 +146,24 @@ impl Node {
     fn lacks(&self, p: usize, to: usize, flush: bool) -> bool {
         let missed = !flush && !self.peers[p].counted(to);
         (0..self.volumes.len()).any(|v| {
-            if self.peers[p].counted(v) || !self.volumes[v].good() {
-                return false;
-            }
-            let Some(slot) = self.slot(p, v) else {
-                return false;
-            };
-            let meta = self.volumes[v].meta.as_ref().expect("a slot is in the metadata");
-            meta.superblock().slots[slot].bitmap_uuid == Generation::NONE
-                // A target lacks what was not copied yet, and its superblock may not say so yet.
-                && (missed
+            self.fork_slot(p, v).is_some_and(|slot| {
+                let meta = self.volumes[v].meta.as_ref().expect("a slot is in the metadata");
+                missed
                     || meta.bits(slot).count() > 0
+                    // A target lacks what was not copied yet, and its superblock may not say so yet.
                     || self.peers[p].replicates(v)
-                    || (flush && self.peers[p].unsure))
+                    || (flush && self.peers[p].unsure)
+            })
         })
+    }
+
+    /// The slot of a peer that shares our current generation of this volume, as far as the superblock says, and does not get
+    /// what is written from now on. None if our own copy is not good: then there is nothing to tell apart.
+    fn fork_slot(&self, p: usize, v: usize) -> Option<usize> {
+        let volume = &self.volumes[v];
+        let slot = self.slot(p, v).filter(|_| volume.good() && !self.peers[p].counted(v))?;
+        let slots = &volume.meta.as_ref()?.superblock().slots;
+        (slots[slot].bitmap_uuid == Generation::NONE).then_some(slot)
     }
 
     /// SB-1: what a lost Primary may lack is known to it alone. That a FLUSH covered it is said by one block: a side without any
@@ -184,12 +188,7 @@ impl Node {
     /// the same peer: it would be known by too old a name (RES-4).
     pub(super) fn mint(&mut self) {
         for v in 0..self.volumes.len() {
-            let shares = |p| {
-                let slots = self.volumes[v].meta.as_ref().map(|meta| &meta.superblock().slots);
-                let slot = slots.zip(self.slot(p, v)).map(|(slots, slot)| &slots[slot]);
-                slot.is_some_and(|slot| slot.bitmap_uuid == Generation::NONE)
-            };
-            let lacking = (0..self.peers.len()).filter(|&p| !self.peers[p].counted(v) && shares(p));
+            let lacking = (0..self.peers.len()).filter(|&p| self.fork_slot(p, v).is_some());
             let lacking: Vec<_> = lacking.map(|p| self.peers[p].node).collect();
             if lacking.is_empty() {
                 continue;

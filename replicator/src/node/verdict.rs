@@ -97,16 +97,16 @@ pub fn verdict(a: &Facts, b: &Facts) -> Agreed {
     };
     let word = if split || (ours && others) {
         // SB-2: only an operator's word, given on exactly one side, resolves it.
-        match word_given {
-            Some(a_is_source) => Some(a_is_source),
-            None => return Agreed::Refuse(RefuseReason::SplitBrain),
+        if word_given.is_none() {
+            return Agreed::Refuse(RefuseReason::SplitBrain);
         }
+        word_given
     } else if ours || others {
         // GI-5: the older data replaces the newer only by the word of the side that has the newer.
-        match word_given {
-            Some(a_is_source) if a_is_source == others => Some(a_is_source),
-            Some(_) | None => return Agreed::Refuse(RefuseReason::Stale),
+        if word_given != Some(others) {
+            return Agreed::Refuse(RefuseReason::Stale);
         }
+        word_given
     } else {
         None
     };

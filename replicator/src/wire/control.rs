@@ -343,13 +343,15 @@ pub(super) fn put(out: &mut Vec<u8>, shape: &impl Encode) {
 }
 
 /// What stands first, and its length.
-pub(super) fn take<T: Decode<()>>(bytes: &[u8]) -> Result<(T, usize), &'static str> {
+pub(super) fn take<T: Decode<()>, const MOST: usize>(
+    bytes: &[u8],
+) -> Result<(T, usize), &'static str> {
     // LIM: the limit bounds what a lying length inside of `bytes` can make bincode reserve.
-    let config = bincode::config::standard().with_limit::<MAX_BODY>();
+    let config = bincode::config::standard().with_limit::<MOST>();
     bincode::decode_from_slice(bytes, config).map_err(|_| "encoding")
 }
 
 fn take_all<T: Decode<()>>(body: &[u8]) -> Result<T, &'static str> {
-    let (shape, used) = take(body)?;
+    let (shape, used) = take::<T, MAX_BODY>(body)?;
     if used == body.len() { Ok(shape) } else { Err("length: bytes are left over") }
 }

@@ -142,7 +142,7 @@ fn open<const N: usize, T: Decode<()>>(magic: &[u8; 8], bytes: &[u8; N]) -> Resu
         return Err(HelloError::Damaged("checksum"));
     }
     // What follows is zeros, or what a later release has added.
-    take(fields).map(|(shape, _used)| shape).map_err(HelloError::Damaged)
+    take::<T, N>(fields).map(|(shape, _used)| shape).map_err(HelloError::Damaged)
 }
 
 /// Why first bytes are refused. A damaged connection is tried again; the operator need not act.
