@@ -67,7 +67,8 @@ fn a_killed_daemon_keeps_its_disk_until_its_last_write_has_landed() {
     let mut pair = Pair::new(plan.clone());
     let [port, other_port] = [free(), free()];
     let mut command = Command::new("nbdkit");
-    command.args(["--foreground", "--ipaddr", "127.0.0.1", "--port", &port.to_string()]);
+    let (address, port_text) = (loopback(port).ip().to_string(), port.to_string());
+    command.args(["--foreground", "--ipaddr", &address, "--port", &port_text]);
     command.args(["memory", "64M"]);
     let mut server = Process::start("nbdkit", &mut command, &pair.dir().join("nbdkit.log"));
     let listens = || TcpStream::connect(loopback(port)).is_ok();

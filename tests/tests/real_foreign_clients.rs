@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use tests::real::host::RESOURCE;
+use tests::real::ports::loopback;
 use tests::real::process::{run, run_ok, text};
 use tests::real::{Need, Pair, Plan, lacks, seconds};
 
@@ -49,7 +50,7 @@ fn libnbd_clients_read_what_they_wrote() {
     assert!(map.lines().any(|line| line.contains("data")), "{map}");
 
     // The same over TCP.
-    let tcp = format!("nbd://127.0.0.1:{}/{RESOURCE}", pair.alpha.nbd_port);
+    let tcp = format!("nbd://{}/{RESOURCE}", loopback(pair.alpha.nbd_port));
     run_ok(seconds(60), "nbdcopy", ["--connections=2", &tcp, "null:"]);
     pair.end(None);
 }

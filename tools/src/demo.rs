@@ -10,7 +10,7 @@ use replicator::daemon::control::{RunLock, Wanted};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};
 use std::io::Write;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use tokio::signal::unix::SignalKind;
 
@@ -90,10 +90,11 @@ impl Demo {
         std::future::pending().await
     }
 
-    /// Two nodes that differ in everything but the name of the resource, on ports that were free a
-    /// moment ago: they must know each other's before they start.
+    /// Two nodes that differ in everything but the name of the resource. They must know each other's
+    /// port before they start: one that is free now, at a loopback address that only this demo uses.
     fn configuration(&self) -> std::io::Result<String> {
-        let ports = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
+        let ours = Ipv4Addr::from_bits(Ipv4Addr::new(127, 0, 0, 0).to_bits() | std::process::id());
+        let ports = [TcpListener::bind((ours, 0))?, TcpListener::bind((ours, 0))?];
         let mut text = format!("resource {RESOURCE} {{ meta-disk internal;\n");
         for (id, name) in NAMES.iter().enumerate() {
             let (address, disk) = (ports[id].local_addr()?, self.directory.join(name).join("disk"));

@@ -2,7 +2,7 @@
 //! sparse disks, and `polluxadm`. Every daemon ends with its node.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -44,7 +44,9 @@ impl Pair {
     /// Files, no metadata, nothing running. `options` goes into the resource.
     pub(crate) fn new(options: &str) -> Self {
         let pair = Self { directory: tempfile::tempdir().expect("a directory") };
-        let ports = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
+        // An address of this process alone: tests run side by side.
+        let ours = Ipv4Addr::from_bits(Ipv4Addr::new(127, 0, 0, 0).to_bits() | std::process::id());
+        let ports = [(); 2].map(|()| TcpListener::bind((ours, 0)).expect("a port"));
         let address = |node: usize| ports[node].local_addr().expect("an address");
         let on = |node: usize, name: &str| {
             let disk = pair.disk(name);
