@@ -238,6 +238,9 @@ impl Node {
                     // A target is Inconsistent from now on, whatever it was.
                     self.peers[p].volumes[v].disk = DiskState::Inconsistent;
                     self.peers[p].volumes[v].replication = ReplicationState::WfBitMapS;
+                    if theirs.discard_my_data && our.disk == DiskState::Outdated {
+                        self.fail_begun(v);
+                    }
                     let lifted = self.lift(v);
                     self.all_bits(p, v, full).or(lifted)
                 }

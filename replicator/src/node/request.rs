@@ -17,7 +17,8 @@ use bitmap::ByteRange;
 /// A client's request until its last operation has ended.
 #[derive(Clone, Debug)]
 pub(super) struct Parent {
-    /// Operations not acknowledged.
+    /// Operations it was cut into, and those not acknowledged.
+    pieces: u32,
     pub(super) unacknowledged: u32,
     /// Operations not ended.
     pub(super) unfinished: u32,
@@ -126,7 +127,7 @@ impl Node {
             return refuse(self, RequestError::NotPrimary);
         }
         let mut parent =
-            Parent { unacknowledged: 0, unfinished: 0, result: Ok(None), payload: None };
+            Parent { pieces: 0, unacknowledged: 0, unfinished: 0, result: Ok(None), payload: None };
         let pieces = match request.op {
             RequestOp::Read(range) => Vec::from([(range, Kind::Read { into: None })]),
             RequestOp::Write { range, buffer, fua } => {
@@ -139,12 +140,26 @@ impl Node {
             }
             RequestOp::Flush => Vec::from([(ByteRange::new(0, 0), Kind::Flush)]),
         };
-        parent.unacknowledged = u32::try_from(pieces.len()).expect("a request has few pieces");
-        parent.unfinished = parent.unacknowledged;
+        parent.pieces = u32::try_from(pieces.len()).expect("a request has few pieces");
+        (parent.unacknowledged, parent.unfinished) = (parent.pieces, parent.pieces);
         self.unanswered += 1;
         self.requests.insert(request.id, parent);
         for (range, kind) in pieces {
             self.start(request.id, v, range, kind);
+        }
+    }
+
+    /// DUR-5: an operator's word puts an older copy in the place of the one that clients were served from. A request of which a
+    /// piece is there alone fails as a whole.
+    pub(super) fn fail_begun(&mut self, v: usize) {
+        for op in self.ops.values() {
+            if let Op::Client(op) = op
+                && op.volume == v
+                && let Some(parent) = self.requests.get_mut(&op.request)
+                && (1..parent.pieces).contains(&parent.unacknowledged)
+            {
+                parent.result = Err(RequestError::Io);
+            }
         }
     }
 

@@ -276,10 +276,12 @@ impl Node {
         self.change = None;
         self.role = Role::Primary;
         let mut forced = false;
-        for volume in &mut self.volumes {
+        for v in 0..self.volumes.len() {
+            let volume = &mut self.volumes[v];
             if force && core::mem::take(&mut volume.forced) && volume.usable() {
                 volume.state = DiskState::UpToDate;
                 forced = true;
+                self.fail_begun(v);
             }
         }
         self.notice(Level::Info, "role Primary".into());

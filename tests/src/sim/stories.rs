@@ -4,7 +4,7 @@ use super::Rng;
 use super::swarm::Knobs;
 use super::volume;
 use super::world::{MS, What, World};
-use crate::model::{Kind, Token, same_content};
+use crate::model::{Kind, Outcome, Token, same_content};
 use replicator::node::{Command, ConnectionState, DiskState, Protocol, Role};
 
 /// Two nodes, connected and in sync; node 0 is Primary.
@@ -16,6 +16,10 @@ fn pair(protocol: Protocol) -> World {
 fn pair_with(protocol: Protocol, volumes: usize) -> World {
     let mut knobs = Knobs::calm(protocol);
     knobs.volumes = volumes;
+    pair_of(knobs)
+}
+
+fn pair_of(mut knobs: Knobs) -> World {
     knobs.clients = 2;
     // They send what the story says and nothing else.
     knobs.depth = 0;
@@ -51,7 +55,9 @@ fn fine(world: &World) {
 
 fn together(world: &mut World) {
     let end = world.now + 60_000 * MS;
-    assert!(world.run_to(end, World::settled), "{}", world.unsettled());
+    let settled = world.run_to(end, World::settled);
+    fine(world);
+    assert!(settled, "{}", world.unsettled());
     same_content(&world.volumes[0].disks, "CONV").expect("mirrored");
     fine(world);
 }
@@ -210,4 +216,40 @@ fn two_nodes_that_each_wrote_alone_to_another_volume_are_a_split_brain() {
     for n in 0..2 {
         assert_eq!(world.view(n).connection, ConnectionState::StandAlone, "node {n}");
     }
+}
+
+#[test]
+fn a_request_of_which_a_piece_was_given_up_with_the_peers_disk_fails() {
+    let mut knobs = Knobs::calm(Protocol::C);
+    knobs.limits.piece_bytes = 8 << 10;
+    let mut world = pair_of(knobs);
+    open(&mut world, 0);
+    // Node 0 lives on node 1's disk, which dies between two pieces of a request.
+    world.command(0, Command::Detach(0));
+    world.run_until(world.now + 1000 * MS);
+    let id = world.request(0, 0, Kind::Zero, 0, 32, false);
+    let end = world.now + 5000 * MS;
+    while world.disk(1, 0).busy() < 2 {
+        assert!(world.step(end));
+    }
+    while world.disk(1, 0).busy() == 2 {
+        assert!(world.step(end));
+    }
+    world.disk(1, 0).dead = true;
+    world.run_until(world.now + 1000 * MS);
+    assert!(world.ops.contains_key(&u64::from(id)), "it waits for good data");
+    world.disk(1, 0).dead = false;
+    world.excused = true;
+    for n in 0..2 {
+        world.bring_up(n);
+    }
+    world.run_until(world.now + 5000 * MS);
+    for n in 0..2 {
+        assert_eq!(world.view(n).connection, ConnectionState::StandAlone, "node {n}");
+    }
+    // The operator goes on with what node 0 has.
+    world.command(1, Command::Connect { discard_my_data: true });
+    world.command(0, Command::Connect { discard_my_data: false });
+    together(&mut world);
+    assert_eq!(world.volumes[0].model.history.op(id).outcome, Outcome::Failed);
 }
