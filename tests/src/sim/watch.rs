@@ -103,11 +103,15 @@ impl World {
             let story = format!("node {n} says {agreed:?}, the other end of the link {theirs:?}");
             return self.violate("GI-4", story);
         }
+        // Who has left this link does nothing by what is said on it.
+        let both = !c.ends[1 - n].gone;
         let Agreed::Go(verdicts) = agreed else { return };
         // Where a side has no disk, what it holds is judged when it has one again.
         let judged = self.volumes.iter().zip(verdicts).filter(|(_, v)| **v != VolumeVerdict::Idle);
         let check = Parted::of(judged.map(|(volume, _)| &volume.model)).unnoticed_split();
-        self.check(check);
+        if both {
+            self.check(check);
+        }
         let c = &self.network.connections[&id];
         for (v, verdict) in verdicts.iter().enumerate() {
             let Volume { model, disks, facts, .. } = &mut self.volumes[v];
