@@ -37,6 +37,8 @@ fn volumes() -> Vec<VolumeFacts> {
                                 bitmap,
                                 history,
                                 bits,
+                                // See `facts`.
+                                crashed_primary: false,
                             });
                         }
                     }
@@ -54,11 +56,21 @@ fn volume(
     bitmap: Generation,
     bits: u64,
 ) -> VolumeFacts {
-    VolumeFacts { number, disk, size: 1 << 20, current, bitmap, history: vec![], bits }
+    VolumeFacts {
+        number,
+        disk,
+        size: 1 << 20,
+        current,
+        bitmap,
+        history: vec![],
+        bits,
+        crashed_primary: false,
+    }
 }
 
 fn facts(node: u8, volume: VolumeFacts, traits: u32, protocol: Protocol) -> Facts {
     let has = |bit: u32| traits & (1 << bit) != 0;
+    let crashed_primary = volume.disk >= DiskState::Inconsistent && !has(1) && has(2);
     Facts {
         node: NodeId(node),
         incarnation: 100 + u64::from(node),
@@ -66,9 +78,8 @@ fn facts(node: u8, volume: VolumeFacts, traits: u32, protocol: Protocol) -> Fact
         protocol,
         role: if has(1) { Role::Primary } else { Role::Secondary },
         was_paused: has(1) && has(2),
-        crashed_primary: !has(1) && has(2),
         discard_my_data: has(3) && !has(1),
-        volumes: vec![volume],
+        volumes: vec![VolumeFacts { crashed_primary, ..volume }],
     }
 }
 
@@ -188,7 +199,7 @@ fn a_primary_whose_second_disk_was_away_gets_that_back_and_no_split_brain() {
 fn what_one_volume_needs_is_no_reason_for_another() {
     // The crashed Primary is the only source of volume 1; of volume 0 the survivor has what the crash may have taken.
     let mut crashed = facts(0, volume(0, DiskState::UpToDate, G, NONE, 5), 0, Protocol::C);
-    crashed.crashed_primary = true;
+    crashed.volumes[0].crashed_primary = true;
     crashed.volumes.push(volume(1, DiskState::UpToDate, X, G, 5));
     let mut survivor = facts(1, volume(0, DiskState::UpToDate, G, NONE, 0), 1, Protocol::C);
     survivor.volumes.push(volume(1, DiskState::Inconsistent, G, NONE, 5));
@@ -207,13 +218,26 @@ fn what_one_volume_needs_is_no_reason_for_another() {
 }
 
 #[test]
+fn a_crash_counts_for_the_volumes_that_were_written_to() {
+    // Both crashed as Primary at some time: the survivor's mark of volume 1, which was not in sync again, is none of volume 0.
+    let mut crashed = facts(0, volume(0, DiskState::UpToDate, G, NONE, 5), 0, Protocol::A);
+    crashed.volumes[0].crashed_primary = true;
+    crashed.volumes.push(volume(1, DiskState::UpToDate, X, G, 5));
+    let mut survivor = facts(1, volume(0, DiskState::UpToDate, G, NONE, 0), 1, Protocol::A);
+    survivor.volumes.push(volume(1, DiskState::Inconsistent, G, NONE, 5));
+    survivor.volumes[1].crashed_primary = true;
+    let to = VolumeVerdict::Source { full: false };
+    assert_eq!(verdict(&crashed, &survivor), Agreed::Go(vec![to, to]));
+}
+
+#[test]
 fn after_a_crash_the_survivor_is_the_source_under_b_and_c() {
     let same = |bits| volume(0, DiskState::UpToDate, G, NONE, bits);
     for (protocol, crashed_is_source) in
         [(Protocol::A, true), (Protocol::B, false), (Protocol::C, false)]
     {
         let mut crashed = facts(0, same(5), 0, protocol);
-        crashed.crashed_primary = true;
+        crashed.volumes[0].crashed_primary = true;
         let mut survivor = facts(1, same(0), 0, protocol);
         survivor.peer_incarnation = 7;
         let expected = if crashed_is_source {

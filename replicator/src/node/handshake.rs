@@ -191,6 +191,7 @@ impl Node {
                     .map(|sb| sb.history.iter().copied().filter(|g| g.is_real()).collect())
                     .unwrap_or_default(),
                 bits,
+                crashed_primary: sb.is_some_and(|sb| sb.flags.crashed_primary),
             }
         });
         Facts {
@@ -200,10 +201,6 @@ impl Node {
             protocol: self.config.protocol,
             role: self.role,
             was_paused: self.paused,
-            crashed_primary: self
-                .volumes
-                .iter()
-                .any(|v| v.meta.as_ref().is_some_and(|m| m.superblock().flags.crashed_primary)),
             discard_my_data: peer.discard_my_data,
             volumes: volumes.collect(),
         }

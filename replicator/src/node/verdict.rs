@@ -285,8 +285,9 @@ fn equal_is_source(a: &Facts, b: &Facts, v: usize) -> bool {
     // It saw the former life of the other, which may have lost what was not flushed.
     let survived =
         |x: &Facts, y: &Facts| x.peer_incarnation != 0 && x.peer_incarnation != y.incarnation;
-    if a.crashed_primary != b.crashed_primary {
-        let (crashed, other) = if a.crashed_primary { (a, b) } else { (b, a) };
+    let has_crashed = |f: &Facts| f.volumes[v].crashed_primary;
+    if has_crashed(a) != has_crashed(b) {
+        let (crashed, other) = if has_crashed(a) { (a, b) } else { (b, a) };
         // DUR-3: a survivor has every write that the crashed Primary acknowledged under B and C; under A it may lack some.
         let other_is_source = survived(other, crashed) && a.protocol != Protocol::A;
         return other_is_source != core::ptr::eq(crashed, a);

@@ -106,7 +106,6 @@ shapes! {
             protocol: u8,
             role: u8,
             was_paused: bool,
-            crashed_primary: bool,
             discard_my_data: bool,
             volumes: Vec<VolumeShape>,
         }
@@ -118,6 +117,7 @@ shapes! {
             bitmap: u64,
             history: Vec<u64>,
             bits: u64,
+            crashed_primary: bool,
         }
     }
     messages {

@@ -193,8 +193,6 @@ pub struct Facts {
     pub role: Role,
     /// This Primary was paused longer than the detection time and has served nothing since (ROLE-5).
     pub was_paused: bool,
-    /// Was Primary when its last process died.
-    pub crashed_primary: bool,
     /// The operator gave this side's data up.
     pub discard_my_data: bool,
     /// By rising volume number; both sides must have the same numbers.
@@ -218,6 +216,8 @@ pub struct VolumeFacts {
     pub history: Vec<Generation>,
     /// Bits set against the receiver, active extents included.
     pub bits: u64,
+    /// Its writes were acknowledged here when its last process died.
+    pub crashed_primary: bool,
 }
 
 /// The outcome of a handshake, from the sender's side.

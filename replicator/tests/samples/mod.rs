@@ -54,7 +54,6 @@ pub(crate) fn all() -> Vec<Sample> {
         protocol: Protocol::C,
         role: Role::Primary,
         was_paused: true,
-        crashed_primary: false,
         discard_my_data: true,
         volumes: vec![
             VolumeFacts {
@@ -65,6 +64,7 @@ pub(crate) fn all() -> Vec<Sample> {
                 bitmap: Generation(0xb1b2),
                 history: vec![Generation(3), Generation(u64::MAX)],
                 bits: 300,
+                crashed_primary: true,
             },
             VolumeFacts {
                 number: 5,
@@ -74,6 +74,7 @@ pub(crate) fn all() -> Vec<Sample> {
                 bitmap: Generation::NONE,
                 history: vec![],
                 bits: 0,
+                crashed_primary: false,
             },
         ],
     };

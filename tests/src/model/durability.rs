@@ -83,9 +83,11 @@ impl Cluster {
         }
         // Under A, a Secondary that took over lacks the last moments of the lost Primary, and goes on without them; under
         // B, and where a FLUSH does not reach the peer, too, if it lost what it had received.
+        // What it did to another volume counts if that made a generation of this one, too.
+        let ahead = self.views[source].current != self.views[target].current;
         let takes_over = self.views[source].role == Role::Primary
             || self.touched[source]
-            || self.elsewhere[source]
+            || (self.elsewhere[source] && ahead)
             || self.took_over[source];
         let lossless = match self.protocol {
             Protocol::A => false,

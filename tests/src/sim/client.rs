@@ -2,7 +2,7 @@
 
 use super::volume::{self, Volume};
 use super::world::{InFlightOp, MS, What, World};
-use crate::model::{Kind, Outcome, Token};
+use crate::model::{Kind, Outcome, Token, View};
 use bitmap::ByteRange;
 use replicator::node::{
     BufferId, Event, OpenId, Refusal, Request, RequestError, RequestId, RequestOp, Role,
@@ -246,6 +246,11 @@ impl World {
         self.check(check);
         self.stamp_blocks(v, op_id);
         self.fork_soon |= (op.kind == Kind::Flush || op.fua) && self.rng.one_in(8);
+        // Of two volumes one is being copied, and the other is written to.
+        let uneven = self.volumes.len() > 1
+            && self.volumes[v].model.view(n).mirrored()
+            && !self.views(n).all(View::mirrored);
+        self.fork_soon |= uneven && self.rng.one_in(2);
         self.hosts[n].accepted -= 1;
         if let Some(next) = self.hosts[n].waiting.pop_front() {
             // Through the heap, as a front end would find it in its next turn.
