@@ -217,7 +217,8 @@ impl Node {
         peer.reason = String::new();
         peer.discard_my_data = false;
         peer.promoting = false;
-        peer.unsure = false;
+        // GI-2: of a disk that is not there nothing was found out.
+        peer.unsure &= theirs.volumes.iter().any(|volume| volume.disk < DiskState::Inconsistent);
         peer.rx.author_diskless = 0;
         self.end_pause();
         let wait = self.waits.open(Then::HandshakeStable { peer: p, link });

@@ -70,6 +70,8 @@ pub struct Cluster {
     pub(super) died: [u64; 2],
     pub(super) discard: [bool; 2],
     pub(super) forced: [bool; 2],
+    /// Its disk has said so since, whatever became of the order.
+    pub(super) claimed: [bool; 2],
     /// It said Outdated, and nobody has brought it up to date since.
     pub(super) outdated: [bool; 2],
     /// A verdict was carried out while it said so: what that lifts may be stable after the link is gone, or the process.
@@ -113,6 +115,7 @@ impl Cluster {
             died: [0; 2],
             discard: [false; 2],
             forced: [false; 2],
+            claimed: [false; 2],
             outdated: [false; 2],
             met: [false; 2],
             grant: [false; 2],
@@ -371,6 +374,7 @@ impl Cluster {
     ) -> Check {
         let old = self.views[n];
         self.set_view(n, view);
+        self.claimed[n] |= self.forced[n] && old.current != view.current;
         self.generation_changed(n, &old, view)?;
         if old.disk == DiskState::Attaching && view.own_good() && !view.connected() {
             self.came_back_good(n)?;
@@ -461,6 +465,7 @@ impl Cluster {
         self.lost_power = [false; 2];
         self.discard = [false; 2];
         self.forced = [false; 2];
+        self.claimed = [false; 2];
         self.grant = [false; 2];
         self.promised = [None, None];
         self.marked.fill(false);

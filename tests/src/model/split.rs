@@ -73,7 +73,7 @@ impl Cluster {
 
     /// What was done to this volume since the two were the same.
     pub fn parted(&self) -> Parted {
-        let claimed = self.forced != [false; 2] || self.ruined != [false; 2];
+        let claimed = [self.forced, self.claimed, self.ruined].iter().any(|c| *c != [false; 2]);
         let alone = [0, 1].map(|n| self.alone[n] && self.unheard[n] && !self.ordered());
         let touched = [0, 1].map(|n| self.touched[n] || self.elsewhere[n]);
         Parted { touched, alone, claimed }
