@@ -4,6 +4,7 @@
 
 use crate::geometry::NodeId;
 use crate::superblock::{SlotKind, Superblock};
+use alloc::vec::Vec;
 use core::fmt;
 
 /// One generation of the data. Two nodes with the same current generation once held the same data.
@@ -38,6 +39,11 @@ impl Superblock {
     /// The slot of a peer.
     pub fn slot_of(&self, node: NodeId) -> Option<usize> {
         self.slots.iter().position(|slot| slot.kind == SlotKind::Peer && slot.node == node)
+    }
+
+    /// The history without its empty places, newest first.
+    pub fn past(&self) -> Vec<Generation> {
+        self.history.iter().copied().filter(|generation| generation.is_real()).collect()
     }
 
     /// Starts the generation `new`. Every peer that `lacks` says may miss what follows keeps the

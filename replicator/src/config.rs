@@ -19,12 +19,27 @@ pub struct Config {
     pub flush_peer: bool,
     /// Where no UpToDate copy can be reached: suspend I/O (true), or fail it (false)?
     pub suspend_no_data: bool,
+    /// What has to happen to a lost peer before this node goes on without it.
+    pub fencing: Fencing,
     /// Does a client that opens a Secondary promote it?
     pub auto_promote: bool,
     /// Times in milliseconds.
     pub timing: Timing,
     /// Bounds.
     pub limits: Limits,
+}
+
+/// What has to happen to a lost peer before a Primary goes on without it, or a Secondary is promoted. I/O is suspended
+/// until then, and until an operator's word if it cannot be made to happen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fencing {
+    /// Nothing: it may have been promoted elsewhere.
+    #[default]
+    DontCare,
+    /// It is outdated, or cannot be reached by any way.
+    ResourceOnly,
+    /// It is outdated, or was shot.
+    ResourceAndStonith,
 }
 
 /// One volume.

@@ -4,10 +4,10 @@
 
 use bitmap::{ByteRange, FormatParams, Metadata, NodeId, Placement};
 use replicator::buffers::{Buffer, Pool};
-use replicator::config::{Config, Limits, Timing, VolumeConfig};
+use replicator::config::{Config, Fencing, Limits, Timing, VolumeConfig};
 use replicator::daemon::control::{Control, Names, RunLock};
 use replicator::daemon::limits::CONTROL_CONNECTIONS;
-use replicator::daemon::{Daemon, Open, OrderError, Setup, VolumeFiles, Waiter};
+use replicator::daemon::{Daemon, Open, OrderError, Programs, Setup, VolumeFiles, Waiter};
 use replicator::disk::{Backing, Op, Options};
 use replicator::link::{LinkConfig, LinkTiming, SEND_BYTES};
 use replicator::node::{Command, Protocol, RefusalKind, RequestError, RequestOp, Role};
@@ -66,6 +66,7 @@ fn disk(path: &Path) -> u64 {
 fn setup(disk: Option<PathBuf>, requests: usize) -> Setup {
     let volumes = vec![VolumeConfig { number: 0, placement: Placement::Internal, size: 0 }];
     Setup {
+        programs: Programs::default(),
         config: Config {
             node: NodeId(0),
             volumes,
@@ -73,6 +74,7 @@ fn setup(disk: Option<PathBuf>, requests: usize) -> Setup {
             protocol: Protocol::C,
             flush_peer: true,
             suspend_no_data: false,
+            fencing: Fencing::DontCare,
             auto_promote: false,
             timing: Timing::default(),
             limits: Limits { requests, ..Limits::default() },
@@ -255,7 +257,8 @@ fn so_many_operators_are_served_at_a_time_and_the_others_wait() {
     run(async {
         let daemon = Daemon::<Told>::new(setup(None, 1)).await.expect("it starts");
         let lock = RunLock::take(directory.path(), "r0").expect("it does not run yet");
-        let names = Names { resource: "r0".into(), peers: vec![] };
+        let (resource, node) = ("r0".into(), "alpha".into());
+        let names = Names { resource, node, version: "0", peers: vec![] };
         let control = Control::start(&lock, daemon.remote(), names, vec![]).expect("it listens");
         let connect = || UnixStream::connect(RunLock::socket(directory.path(), "r0"));
         let mut operators = Vec::new();

@@ -2,7 +2,7 @@
 //! meanwhile; what is beyond ends the link. Reads, and what is sent and not taken, are bounded in the link (`tests/link`).
 
 use bitmap::{ByteRange, Bytes, FormatParams, MetaWrite, Metadata, NodeId, Placement};
-use replicator::config::{Config, Limits, Timing, VolumeConfig};
+use replicator::config::{Config, Fencing, Limits, Timing, VolumeConfig};
 use replicator::node::{
     Action, Backing, BufferId, Command, CommandId, DiskDone, DiskOp, Event, LinkEvent, LinkId,
     Node, Protocol, Time,
@@ -49,6 +49,7 @@ impl Host {
             protocol: Protocol::C,
             flush_peer: true,
             suspend_no_data: false,
+            fencing: Fencing::DontCare,
             auto_promote: false,
             timing: Timing::default(),
             limits: Limits::default(),

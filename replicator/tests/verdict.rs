@@ -77,7 +77,7 @@ fn facts(node: u8, volume: VolumeFacts, traits: u32, protocol: Protocol) -> Fact
         peer_incarnation: if has(0) { 7 } else { 0 },
         protocol,
         role: if has(1) { Role::Primary } else { Role::Secondary },
-        was_paused: has(1) && has(2),
+        suspended: has(1) && has(2),
         discard_my_data: has(3) && !has(1),
         volumes: vec![VolumeFacts { crashed_primary, ..volume }],
     }
@@ -195,14 +195,20 @@ fn a_primary_whose_second_disk_was_away_gets_that_back_and_no_split_brain() {
     assert_eq!(verdict(&primary, &peer), Agreed::Refuse(RefuseReason::SplitBrain));
 }
 
+/// A Primary that crashed while it copied volume 1 to the other, and that one.
+fn crashed_and_survivor(protocol: Protocol) -> [Facts; 2] {
+    let mut crashed = facts(0, volume(0, DiskState::UpToDate, G, NONE, 5), 0, protocol);
+    crashed.volumes[0].crashed_primary = true;
+    crashed.volumes.push(volume(1, DiskState::UpToDate, X, G, 5));
+    let mut survivor = facts(1, volume(0, DiskState::UpToDate, G, NONE, 0), 1, protocol);
+    survivor.volumes.push(volume(1, DiskState::Inconsistent, G, NONE, 5));
+    [crashed, survivor]
+}
+
 #[test]
 fn what_one_volume_needs_is_no_reason_for_another() {
     // The crashed Primary is the only source of volume 1; of volume 0 the survivor has what the crash may have taken.
-    let mut crashed = facts(0, volume(0, DiskState::UpToDate, G, NONE, 5), 0, Protocol::C);
-    crashed.volumes[0].crashed_primary = true;
-    crashed.volumes.push(volume(1, DiskState::UpToDate, X, G, 5));
-    let mut survivor = facts(1, volume(0, DiskState::UpToDate, G, NONE, 0), 1, Protocol::C);
-    survivor.volumes.push(volume(1, DiskState::Inconsistent, G, NONE, 5));
+    let [crashed, survivor] = crashed_and_survivor(Protocol::C);
     let (to, from) = (VolumeVerdict::Source { full: false }, VolumeVerdict::Target { full: false });
     assert_eq!(verdict(&crashed, &survivor), Agreed::Go(vec![from, to]));
 
@@ -220,11 +226,7 @@ fn what_one_volume_needs_is_no_reason_for_another() {
 #[test]
 fn a_crash_counts_for_the_volumes_that_were_written_to() {
     // Both crashed as Primary at some time: the survivor's mark of volume 1, which was not in sync again, is none of volume 0.
-    let mut crashed = facts(0, volume(0, DiskState::UpToDate, G, NONE, 5), 0, Protocol::A);
-    crashed.volumes[0].crashed_primary = true;
-    crashed.volumes.push(volume(1, DiskState::UpToDate, X, G, 5));
-    let mut survivor = facts(1, volume(0, DiskState::UpToDate, G, NONE, 0), 1, Protocol::A);
-    survivor.volumes.push(volume(1, DiskState::Inconsistent, G, NONE, 5));
+    let [crashed, mut survivor] = crashed_and_survivor(Protocol::A);
     survivor.volumes[1].crashed_primary = true;
     let to = VolumeVerdict::Source { full: false };
     assert_eq!(verdict(&crashed, &survivor), Agreed::Go(vec![to, to]));

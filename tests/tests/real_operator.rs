@@ -144,9 +144,16 @@ fn a_wrong_configuration_is_told_by_file_and_line() {
         let output = polluxd.output().expect("polluxd starts");
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
+    let device =
+        1 + good.lines().position(|line| line.contains("device minor 0;")).expect("it is there");
     let cases = [
         (good.replace("protocol C;", "\nprotocl C;"), &host.config, 3, "did you mean `protocol`?"),
-        (good.replace("device minor 0;", "device major 0;"), &host.config, 8, "device minor 0;"),
+        (
+            good.replace("device minor 0;", "device major 0;"),
+            &host.config,
+            device,
+            "device minor 0;",
+        ),
         (format!("{good}}}"), &host.config, good.lines().count() + 1, "where nothing is open"),
         (format!("include more.res;\n{good}"), &included, 2, "`timeout 0`"),
     ];
@@ -170,6 +177,40 @@ fn a_wrong_configuration_is_told_by_file_and_line() {
     assert_eq!(answer.code, Some(0), "{}", answer.said);
     let warning = format!("{}:3: warning: `ko-count`", host.config.display());
     assert!(answer.said.contains(&warning), "{}", answer.said);
+}
+
+#[test]
+fn what_runs_can_be_asked_demoted_and_ended_whatever_the_configuration_says() {
+    let mut pair = Pair::start_in_sync(Plan::default());
+    let mut ledger = Ledger::default();
+    ledger.write(&mut pair.alpha.client(), [0, 4096]);
+    let host = &pair.alpha;
+    let good = std::fs::read_to_string(&host.config).expect("the configuration");
+    std::fs::write(&host.config, good.replace("protocol C;", "protocl C;")).expect("written");
+    for (words, output) in [
+        (&["role", RESOURCE][..], "Primary\n"),
+        (&["secondary", RESOURCE], ""),
+        (&["role", "r0:beta"], "Secondary\n"),
+        (&["primary", RESOURCE], ""),
+        (&["secondary", RESOURCE], ""),
+    ] {
+        let answer = host.adm(words);
+        assert_eq!((answer.code, &*answer.stdout), (Some(0), output), "{}", answer.said);
+        assert!(answer.said.contains("did you mean `protocol`?"), "{}", answer.said);
+    }
+    assert!(host.must(&["status", RESOURCE]).contains("role:Secondary"));
+    // Which others there are nobody knows; and what reads the configuration needs it.
+    for words in [&["secondary", "all"][..], &["secondary", "r1"], &["up", RESOURCE]] {
+        assert_eq!(host.adm(words).code, Some(10), "{words:?}");
+    }
+    pair.alpha.down();
+    let host = &pair.alpha;
+    assert_eq!(host.adm(&["role", RESOURCE]).code, Some(10), "it does not run");
+    std::fs::write(&host.config, good).expect("written");
+    pair.alpha.start();
+    pair.wait_in_sync();
+    pair.alpha.promote();
+    pair.end(Some(&mut ledger));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use tests::real::nbd::{Ask, Lost};
 use tests::real::{Ledger, Load, Pair, Plan, seconds, wait_for};
 
 #[test]
-fn a_primary_that_was_paused_serves_nothing_before_it_has_shaken_hands() {
+fn a_primary_that_suspended_serves_nothing_before_it_has_shaken_hands() {
     let mut pair = Pair::start_in_sync(Plan::default());
     let mut before = Ledger::default();
     before.write(&mut pair.alpha.client(), (0..64).map(|i| i * 4096));

@@ -2,11 +2,13 @@
 
 use crate::failure::{Failure, Result, code};
 use http_body_util::{BodyExt, Limited};
+use hyper::body::Bytes;
 use hyper::client::conn::http1::handshake;
 use hyper::header::HOST;
-use hyper::{Method, Request};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
-use replicator::daemon::control::{Ended, Outcome, RunLock, Wanted};
+use replicator::daemon::control::{Ended, Outcome, RunLock};
+use serde::Serialize;
 use serde_json::{Value, json};
 use std::error::Error;
 use std::fmt::Display;
@@ -22,14 +24,14 @@ const LONGEST: usize = 16 << 20;
 
 /// A way to one resource.
 #[derive(Clone, Debug)]
-pub(crate) struct Client {
-    resource: String,
+pub struct Client {
+    pub(crate) resource: String,
     path: PathBuf,
 }
 
 impl Client {
     /// To `resource` as it runs in `run_dir`.
-    pub(crate) fn new(run_dir: &Path, resource: &str) -> Self {
+    pub fn new(run_dir: &Path, resource: &str) -> Self {
         Self { resource: resource.to_owned(), path: RunLock::socket(run_dir, resource) }
     }
 
@@ -37,9 +39,24 @@ impl Client {
     ///
     /// # Errors
     /// If the daemon does not run, or does not answer in time.
-    pub(crate) async fn page(&self, path: &str) -> Result<Value> {
-        let answer = self.ask(Method::GET, path, String::new());
-        tokio::time::timeout(ANSWER, answer).await.map_err(|_| {
+    pub async fn page(&self, path: &str) -> Result<Value> {
+        self.in_time(ANSWER, self.ask(Method::GET, path, String::new())).await
+    }
+
+    /// The same of a page that is no JSON, for whoever has only so long.
+    pub(crate) async fn text(&self, path: &str, within: Duration) -> Result<String> {
+        let exchange = self.exchange(Method::GET, path, String::new());
+        let (status, body) = self.in_time(within, exchange).await?;
+        let text = String::from_utf8(body.into()).ok().filter(|_| status.is_success());
+        text.ok_or_else(|| self.broken(format_args!("an answer that is no page ({status})")))
+    }
+
+    async fn in_time<T>(
+        &self,
+        limit: Duration,
+        answer: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        tokio::time::timeout(limit, answer).await.map_err(|_| {
             self.broken("the daemon does not answer: it is stopped, or hangs; see its log")
         })?
     }
@@ -48,7 +65,7 @@ impl Client {
     ///
     /// # Errors
     /// If it is refused, with the daemon's words; or as for pages.
-    pub(crate) async fn command(&self, wanted: &Wanted) -> Result {
+    pub async fn command(&self, wanted: &impl Serialize) -> Result {
         self.ask(Method::POST, "/command", json!(wanted).to_string()).await.map(drop)
     }
 
@@ -63,7 +80,12 @@ impl Client {
         Ok(outcome.ended)
     }
 
-    async fn ask(&self, method: Method, path: &str, body: String) -> Result<Value> {
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: String,
+    ) -> Result<(StatusCode, Bytes)> {
         let stream = self.connect().await?;
         let request = Request::builder().method(method).uri(path).header(HOST, "pollux");
         let request = request.body(body).expect("a path, a host and a body are a request");
@@ -74,14 +96,18 @@ impl Client {
             let body = Limited::new(body, LONGEST).collect().await?.to_bytes();
             Ok::<_, Box<dyn Error + Send + Sync>>((head.status, body))
         };
-        let (status, body) = match exchange.await {
-            Ok(answer) => answer,
+        match exchange.await {
+            Ok(answer) => Ok(answer),
             Err(error) => {
                 // It went away before it answered: has it gone for good?
                 self.connect().await?;
-                return Err(self.broken(format_args!("the daemon went away: {error}")));
+                Err(self.broken(format_args!("the daemon went away: {error}")))
             }
-        };
+        }
+    }
+
+    async fn ask(&self, method: Method, path: &str, body: String) -> Result<Value> {
+        let (status, body) = self.exchange(method, path, body).await?;
         let value: Value = serde_json::from_slice(&body)
             .map_err(|_| self.broken(format_args!("an answer that is no JSON ({status})")))?;
         if status.is_success() {
@@ -91,6 +117,8 @@ impl Client {
         let code = match text("kind") {
             "no-up-to-date-data" => code::NO_UP_TO_DATE_DATA,
             "no-disk" => code::NEEDS_DISK,
+            "not-outdatable" => code::WORSE_ALREADY,
+            "primary" => code::IS_PRIMARY,
             "metadata" => code::CONFIGURATION,
             "usage" | "ending" => code::FAILED,
             _ => code::REFUSED,

@@ -134,7 +134,7 @@ Ctrl-C ends the demo and removes {directory}"
     async fn end(&self) {
         for node in &self.nodes {
             let _ = node.client.command(&Wanted::Secondary { force: true }).await;
-            let _ = down(node).await;
+            let _ = down(&node.place, &node.client).await;
         }
     }
 }

@@ -9,6 +9,9 @@ pub(crate) type Result<T = (), E = Failure> = std::result::Result<T, E>;
 pub(crate) mod code {
     pub(crate) const USAGE: u8 = 1;
     pub(crate) const TIMED_OUT: u8 = 5;
+    /// Of `outdate`, as handlers expect it.
+    pub(crate) const WORSE_ALREADY: u8 = 5;
+    pub(crate) const IS_PRIMARY: u8 = 17;
     pub(crate) const CONFIGURATION: u8 = 10;
     pub(crate) const REFUSED: u8 = 11;
     pub(crate) const NEEDS_DISK: u8 = 16;
@@ -18,11 +21,13 @@ pub(crate) mod code {
 
 /// Why a command ended badly: what to print, and the exit code.
 #[derive(Debug)]
-pub(crate) struct Failure {
-    pub(crate) code: u8,
-    pub(crate) text: String,
+pub struct Failure {
+    /// As the commands of `polluxadm` end.
+    pub code: u8,
+    /// What happened, and what to type.
+    pub text: String,
     /// The resource does not run here: what some commands take for an answer.
-    pub(crate) is_down: bool,
+    pub is_down: bool,
 }
 
 impl Failure {

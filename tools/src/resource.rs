@@ -2,17 +2,19 @@
 //! The only place that knows which option becomes which value of the node.
 
 use crate::config::{Resource, Volume};
+use crate::handlers;
 use bitmap::{NodeId, Placement};
-use replicator::config::{Config, Limits, Timing, VolumeConfig};
+use replicator::config::{Config, Fencing, Limits, Timing, VolumeConfig};
 use replicator::daemon::{Setup, VolumeFiles};
 use replicator::disk;
 use replicator::link::{LinkConfig, LinkTiming, PeerAddress, SEND_BYTES, Secret};
 use replicator::node::Protocol;
 use replicator::wire::Integrity;
+use std::path::Path;
 use std::time::Duration;
 
-/// All that the daemon of this resource needs.
-pub(crate) fn setup(resource: &Resource) -> Setup {
+/// All that the daemon of this resource needs; `config` is the file it came from.
+pub(crate) fn setup(resource: &Resource, config_file: &Path, run_dir: &Path) -> Setup {
     let me = &resource.me;
     let volumes = me.volumes.iter().map(|volume| VolumeConfig {
         number: volume.number,
@@ -44,6 +46,11 @@ pub(crate) fn setup(resource: &Resource) -> Setup {
         // One volume that waits makes the FLUSH of the resource wait.
         flush_peer: me.volumes.iter().any(|volume| volume.options.flag("flush-peer")),
         suspend_no_data: me.options.text("on-no-data-accessible") == Some("suspend-io"),
+        fencing: match net.text("fencing") {
+            Some("resource-only") => Fencing::ResourceOnly,
+            Some("resource-and-stonith") => Fencing::ResourceAndStonith,
+            _ => Fencing::DontCare,
+        },
         auto_promote: me.options.flag("auto-promote"),
         timing,
         limits,
@@ -73,7 +80,8 @@ pub(crate) fn setup(resource: &Resource) -> Setup {
         send_bytes,
         timing: LinkTiming { user, ..LinkTiming::default() },
     };
-    Setup { config, files: files.collect(), links }
+    let programs = handlers::programs(resource, config_file, run_dir);
+    Setup { config, files: files.collect(), links, programs }
 }
 
 /// Where the metadata lies, in the words of the format.
@@ -102,7 +110,7 @@ mod tests {
         std::fs::write(&file, text).unwrap();
         let (configuration, warnings) = Configuration::load(&file, "a").unwrap();
         assert!(warnings.iter().all(|w| w.contains("in part")), "{warnings:?}");
-        setup(&configuration.resources[0])
+        setup(&configuration.resources[0], &file, directory.path())
     }
 
     #[test]

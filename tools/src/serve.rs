@@ -27,22 +27,29 @@ const ORDERLY_END: Duration = Duration::from_secs(30);
 /// How long operators' questions may still be answered at the end.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
-/// Runs `resource` until it ends. With `up`, attaches its disks and looks for its peers at once.
+/// Runs `resource` of the configuration `config` until it ends. With `up`, attaches its disks and looks for its peers at once.
 ///
 /// # Errors
 /// If it cannot be started.
-pub(crate) fn serve(resource: &Resource, run_dir: &Path, up: bool) -> Result {
+pub(crate) fn serve(config: &Path, resource: &Resource, run_dir: &Path, up: bool) -> Result {
     let lock = RunLock::take(run_dir, &resource.name).map_err(Failure::failed)?;
     // The owner spins before it sleeps: meanwhile the kernel is asked often what clients have sent.
     let mut runtime = Builder::new_current_thread();
     let runtime = runtime.enable_all().event_interval(4).build_local(LocalOptions::default());
     let runtime = runtime.map_err(|error| Failure::of("start", error))?;
-    runtime.block_on(run(resource, run_dir, up, &lock))
+    runtime.block_on(run(config, resource, run_dir, up, &lock))
 }
 
-async fn run(resource: &Resource, run_dir: &Path, up: bool, lock: &RunLock) -> Result {
+async fn run(
+    config: &Path,
+    resource: &Resource,
+    run_dir: &Path,
+    up: bool,
+    lock: &RunLock,
+) -> Result {
     let mut signals = Signals::new(&[SignalKind::terminate(), SignalKind::interrupt()])?;
-    let daemon = Daemon::<Waiting>::new(setup(resource)).await.map_err(Failure::failed)?;
+    let daemon =
+        Daemon::<Waiting>::new(setup(resource, config, run_dir)).await.map_err(Failure::failed)?;
     let (handle, remote) = (daemon.handle(), daemon.remote());
     let volumes = resource.me.volumes.iter().map(|volume| volume.number).collect();
     let server =
@@ -61,6 +68,8 @@ async fn run(resource: &Resource, run_dir: &Path, up: bool, lock: &RunLock) -> R
     let errors = Arc::new(Mutex::new(AttachErrors::new()));
     let names = Names {
         resource: resource.name.clone(),
+        node: resource.me.name.clone(),
+        version: env!("CARGO_PKG_VERSION"),
         peers: resource.peers.iter().map(|p| (NodeId(p.node_id), p.name.clone())).collect(),
     };
     let control = Control::start(lock, remote.clone(), names, pages(resource, &errors));

@@ -239,8 +239,10 @@ fn the_control_socket_speaks_http_and_survives_nonsense() {
         ask(&format!("{head} {}\r\n\r\n{body}", body.len()))
     };
     let metrics = get("/metrics");
-    assert!(metrics.contains("pollux_primary{resource=\"r0\"} 0\n"), "{metrics}");
-    assert!(metrics.contains("pollux_connected{resource=\"r0\",peer=\"beta\"} 0\n"), "{metrics}");
+    let role = "pollux_resource_role{resource=\"r0\",role=\"Primary\"} 0\n";
+    assert!(metrics.contains(role), "{metrics}");
+    let to_beta = "pollux_connection_state{resource=\"r0\",peer=\"beta\",state=\"Connected\"} 0\n";
+    assert!(metrics.contains(to_beta), "{metrics}");
     assert!(get("/status").contains("\"role\":\"Secondary\""));
     assert!(get("/nothing").starts_with("HTTP/1.1 404"));
     assert!(post("{").starts_with("HTTP/1.1 400"));

@@ -1,7 +1,7 @@
 //! Two nodes over disks and a link that take no time. The metadata is kept, the data is not: nodes never see payload.
 
 use bitmap::{Bytes, FormatParams, MetaWrite, Metadata, NodeId, Placement};
-use replicator::config::{Config, Limits, Timing, VolumeConfig};
+use replicator::config::{Config, Fencing, Limits, Timing, VolumeConfig};
 use replicator::node::{
     Action, Backing, BufferId, Command, CommandId, DiskDone, DiskOp, DiskState, Event, LinkDown,
     LinkEvent, LinkId, Node, OpenId, Protocol, Request, RequestId, RequestOp, Time,
@@ -135,6 +135,8 @@ impl Pair {
             Action::Opened(_, result) | Action::Done(_, result) => {
                 result.expect("nothing is refused here");
             }
+            // Nobody has anything against a resync.
+            Action::Handler(id, _) => self.queue.push_back((side, Event::Handler(id, Ok(0)))),
             Action::Close(_)
             | Action::CloseDisk(_)
             | Action::CloseExports(_)
@@ -184,6 +186,7 @@ impl Side {
             protocol: Protocol::C,
             flush_peer: true,
             suspend_no_data: false,
+            fencing: Fencing::DontCare,
             auto_promote: false,
             timing: Timing::default(),
             limits: Limits::default(),

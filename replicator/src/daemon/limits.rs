@@ -7,6 +7,9 @@ use std::time::Duration;
 /// Front ends stop reading from their clients long before.
 pub const QUEUED_REQUESTS: usize = 16_384;
 
+/// Handlers that run at a time, of those whose exit code nobody waits for.
+pub const HANDLERS: usize = 16;
+
 /// Operators' orders that wait for the owner; further callers wait.
 pub const QUEUED_ORDERS: usize = 64;
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! front ends ── Handle, Open ──► inbox ──┐            ┌── disks (engines)
-//!                                        ├─► Owner ───┤
+//!                                        ├─► Owner ───┼── handlers (programs)
 //! operators ─── Remote ────────► orders ─┘   (node)   └── links (peers)
 //!      ▲
 //!      └── control: HTTP and JSON over a Unix socket, on its own thread
@@ -17,6 +17,8 @@ mod clock;
 pub mod control;
 mod disks;
 mod front;
+mod handlers;
+mod in_sync;
 pub mod limits;
 mod orders;
 mod owner;
@@ -25,14 +27,16 @@ mod spin;
 
 pub use crate::link::StartError;
 pub use front::{Handle, Open, Waiter};
+pub use handlers::{Programs, Variables};
 pub use orders::{OrderError, Remote, VolumeFiles};
-pub use snapshot::{Snapshot, VolumeCounters};
+pub use snapshot::{InSync, Snapshot, VolumeCounters, word};
 
 use crate::buffers::Pool;
 use crate::config::Config;
 use crate::link::{LinkConfig, Links};
 use crate::node::Node;
 use front::Shared;
+use handlers::Handlers;
 use owner::Owner;
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -46,6 +50,8 @@ pub struct Setup {
     pub files: Vec<VolumeFiles>,
     /// For the links. The incarnation is filled in.
     pub links: LinkConfig,
+    /// What to run on which occasion.
+    pub programs: Programs,
 }
 
 /// A resource that is ready to run: [`Self::run`] runs it.
@@ -61,7 +67,7 @@ impl<W: Waiter> Daemon<W> {
     /// # Errors
     /// If the address for peers cannot be listened on.
     pub async fn new(setup: Setup) -> Result<Self, StartError> {
-        let Setup { config, files, mut links } = setup;
+        let Setup { config, files, mut links, programs } = setup;
         // GI-3: never the same in two processes.
         let seed = getrandom::u64().map_err(StartError::Random)?;
         let node = Node::new(config.clone(), clock::now(), seed);
@@ -69,7 +75,7 @@ impl<W: Waiter> Daemon<W> {
         let pool = Pool::new(limits::IDLE_MEMORY);
         let links = Links::new(links, pool.clone()).await?;
         let (remote, orders) = Remote::new(&files, pool.clone());
-        let owner = Owner::new(&config, node, links, orders);
+        let owner = Owner::new(&config, node, links, Handlers::new(programs), orders);
         Ok(Self { shared: Shared::new(owner, pool), remote })
     }
 

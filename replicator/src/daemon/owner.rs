@@ -8,6 +8,8 @@ use super::buffer_table::BufferTable;
 use super::clock;
 use super::disks::Disks;
 use super::front::{Client, Inbox, Incoming, Waiter};
+use super::handlers::Handlers;
+use super::in_sync;
 use super::limits;
 use super::orders::{Answer, Order};
 use super::snapshot::{Snapshot, VolumeCounters};
@@ -45,6 +47,7 @@ pub(super) struct Owner<W: Waiter> {
     node: Node,
     disks: Disks,
     links: Links,
+    handlers: Handlers,
     table: BufferTable,
     /// Requests the node has at most at a time.
     room: usize,
@@ -55,6 +58,7 @@ pub(super) struct Owner<W: Waiter> {
     commands: FxHashMap<CommandId, Ordered>,
     last_command: u64,
     counters: Vec<VolumeCounters>,
+    in_sync: in_sync::Watch,
     /// Wakes the task when the node wants a tick; may be early, never late.
     timer: Pin<Box<Sleep>>,
     armed: Option<Time>,
@@ -72,6 +76,7 @@ impl<W: Waiter> Owner<W> {
         config: &Config,
         node: Node,
         links: Links,
+        handlers: Handlers,
         orders: mpsc::Receiver<Order>,
     ) -> Self {
         let counters = config.volumes.iter();
@@ -81,6 +86,7 @@ impl<W: Waiter> Owner<W> {
             node,
             disks: Disks::default(),
             links,
+            handlers,
             table: BufferTable::default(),
             room: config.limits.requests,
             requests: FxHashMap::default(),
@@ -90,6 +96,7 @@ impl<W: Waiter> Owner<W> {
             commands: FxHashMap::default(),
             last_command: 0,
             counters: counters.collect(),
+            in_sync: in_sync::Watch::default(),
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             armed: None,
             events: Vec::new(),
@@ -130,6 +137,7 @@ impl<W: Waiter> Owner<W> {
         self.disks.poll(&mut self.table, &mut self.events);
         let table = &mut self.table;
         self.links.poll(cx, |buffer| table.name(buffer), &mut self.events);
+        self.handlers.poll(cx, &mut self.events);
         let mut inbox = inbox.borrow_mut();
         for _ in 0..limits::EVENTS_PER_TURN {
             let has_room = self.requests.len() < self.room;
@@ -165,6 +173,7 @@ impl<W: Waiter> Owner<W> {
             }
             now = clock::now();
         }
+        self.in_sync.note(&self.node, now);
         for answer in take(&mut self.curious) {
             // Whoever asked may have gone.
             let _ = answer.send(self.snapshot());
@@ -256,6 +265,7 @@ impl<W: Waiter> Owner<W> {
                     self.over |= ordered.is_down && result.is_ok();
                     let _ = ordered.answer.send(result);
                 }
+                Action::Handler(id, handler) => self.handlers.run(id, &handler),
                 Action::Notice(Notice { level, text }) => match level {
                     Level::Info => tracing::info!("{text}"),
                     Level::Warning => tracing::warn!("{text}"),
@@ -336,7 +346,12 @@ impl<W: Waiter> Owner<W> {
                 complaint.clone_into(&mut peer.reason);
             }
         }
-        Snapshot { status, volumes: volumes.collect(), linked: self.links.linked() }
+        Snapshot {
+            status,
+            volumes: volumes.collect(),
+            linked: self.links.linked(),
+            in_sync: self.in_sync.told(clock::now()),
+        }
     }
 
     pub(super) fn size(&self, volume: VolumeNumber) -> Option<u64> {

@@ -3,6 +3,8 @@
 
 use crate::node::{Status, VolumeNumber};
 use bitmap::NodeId;
+use std::fmt::Debug;
+use std::time::Duration;
 
 /// The resource at one moment.
 #[derive(Clone, Debug)]
@@ -13,6 +15,39 @@ pub struct Snapshot {
     pub volumes: Vec<VolumeCounters>,
     /// Peers to which there is a stream now, shaken hands or not.
     pub linked: Vec<NodeId>,
+    /// When the copies were last equal: for each peer, each volume.
+    pub in_sync: Vec<InSync>,
+}
+
+impl Snapshot {
+    /// How long ago this node's and the peer's copy of a volume were last known to be equal; zero:
+    /// they are. `None`: not since the process started.
+    pub fn in_sync_ago(&self, peer: NodeId, volume: VolumeNumber) -> Option<Duration> {
+        let mut all = self.in_sync.iter();
+        all.find(|last| last.peer == peer && last.volume == volume)?.ago
+    }
+}
+
+/// See [`Snapshot::in_sync_ago`].
+#[derive(Clone, Copy, Debug)]
+pub struct InSync {
+    /// The peer.
+    pub peer: NodeId,
+    /// The volume.
+    pub volume: VolumeNumber,
+    /// How long ago.
+    pub ago: Option<Duration>,
+}
+
+/// DRBD's word for a state: the node has the same, but for three.
+pub fn word(state: impl Debug) -> String {
+    match format!("{state:?}").as_str() {
+        "Handshaking" => "Connecting",
+        "WfBitMapS" => "WFBitMapS",
+        "WfBitMapT" => "WFBitMapT",
+        same => same,
+    }
+    .to_owned()
 }
 
 /// Counters of one volume, since the process started.

@@ -3,13 +3,19 @@
 use super::handshake::Handshake;
 use super::resync::Target;
 use super::types::{
-    Action, Command, CommandId, ConnectionState, DiskState, LinkId, RefusalKind, Role,
+    Action, Command, CommandId, ConnectionState, DiskState, LinkId, RefusalKind, ReplicationState,
+    Role, VolumeNumber,
 };
 use super::waits::Then;
 use super::{Node, Op, PeerStatus, PeerVolumeStatus, Resync, Status, VolumeStatus};
+use crate::config::Fencing;
 use crate::wire::Message;
 use alloc::format;
 use alloc::vec::Vec;
+use bitmap::NodeId;
+
+/// Why a connection that the operator ended is not there.
+const LEFT: &str = "disconnected by the operator; `polluxadm connect` connects again";
 
 /// `down` under way.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +41,10 @@ impl Node {
             Command::Secondary { force } => self.demote(Some(id), force),
             Command::Invalidate => self.invalidate(Some(id)),
             Command::InvalidateRemote => self.invalidate_remote(id),
+            Command::Outdate => self.outdate_by_hand(id),
+            Command::SuspendIo => self.suspend_io(id),
+            Command::ResumeIo => self.resume_io(id),
+            Command::Lease(until) => self.set_lease(id, until),
             Command::Down => self.go_down(id),
         }
         self.down_step();
@@ -67,67 +77,79 @@ impl Node {
         if connected && self.role == Role::Secondary && self.peers[p].role == Role::Primary {
             let link = self.peers[p].link.expect("connected");
             self.peers[p].leaving.extend(command);
-            let wait = self.waits.open(Then::Leave(link));
-            for v in 0..self.volumes.len() {
-                if let Some(ticket) = self.outdate(p, v) {
-                    self.waits.add(wait);
-                    self.wait_ticket(v, ticket, wait);
-                }
-            }
-            self.count_down(wait, true);
-            return;
+            return self.outdate(p, Then::Leave(link));
         }
+        let primary = self.role == Role::Primary;
         if connected {
-            self.send(p, Message::Bye { outdate: self.role == Role::Primary });
+            self.send(p, Message::Bye { outdate: primary, outdated: false });
         }
-        self.stand_alone(
-            p,
-            "disconnected by the operator; `polluxadm connect` connects again".into(),
-        );
+        if connected && primary && self.config.fencing != Fencing::DontCare {
+            // ROLE-4: its answer, or its loss, ends this.
+            return self.peers[p].leaving.extend(command);
+        }
         self.peers[p].leaving.extend(command);
-        self.left(p);
+        self.stand_alone(p, LEFT.into());
     }
 
     /// ROLE-2: Outdated is on disk, so that it survives a restart. Not if the peer has no good disk to go on with: ours is then
     /// the last.
-    fn outdate(&mut self, p: usize, v: usize) -> Option<bitmap::Ticket> {
-        if !self.volumes[v].good() || !self.peers[p].good(v) {
-            return None;
+    fn outdate(&mut self, p: usize, then: Then) {
+        let mut tickets = Vec::new();
+        for v in 0..self.volumes.len() {
+            let (volume, peer) = (&self.volumes[v], &self.peers[p]);
+            // Also what is about to be up to date, and a peer that is about to be ready.
+            let good = volume.good() || volume.turning_good();
+            if good && peer.connected() && peer.volumes[v].disk == DiskState::UpToDate {
+                // A resync that has come to its end stays so.
+                self.peers[p].volumes[v].target = None;
+                tickets.extend(self.set_outdated(v).map(|ticket| (v, ticket)));
+            }
         }
-        let volume = &mut self.volumes[v];
-        volume.state = DiskState::Outdated;
-        Some(volume.meta.as_mut()?.edit(|sb| sb.flags.was_up_to_date = false))
+        self.after_all_durable(tickets, then);
+    }
+
+    /// Is any data here known to be no one's newest? Then this node is not promoted before it has met the peer.
+    fn is_outdated(&self) -> bool {
+        let bad = |v: &super::Volume| v.usable() && v.state <= DiskState::Outdated;
+        self.volumes.iter().any(bad)
     }
 
     /// Outdated is stable: leave.
     pub(super) fn leave(&mut self, link: LinkId) {
         for p in 0..self.peers.len() {
             if self.peers[p].link == Some(link) {
-                self.send(p, Message::Bye { outdate: false });
+                self.send(p, Message::Bye { outdate: false, outdated: self.is_outdated() });
             }
             if !self.peers[p].leaving.is_empty() || self.down.is_some() {
-                self.stand_alone(
-                    p,
-                    "disconnected by the operator; `polluxadm connect` connects again".into(),
-                );
-                self.left(p);
+                self.stand_alone(p, LEFT.into());
             }
         }
         self.down_step();
     }
 
-    fn left(&mut self, p: usize) {
+    /// A Primary that leaves us is told that we are Outdated.
+    pub(super) fn obeyed(&mut self, link: LinkId) {
+        if let Some(p) = self.peer_of(link) {
+            let outdated = self.is_outdated();
+            self.send(p, Message::Bye { outdate: false, outdated });
+        }
+    }
+
+    pub(super) fn left(&mut self, p: usize) {
         for command in core::mem::take(&mut self.peers[p].leaving) {
             self.out.push(Action::Done(command, Ok(())));
         }
     }
 
     /// The peer leaves on purpose; it closes the link.
-    pub(super) fn bye(&mut self, p: usize, outdate: bool) {
+    pub(super) fn bye(&mut self, p: usize, outdate: bool, outdated: bool) {
+        self.peers[p].outdated |= outdated;
         if outdate && self.role == Role::Secondary {
-            for v in 0..self.volumes.len() {
-                self.outdate(p, v);
-            }
+            let link = self.peers[p].link.expect("it came over one");
+            self.outdate(p, Then::Obey(link));
+        }
+        if !self.peers[p].leaving.is_empty() && self.role == Role::Primary {
+            return self.stand_alone(p, LEFT.into());
         }
         if matches!(self.peers[p].handshake, Handshake::None) {
             self.peers[p].reason = "the peer was disconnected by its operator".into();
@@ -166,9 +188,7 @@ impl Node {
             self.volumes[v].state = DiskState::Inconsistent;
         }
         self.out.extend(command.map(|command| Action::Done(command, Ok(()))));
-        for p in 0..self.peers.len() {
-            self.restart_link(p, "this node's data was invalidated");
-        }
+        self.restart_links("this node's data was invalidated");
     }
 
     fn invalidate_remote(&mut self, id: CommandId) {
@@ -257,6 +277,23 @@ impl Node {
         }
     }
 
+    /// For each peer, each volume: are both copies good, and known to be equal?
+    pub fn in_sync(&self) -> impl Iterator<Item = (NodeId, VolumeNumber, bool)> {
+        let each = |p| (0..self.volumes.len()).map(move |v| (p, v));
+        (0..self.peers.len()).flat_map(each).map(|(p, v)| {
+            let (peer, volume) = (&self.peers[p], &self.volumes[v]);
+            let good = DiskState::UpToDate;
+            let is_good = peer.connected()
+                && peer.volumes[v].replication == ReplicationState::Established
+                && volume.state == good
+                && peer.volumes[v].disk == good;
+            let bits = |(slot, meta): (usize, &bitmap::Metadata)| meta.bits(slot).count();
+            let is_equal = is_good
+                && self.slot(p, v).zip(volume.meta.as_ref()).is_some_and(|it| bits(it) == 0);
+            (peer.node, volume.number, is_equal)
+        })
+    }
+
     fn volume_status(&self, volume: &super::Volume) -> VolumeStatus {
         let sb = volume.meta.as_ref().map(bitmap::Metadata::superblock);
         VolumeStatus {
@@ -264,14 +301,13 @@ impl Node {
             disk: volume.state,
             size: volume.size,
             current: sb.map_or(volume.exposed, |sb| sb.current),
-            history: sb
-                .map(|sb| sb.history.iter().copied().filter(|g| g.is_real()).collect())
-                .unwrap_or_default(),
+            history: sb.map(bitmap::Superblock::past).unwrap_or_default(),
             al_extents: sb.map_or(0, |sb| sb.al_slots),
             active_extents: volume.active_extents(),
             al_writes: volume.al_writes,
             bm_writes: volume.bm_writes,
             crashed_primary: sb.is_some_and(|sb| sb.flags.crashed_primary),
+            followed: volume.sure(),
         }
     }
 
@@ -324,7 +360,7 @@ impl Node {
             node: peer.node,
             connection: peer.state,
             role: peer.role,
-            reason: peer.reason.clone(),
+            reason: self.fence_failure(p).unwrap_or_else(|| peer.reason.clone()),
             in_flight: peer.in_flight,
             congested: peer.in_flight > self.config.limits.peer_bytes,
             resync_in_flight,

@@ -70,7 +70,7 @@ impl Node {
             return;
         }
         let have = op.local == Part::Done || op.sent & op.written != 0;
-        if have && !self.paused {
+        if have && self.suspended().is_none() {
             self.settle_op(id, Ok(into));
             self.end(id);
         } else if have || (op.local == Part::Absent && op.sent == 0) {
@@ -94,8 +94,8 @@ impl Node {
     /// GI-2: the first acknowledgement that covers a write some so-far UpToDate peer may lack waits until a new current
     /// generation is stable.
     fn acknowledge(&mut self, id: u64) {
-        // ROLE-5: not before the pause is over.
-        if self.paused {
+        // ROLE-5, ROLE-4: not while nobody may be answered.
+        if self.suspended().is_some() {
             return;
         }
         let (v, flush) = (self.client(id).volume, self.client(id).is_flush());
@@ -325,8 +325,9 @@ impl Node {
             }
             self.work.push_back(Work::Op(id));
         }
-        if behind {
-            // GI-2: under A clients were told already of what the peer lacks.
+        if behind && self.config.protocol == Protocol::A {
+            // GI-2: clients were told already of what the peer lacks. Under B and C it was none that counted: it has that before it
+            // is granted to be UpToDate; and no mark may say that anything was acknowledged without it (ROLE-4).
             self.mint();
         }
         self.peers[p].awaited.clear();

@@ -1,9 +1,11 @@
 //! Two nodes meet: facts both ways, the same verdict on both ends, then what the verdict demands is made stable before anything
 //! is copied. While it runs a Primary holds new writes and flushes, so that no fact changes under the verdict (GI-6).
 
+use super::lease::Lease;
 use super::resync::Target;
 use super::types::{
-    ConnectionState, DiskState, Level, LinkId, ReplicationState, RequestError, Role, Time,
+    ConnectionState, DiskState, HandlerId, Level, LinkId, Occasion, ReplicationState, RequestError,
+    Role, Time,
 };
 use super::verdict::{mirror, verdict};
 use super::waits::Then;
@@ -12,6 +14,7 @@ use crate::wire::{Agreed, Facts, Message, RefuseReason, VolumeFacts, VolumeVerdi
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 use bitmap::Generation;
 
 /// Where a handshake stands.
@@ -31,13 +34,37 @@ pub(super) struct Running {
     theirs: Option<Box<Facts>>,
     agreed: Option<Agreed>,
     their_agreed: Option<Agreed>,
+    permission: Permission,
+}
+
+/// May this disk become the target of a resync? Asked before the verdict is said: the peer acts on it at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Permission {
+    NotAsked,
+    Asked(HandlerId),
+    Given,
+    /// The verdict was said.
+    Used,
+}
+
+impl Running {
+    /// An operator's program runs, here or there. Its time has a bound of its own.
+    fn waits_for_permission(&self) -> bool {
+        let there = self.agreed.as_ref().is_some_and(|agreed| is_target(&mirror(agreed)));
+        there || matches!(self.permission, Permission::Asked(_))
+    }
+}
+
+fn is_target(agreed: &Agreed) -> bool {
+    let target = |verdict: &VolumeVerdict| matches!(verdict, VolumeVerdict::Target { .. });
+    matches!(agreed, Agreed::Go(verdicts) if verdicts.iter().any(target))
 }
 
 impl Handshake {
     pub(super) fn deadline(&self) -> Option<Time> {
         match self {
             Self::None => None,
-            Self::Running(running) => Some(running.deadline),
+            Self::Running(running) => (!running.waits_for_permission()).then_some(running.deadline),
         }
     }
 }
@@ -55,6 +82,7 @@ impl Node {
             theirs: None,
             agreed: None,
             their_agreed: None,
+            permission: Permission::NotAsked,
         }));
     }
 
@@ -111,11 +139,27 @@ impl Node {
             if let (Some(ours), Some(theirs), None) =
                 (&running.ours, &running.theirs, &running.agreed)
             {
-                let agreed = verdict(ours, theirs);
-                running.agreed = Some(agreed.clone());
+                running.agreed = Some(verdict(ours, theirs));
+            }
+            self.agree(p);
+            self.conclude(p);
+        }
+    }
+
+    /// Says the verdict, as soon as the operator's program has nothing against it.
+    fn agree(&mut self, p: usize) {
+        let Some(running) = self.running(p) else { return };
+        match (&running.agreed, running.permission) {
+            (None, _) | (Some(_), Permission::Asked(_) | Permission::Used) => {}
+            (Some(agreed), Permission::NotAsked) if is_target(agreed) => {
+                let id = self.run_handler(Occasion::BeforeResyncTarget, Some(p), None);
+                self.running(p).expect("just seen").permission = Permission::Asked(id);
+            }
+            (Some(agreed), Permission::NotAsked | Permission::Given) => {
+                let agreed = agreed.clone();
+                running.permission = Permission::Used;
                 self.send(p, Message::Agreed(agreed));
             }
-            self.conclude(p);
         }
     }
 
@@ -136,6 +180,9 @@ impl Node {
         let (Some(agreed), Some(their_agreed)) = (&running.agreed, &running.their_agreed) else {
             return;
         };
+        if running.permission != Permission::Used {
+            return;
+        }
         // GI-4: both ends must have come to the same verdict, or neither acts.
         if *their_agreed != mirror(agreed) {
             let text =
@@ -159,8 +206,12 @@ impl Node {
             Agreed::Refuse(reason) => {
                 let text = self.refusal_text(p, &reason, &ours, &theirs);
                 self.notice(Level::Error, text.clone());
-                let yields = !theirs.was_paused || theirs.node < ours.node;
-                if self.paused && theirs.role == Role::Primary && yields {
+                if reason == RefuseReason::SplitBrain {
+                    self.run_handler(Occasion::InitialSplitBrain, Some(p), None);
+                    self.run_handler(Occasion::SplitBrain, Some(p), None);
+                }
+                let yields = !theirs.suspended || theirs.node < ours.node;
+                if ours.suspended && theirs.role == Role::Primary && yields {
                     // ROLE-5: also in a split brain it is not made deeper.
                     self.yield_role();
                 }
@@ -187,9 +238,7 @@ impl Node {
                 bitmap: sb
                     .zip(slot)
                     .map_or(Generation::NONE, |(sb, slot)| sb.slots[slot].bitmap_uuid),
-                history: sb
-                    .map(|sb| sb.history.iter().copied().filter(|g| g.is_real()).collect())
-                    .unwrap_or_default(),
+                history: sb.map(bitmap::Superblock::past).unwrap_or_default(),
                 bits,
                 crashed_primary: sb.is_some_and(|sb| sb.flags.crashed_primary),
             }
@@ -200,10 +249,39 @@ impl Node {
             peer_incarnation: peer.last_incarnation,
             protocol: self.config.protocol,
             role: self.role,
-            was_paused: self.paused,
+            suspended: matches!(self.suspended(), Some("paused" | "fencing" | "lease")),
             discard_my_data: peer.discard_my_data,
             volumes: volumes.collect(),
         }
+    }
+
+    /// The operator's program has decided, if this is its end.
+    pub(super) fn resync_allowed(&mut self, id: HandlerId, result: &Result<i32, String>) {
+        for p in 0..self.peers.len() {
+            let Some(running) = self.running(p).filter(|r| r.permission == Permission::Asked(id))
+            else {
+                continue;
+            };
+            match result {
+                Ok(0) => running.permission = Permission::Given,
+                Ok(_) | Err(_) => {
+                    let text = match result {
+                        Ok(code) => format!("failed with exit code {code}"),
+                        Err(why) => why.clone(),
+                    };
+                    let text = format!(
+                        "before-resync-target {text}: the resync is not begun. Mend it, then `polluxadm connect`"
+                    );
+                    self.notice(Level::Error, text.clone());
+                    self.stand_alone(p, text);
+                }
+            }
+        }
+    }
+
+    /// Has this node said a verdict? The peer may act on it already.
+    pub(super) fn has_agreed(&mut self, p: usize) -> bool {
+        self.running(p).is_some_and(|running| running.permission == Permission::Used)
     }
 
     /// The verdict is carried out.
@@ -221,7 +299,7 @@ impl Node {
         peer.unsure &= theirs.volumes.iter().any(|volume| volume.disk < DiskState::Inconsistent);
         peer.rx.author_diskless = 0;
         self.end_pause();
-        let wait = self.waits.open(Then::HandshakeStable { peer: p, link });
+        let mut tickets = Vec::new();
         for (v, &verdict) in verdicts.iter().enumerate() {
             let (our, their) = (&ours.volumes[v], &theirs.volumes[v]);
             self.peers[p].volumes[v].disk = their.disk;
@@ -230,7 +308,22 @@ impl Node {
                 self.peers[p].rx.author_diskless |= 1 << v;
             }
             let ticket = match verdict {
-                VolumeVerdict::Idle => None,
+                VolumeVerdict::Idle => {
+                    // ROLE-4: a side without a disk knows only what it has last seen; its disk may hold something newer.
+                    let seen = |disk: &VolumeFacts, seen: Generation| {
+                        let known = [disk.current, disk.bitmap].into_iter();
+                        known.chain(disk.history.iter().copied()).any(|g| g == seen && g.is_real())
+                    };
+                    let known = match our.disk < their.disk {
+                        true => seen(their, our.current),
+                        false => seen(our, their.current),
+                    };
+                    if known && their.disk == DiskState::Consistent {
+                        self.peers[p].volumes[v].disk = DiskState::UpToDate;
+                    }
+                    self.volumes[v].lifting = known && our.disk == DiskState::Consistent;
+                    None
+                }
                 VolumeVerdict::NoSync => self.same(p, v),
                 VolumeVerdict::Source { full } => {
                     // A target is Inconsistent from now on, whatever it was.
@@ -254,12 +347,9 @@ impl Node {
                     self.become_target(p, v, their, full)
                 }
             };
-            if let Some(ticket) = ticket {
-                self.waits.add(wait);
-                self.wait_ticket(v, ticket, wait);
-            }
+            tickets.extend(ticket.map(|ticket| (v, ticket)));
         }
-        self.count_down(wait, true);
+        self.after_all_durable(tickets, Then::HandshakeStable { peer: p, link });
         if self.volumes.iter().enumerate().all(|(v, volume)| {
             volume.good() || self.peers[p].volumes[v].disk == DiskState::UpToDate
         }) {
@@ -288,10 +378,10 @@ impl Node {
         settled.or(lifted)
     }
 
-    /// Outdated no more, as soon as that is stable.
+    /// Outdated no more, as soon as that is stable; or surely not Outdated.
     fn lift(&mut self, v: usize) -> Option<bitmap::Ticket> {
         let volume = &mut self.volumes[v];
-        volume.lifting = volume.state == DiskState::Outdated;
+        volume.lifting = matches!(volume.state, DiskState::Outdated | DiskState::Consistent);
         let meta = volume.meta.as_mut().filter(|_| volume.lifting)?;
         Some(meta.edit(|sb| sb.flags.was_up_to_date = true))
     }
@@ -375,8 +465,12 @@ impl Node {
             return Err("generations of other volumes");
         }
         self.peers[p].ready = true;
-        for (volume, &current) in self.volumes.iter_mut().zip(currents) {
-            if !volume.usable() && current != Generation::NONE {
+        self.fence_ready(p);
+        let theirs = self.peers[p].volumes.iter();
+        for ((volume, &current), their) in self.volumes.iter_mut().zip(currents).zip(theirs) {
+            // ROLE-4: a disk that may be old proves nothing of itself, also not when it meets us again.
+            let good = their.disk == DiskState::UpToDate;
+            if !volume.usable() && good && current != Generation::NONE {
                 volume.exposed = current;
             }
         }
@@ -393,6 +487,8 @@ impl Node {
         self.role = Role::Secondary;
         self.paused = false;
         self.hold_until = None;
+        self.forget_fences();
+        self.lease = Lease::None;
         self.abort_change("the peer became Primary");
         self.fail_requests(RequestError::NotPrimary);
         self.out.push(Action::CloseExports("the peer became Primary".into()));

@@ -10,13 +10,15 @@
 //!
 //! Reading order: `types` (events, actions), `request` (a client's operation), `apply` (a peer's), `volume` (the local disk,
 //! durability, the activity log), `replica` (attach, failure), `peer` (the connection), `handshake` and `verdict`, `resync`,
-//! `role`, `admin`; `locks` and `waits` are the two mechanisms all of them use; `check` holds what is always true.
+//! `role`, `fencing`, `admin`; `locks` and `waits` are the two mechanisms all of them use; `check` holds what is always true.
 
 mod admin;
 mod apply;
 mod check;
 mod copies;
+mod fencing;
 mod handshake;
+mod lease;
 mod locks;
 mod log;
 mod peer;
@@ -40,6 +42,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use apply::PeerOp;
 use bitmap::Generation;
+use lease::Lease;
 use locks::Locks;
 use peer::Peer;
 use request::{ClientOp, Parent};
@@ -83,6 +86,13 @@ pub struct Node {
     finished: u64,
     /// ROLE-5: this Primary slept longer than the detection time and has not shaken hands since.
     paused: bool,
+    /// An operator suspended I/O.
+    suspended_by_user: bool,
+    /// And wants it to go on.
+    resuming: bool,
+    lease: Lease,
+    /// This Primary has no UpToDate data within reach, and that was told.
+    degraded: bool,
     /// Until then requests that nobody can serve wait for the peer.
     hold_until: Option<Time>,
     checkpoint_at: Option<Time>,
@@ -98,6 +108,7 @@ struct Ids {
     op: u64,
     buffer: u64,
     generation: u64,
+    handler: u64,
 }
 
 /// An operation that holds, or waits for, a range lock.
@@ -166,6 +177,10 @@ impl Node {
             epoch_acknowledged: false,
             finished: 0,
             paused: false,
+            suspended_by_user: false,
+            resuming: false,
+            lease: Lease::None,
+            degraded: false,
             hold_until: None,
             checkpoint_at: None,
             work: VecDeque::new(),
@@ -197,6 +212,7 @@ impl Node {
             Event::Peer(link, message) => self.message(link, message),
             Event::Link(link, event) => self.link_event(link, event),
             Event::Admin(id, command) => self.command(id, command),
+            Event::Handler(id, result) => self.handler_done(id, result),
             Event::Tick => {}
         }
         self.settle();
@@ -214,6 +230,7 @@ impl Node {
                     Work::Then(then, ok) => self.then(then, ok),
                 }
             }
+            self.suspension_step();
             self.role_step();
             self.handshake_step();
             self.down_step();
@@ -231,6 +248,7 @@ impl Node {
                 break;
             }
         }
+        self.watch_states();
         self.arm_checkpoint();
     }
 
@@ -267,6 +285,8 @@ impl Node {
             Then::InSync { link, volume } => self.now_in_sync(link, volume, ok),
             Then::Attached { command, volume } => self.attached(command, volume, ok),
             Then::Leave(link) => self.leave(link),
+            Then::Obey(link) => self.obeyed(link),
+            Then::Outdated(command) => self.outdated(command, ok),
             // Both are looked at in every round of `settle`.
             Then::RoleChange | Then::Nothing => {}
         }
@@ -290,10 +310,11 @@ impl Node {
     /// When `Event::Tick` is due at the latest.
     pub fn deadline(&self) -> Option<Time> {
         let peers = self.peers.iter().filter_map(|p| p.deadline(&self.config.timing));
-        peers.chain(self.hold_until).chain(self.checkpoint_at).min()
+        peers.chain(self.hold_until).chain(self.checkpoint_at).chain(self.lease.deadline()).min()
     }
 
     fn timers(&mut self) {
+        self.lease_timer();
         for p in 0..self.peers.len() {
             self.peer_timers(p);
         }

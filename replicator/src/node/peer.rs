@@ -3,11 +3,12 @@
 
 use super::Node;
 use super::apply::Receiver;
+use super::fencing::Fence;
 use super::handshake::Handshake;
 use super::resync::{Source, Target};
 use super::types::{
-    Action, ConnectionState, DiskState, Level, LinkDown, LinkEvent, LinkId, ReplicationState, Role,
-    Time,
+    Action, ConnectionState, DiskState, HandlerId, Level, LinkDown, LinkEvent, LinkId, Occasion,
+    ReplicationState, Role, Time,
 };
 use crate::config::Timing;
 use crate::wire::Message;
@@ -39,8 +40,18 @@ pub(super) struct Peer {
     /// What it wrote as Primary, or before we were started, may not be stable there, and no bit of ours says so. (Its own
     /// activity log does.) A FLUSH alone then makes a promise that it may not hold (GI-2).
     pub(super) unsure: bool,
+    /// ROLE-4: may we go on without it?
+    pub(super) fence: Fence,
+    /// The run of its handler that has not ended.
+    pub(super) fence_run: Option<HandlerId>,
+    /// Since it was last heard of it is known to hold no data that could be promoted.
+    pub(super) outdated: bool,
+    /// It and we have the same data, and that was told.
+    pub(super) same: bool,
     /// We let it become Primary, and have not heard yet whether it did.
     pub(super) promoting: bool,
+    /// It waits for this node's answer whether it may be promoted.
+    pub(super) asks: bool,
     /// Operators who wait for us to have left it.
     pub(super) leaving: Vec<super::CommandId>,
     /// `down` is leaving it.
@@ -97,7 +108,12 @@ impl Peer {
             discard_my_data: false,
             role: Role::Unknown,
             unsure: true,
+            fence: Fence::Unknown,
+            fence_run: None,
+            outdated: false,
+            same: false,
             promoting: false,
+            asks: false,
             leaving: Vec::new(),
             leaving_down: false,
             ready: false,
@@ -243,7 +259,16 @@ impl Node {
     pub(super) fn restart_link(&mut self, p: usize, why: &str) {
         if self.peers[p].link.is_some() && self.peers[p].state >= ConnectionState::Handshaking {
             self.drop_link(p, why);
+            if self.role == Role::Primary && !self.peers[p].leaving.is_empty() {
+                return self.stand_alone(p, why.into());
+            }
             self.want_link(p);
+        }
+    }
+
+    pub(super) fn restart_links(&mut self, why: &str) {
+        for p in 0..self.peers.len() {
+            self.restart_link(p, why);
         }
     }
 
@@ -264,6 +289,8 @@ impl Node {
         peer.retry_at = None;
         peer.state = ConnectionState::StandAlone;
         peer.reason = why;
+        self.fence_due(p);
+        self.left(p);
         self.regate = true;
     }
 
@@ -278,6 +305,7 @@ impl Node {
                 peer.pinged = false;
                 peer.backoff = 0;
                 peer.incarnation = incarnation;
+                peer.outdated = false;
                 self.begin_handshake(p);
             }
             LinkEvent::Down(why) => {
@@ -301,6 +329,10 @@ impl Node {
     /// Tries again after a pause that doubles up to a bound.
     fn retry(&mut self, p: usize, why: &str) {
         let timing = self.config.timing;
+        if !self.peers[p].leaving.is_empty() {
+            return self.stand_alone(p, why.into());
+        }
+        self.fence_due(p);
         let (now, peer) = (self.now, &mut self.peers[p]);
         if !peer.wanted {
             return;
@@ -319,14 +351,22 @@ impl Node {
         if was < ConnectionState::Handshaking {
             return;
         }
+        let acted = was == ConnectionState::Connected || self.has_agreed(p);
+        if acted && self.role == Role::Primary {
+            self.fence_lost(p);
+        } else if self.peers[p].role == Role::Primary {
+            self.no_longer_sure();
+        }
         self.peers[p].state = ConnectionState::Unconnected;
         self.peers[p].handshake = Handshake::None;
         self.peers[p].unsure |= self.peers[p].role == Role::Primary;
         self.peers[p].role = Role::Unknown;
         self.peers[p].promoting = false;
+        self.peers[p].asks = false;
         self.peers[p].ready = false;
         self.peers[p].reason = why.into();
         if was == ConnectionState::Connected {
+            self.run_handler(Occasion::Disconnected, Some(p), None);
             let text = format!("connection to node {} lost: {why}", self.peers[p].node.0);
             self.notice(Level::Warning, text);
         }
@@ -379,7 +419,7 @@ impl Node {
     /// ROLE-5: it may serve again. LIVE-1: also what had ended on every copy meanwhile, and was not acknowledged.
     pub(super) fn end_pause(&mut self) {
         if core::mem::take(&mut self.paused) {
-            self.work.extend(self.ops.keys().map(|&id| super::Work::Op(id)));
+            self.wake_suspended();
         }
     }
 
@@ -399,9 +439,7 @@ impl Node {
                 Level::Warning,
                 format!("this process was paused for {pause} ms: I/O waits for the peer"),
             );
-            for p in 0..self.peers.len() {
-                self.restart_link(p, "this node was paused");
-            }
+            self.restart_links("this node was paused");
             self.hold_until = Some(self.now.plus_ms(timing.connect_wait));
         }
     }
@@ -474,7 +512,7 @@ impl Node {
                 self.peers[p].promoting = false;
             }
             Message::Invalidate => self.invalidated_by_peer(p),
-            Message::Bye { outdate } => self.bye(p, outdate),
+            Message::Bye { outdate, outdated } => self.bye(p, outdate, outdated),
             Message::Ping => self.send(p, Message::Pong),
             Message::Pong => self.send_more_bits(p),
             // These act on data, so their order among each other counts.

@@ -2,7 +2,7 @@
 
 use super::request::Stage;
 use super::types::{
-    Action, Backing, CommandId, DiskDone, DiskError, DiskOp, DiskState, Level, Refusal,
+    Action, Backing, CommandId, DiskDone, DiskError, DiskOp, DiskState, Level, Occasion, Refusal,
     RefusalKind, Role, VolumeNumber,
 };
 use super::volume::Attaching;
@@ -106,15 +106,19 @@ impl Node {
     }
 
     fn take_disk(&mut self, v: usize, opened: Opened) {
-        let volume = &mut self.volumes[v];
-        let attaching = volume.opening.take().expect("an attach is under way");
+        let attaching = self.volumes[v].opening.take().expect("an attach is under way");
         let Opened { mut metadata, repaired, recovered_extents, log_lost, bad_units } = opened;
+        let surely_good = self.surely_good(&metadata);
+        let volume = &mut self.volumes[v];
         let sb = metadata.superblock();
         let state = if !sb.flags.consistent {
             DiskState::Inconsistent
         } else if !sb.flags.was_up_to_date || self.role == Role::Primary {
             // A Primary that served without this disk: whatever the disk says of itself, others went on.
             DiskState::Outdated
+        } else if !surely_good {
+            // Until we have met the peer, or it is out of the way (ROLE-4).
+            DiskState::Consistent
         } else {
             DiskState::UpToDate
         };
@@ -147,12 +151,9 @@ impl Node {
                 ),
             );
         }
-        let wait = self.waits.open(Then::Attached { command: attaching.command, volume: number });
-        if let Some(ticket) = ticket {
-            self.waits.add(wait);
-            self.wait_ticket(v, ticket, wait);
-        }
-        self.count_down(wait, true);
+        let tickets = ticket.map(|ticket| (v, ticket)).into_iter().collect();
+        let then = Then::Attached { command: attaching.command, volume: number };
+        self.after_all_durable(tickets, then);
     }
 
     /// The disk is ours.
@@ -171,9 +172,7 @@ impl Node {
         volume.state = volume.target_state;
         self.notice(Level::Info, format!("volume {number}: disk {:?}", self.volumes[v].state));
         self.out.push(Action::Done(command, Ok(())));
-        for p in 0..self.peers.len() {
-            self.restart_link(p, "a disk was attached here");
-        }
+        self.restart_links("a disk was attached here");
         self.regate = true;
     }
 
@@ -249,6 +248,7 @@ impl Node {
             return;
         }
         let number = self.volumes[v].number;
+        self.run_handler(Occasion::LocalIoError, None, Some(v));
         self.notice(
             Level::Error,
             format!(
@@ -269,6 +269,7 @@ impl Node {
     /// (`on-io-error detach`), and kept where it is the last good copy; the one request fails then.
     pub(super) fn read_failed(&mut self, v: usize) {
         let number = self.volumes[v].number;
+        self.run_handler(Occasion::LocalIoError, None, Some(v));
         if self.volumes[v].usable() && self.peers.iter().any(|p| p.good(v)) {
             let text = format!(
                 "volume {number}: a read failed: the disk is let go, the peer serves. Replace it, then `polluxadm attach`"
@@ -305,9 +306,7 @@ impl Node {
         self.local_lost(v);
         // A disk less is a fact that matters to the verdict. The loss of the link comes before anything is counted again:
         // nothing is acknowledged by the peer alone before it holds a new generation.
-        for p in 0..self.peers.len() {
-            self.restart_link(p, why);
-        }
+        self.restart_links(why);
         self.regate = true;
     }
 

@@ -233,8 +233,8 @@ impl Node {
     /// May this operation run now?
     fn gate(&self, op: &ClientOp) -> Gate {
         let volume = &self.volumes[op.volume];
-        if self.paused {
-            return Gate::Hold("paused");
+        if let Some(why) = self.suspended() {
+            return Gate::Hold(why);
         }
         let awaited = self.peers.iter().any(|p| p.connected() && !p.ready);
         if !op.is_read() && (awaited || self.handshaking()) {
@@ -263,9 +263,9 @@ impl Node {
 
     /// Why I/O is held, for the status.
     pub(super) fn held(&self) -> Option<&'static str> {
-        if self.paused && self.unanswered > 0 {
+        if let Some(why) = self.suspended() {
             // LIVE-2: also what lacks nothing but its acknowledgement.
-            return Some("paused");
+            return Some(why);
         }
         self.parked.iter().find_map(|id| match self.ops.get(id) {
             Some(Op::Client(op)) => match self.gate(op) {

@@ -4,7 +4,7 @@
 //! The source serves reads under its range lock, so what it sends and what its clients write share one order in the stream.
 //! A target that is Primary drops what it asked for before a client's write touched it, and asks again (COV-5).
 
-use super::types::{DiskState, Level, LinkId, ReplicationState, VolumeNumber};
+use super::types::{DiskState, Level, LinkId, Occasion, ReplicationState, VolumeNumber};
 use super::waits::Then;
 use super::{Node, Time};
 use crate::wire::{Message, ranges};
@@ -458,7 +458,8 @@ impl Node {
     pub(super) fn now_in_sync(&mut self, link: LinkId, v: usize, ok: bool) {
         let consistent =
             self.volumes[v].meta.as_ref().is_some_and(|m| m.superblock().flags.consistent);
-        if !ok || !consistent {
+        // ROLE-2: or it was outdated meanwhile.
+        if !ok || !consistent || self.volumes[v].state != DiskState::Inconsistent {
             return;
         }
         self.volumes[v].state = DiskState::UpToDate;
@@ -469,6 +470,7 @@ impl Node {
         self.peers[p].volumes[v].target = None;
         let volume = self.volumes[v].number;
         self.send(p, Message::InSync { volume });
+        self.run_handler(Occasion::AfterResyncTarget, Some(p), Some(v));
     }
 
     fn end_resync(&mut self, p: usize, v: usize) {
@@ -553,8 +555,7 @@ impl Node {
             return;
         };
         let sb = self.volumes[v].meta.as_ref().expect("a source has a disk").superblock();
-        let (current, history) =
-            (sb.current, sb.history.iter().copied().filter(|g| g.is_real()).collect());
+        let (current, history) = (sb.current, sb.past());
         let volume = self.volumes[v].number;
         self.send(p, Message::SyncGrant { volume, current, history });
     }

@@ -1,6 +1,8 @@
 //! Primary and Secondary: promotion, demotion, and the clients that have the export open.
 
 use super::Node;
+use super::fencing::Fence;
+use super::lease::Lease;
 use super::types::{
     Action, CommandId, DiskState, Level, LinkId, OpenId, Refusal, RefusalKind, RequestError, Role,
 };
@@ -10,6 +12,9 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use bitmap::Ticket;
+
+/// Why links are made anew after `primary --force`.
+const FORCED: &str = "this node's data was declared good by force";
 
 /// A change of role under way.
 #[derive(Clone, Debug)]
@@ -24,6 +29,8 @@ pub(super) struct RoleChange {
 enum Stage {
     /// May we? Looked at again whenever the connection changes.
     Check,
+    /// The handler is asked whether the lost peer is out of the way.
+    Fence(usize),
     /// The peer on this link was asked.
     Asked(LinkId),
     /// What was received is applied first; `None`: no peer is connected.
@@ -93,6 +100,9 @@ impl Node {
         result: Result<(), Refusal>,
     ) {
         if let Err(refusal) = &result {
+            if self.role == Role::Secondary {
+                self.forget_fences();
+            }
             self.auto_promoted = false;
             for open in core::mem::take(&mut self.opening) {
                 self.opens.remove(&open);
@@ -136,6 +146,10 @@ impl Node {
                 Stage::Check => match self.may_promote(change.force) {
                     Err((kind, text)) => return self.refuse_change(kind, text),
                     Ok(()) => match link {
+                        None if let Some(p) = self.to_be_fenced(change.force) => {
+                            self.fence(p);
+                            Stage::Fence(p)
+                        }
                         Some(link) => {
                             let p = self.peer_of(link).expect("just found");
                             self.send(p, Message::PromoteRequest);
@@ -143,6 +157,18 @@ impl Node {
                         }
                         None => Stage::Drain(None),
                     },
+                },
+                Stage::Fence(_) if link.is_some() => Stage::Check,
+                Stage::Fence(p) => match &self.peers[p].fence {
+                    Fence::Due | Fence::Running(_) | Fence::Answered(_) => return,
+                    Fence::Failed(why) => {
+                        let text = format!(
+                            "node {} may be Primary: fence-peer {why}. Connect it, or, if it is surely down, `polluxadm primary --force`",
+                            self.peers[p].node.0
+                        );
+                        return self.refuse_change(RefusalKind::PeerNotOutdated, text);
+                    }
+                    Fence::Unknown | Fence::Fenced => Stage::Check,
                 },
                 // Another link, or none: everything is asked again.
                 Stage::Asked(asked) if Some(asked) != link => Stage::Check,
@@ -160,9 +186,7 @@ impl Node {
                 Stage::Claim(with, _)
                     if with != link && self.volumes.iter().any(|volume| volume.forced) =>
                 {
-                    for p in 0..self.peers.len() {
-                        self.restart_link(p, "this node's data was declared good by force");
-                    }
+                    self.restart_links(FORCED);
                     let link = self.peers.iter().find(|p| p.connected()).and_then(|p| p.link);
                     let Stage::Claim(_, tickets) = change.stage else {
                         unreachable!("just matched")
@@ -170,14 +194,16 @@ impl Node {
                     Stage::Claim(link, tickets)
                 }
                 Stage::Claim(with, _) if with != link => Stage::Check,
-                Stage::Claim(_, ref tickets) => {
+                Stage::Claim(with, ref tickets) => {
                     if !self.all_durable(tickets) {
                         return;
                     }
                     // ROLE-2: good data may have gone while the claim was written.
                     let served = |(v, volume): (usize, &super::Volume)| {
+                        // A Consistent one is, where the peers are out of the way.
                         volume.good()
                             || (volume.forced && volume.usable())
+                            || (volume.state == DiskState::Consistent && with.is_none())
                             || self.peers.iter().any(|p| p.good(v))
                     };
                     if self.volumes.iter().enumerate().all(served) {
@@ -215,16 +241,23 @@ impl Node {
     }
 
     fn may_promote(&self, force: bool) -> Result<(), (RefusalKind, String)> {
-        if let Some(peer) = self.peers.iter().find(|p| p.role == Role::Primary || p.promoting) {
-            let text = format!(
-                "node {} is Primary: on it `polluxadm secondary`, then here `polluxadm primary`",
-                peer.node.0
-            );
+        if let Some(peer) = self.peers.iter().find(|p| p.promoting) {
+            let text = format!("node {} becomes Primary", peer.node.0);
             return Err((RefusalKind::TwoPrimaries, text));
+        }
+        if self.lease.is_over() && !force {
+            let text = "the lease on being Primary has run out: renew it first".into();
+            return Err((RefusalKind::State, text));
         }
         for (v, volume) in self.volumes.iter().enumerate() {
             // ROLE-2: without force only with UpToDate data within reach.
-            if volume.good() || self.peers.iter().any(|p| p.good(v)) || (force && volume.usable()) {
+            // A Consistent disk is as good as the peers let it be: see `to_be_fenced`.
+            let least = match self.peers.iter().any(super::Peer::connected) {
+                true => DiskState::UpToDate,
+                false => DiskState::Consistent,
+            };
+            let ours = volume.state >= least || (force && volume.usable());
+            if ours || self.peers.iter().any(|p| p.good(v)) {
                 continue;
             }
             let peers: Vec<_> = self
@@ -243,11 +276,17 @@ impl Node {
         Ok(())
     }
 
+    /// ROLE-4: a peer that may have been promoted without us.
+    fn to_be_fenced(&self, force: bool) -> Option<usize> {
+        (0..self.peers.len()).find(|&p| !force && self.unfenced(p))
+    }
+
     /// With force: the claim that our data is good.
     fn claim(&mut self, force: bool) -> Vec<(usize, Ticket)> {
         let mut tickets = Vec::new();
         for v in 0..self.volumes.len() {
-            let served = self.volumes[v].good() || self.peers.iter().any(|p| p.good(v));
+            let served = self.volumes[v].state >= DiskState::Consistent
+                || self.peers.iter().any(|p| p.good(v));
             if force && !served {
                 let generation = self.new_generation();
                 let volume = &mut self.volumes[v];
@@ -283,21 +322,30 @@ impl Node {
                 forced = true;
                 self.fail_begun(v);
             }
+            let volume = &mut self.volumes[v];
+            if volume.state == DiskState::Consistent {
+                volume.state = DiskState::UpToDate;
+            }
+        }
+        for peer in self.peers.iter_mut().filter(|p| !p.connected()) {
+            // Every one is, or was declared to be by force.
+            peer.fence = Fence::Fenced;
         }
         self.notice(Level::Info, "role Primary".into());
         self.tell_role();
         for p in 0..self.peers.len() {
             // A word about the data before this is not about what is written from now on.
             self.peers[p].discard_my_data = false;
-            if forced {
-                self.restart_link(p, "this node's data was declared good by force");
-            }
+        }
+        if forced {
+            self.restart_links(FORCED);
         }
         for open in core::mem::take(&mut self.opening) {
             self.out.push(Action::Opened(open, Ok(())));
         }
         self.end_change(commands, Ok(()));
-        self.regate = true;
+        // LIVE-1: also a Primary that was suspended, whose operator has used force.
+        self.wake_suspended();
         if self.auto_promoted && self.opens.is_empty() {
             // Whoever opened it did not wait.
             self.demote(None, false);
@@ -322,14 +370,29 @@ impl Node {
         self.auto_promoted = false;
         self.paused = false;
         self.hold_until = None;
+        self.forget_fences();
+        self.lease = Lease::None;
         self.notice(Level::Info, "role Secondary".into());
         self.tell_role();
         self.end_change(commands, Ok(()));
+        for p in 0..self.peers.len() {
+            if core::mem::take(&mut self.peers[p].asks) {
+                self.promote_request(p);
+            }
+        }
     }
 
     // ---- the peer's promotion ----
 
     pub(super) fn promote_request(&mut self, p: usize) {
+        if self.role == Role::Primary && self.lease.is_over() {
+            // ROLE-6: it answers nobody any more, and the lock is that node's now. What it acknowledged, both have.
+            self.peers[p].asks = true;
+            if self.change.is_none() {
+                self.demote(None, true);
+            }
+            return;
+        }
         let ours = self.change.as_ref().is_some_and(|c| {
             matches!(c.stage, Stage::Asked(_) | Stage::Drain(_) | Stage::Claim(..))
         });

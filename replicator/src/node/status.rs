@@ -49,6 +49,9 @@ pub struct VolumeStatus {
     pub bm_writes: u64,
     /// Was Primary when its last process died, not yet made good.
     pub crashed_primary: bool,
+    /// It holds all that was acknowledged while its peer was there: it is UpToDate, or Consistent because the Primary that it
+    /// mirrored was lost. Once that one is fenced, it is the newest.
+    pub followed: bool,
 }
 
 /// One peer at one moment.

@@ -30,6 +30,8 @@ id!(/// A client that has the export open; named by the surroundings.
     OpenId);
 id!(/// A payload buffer held by the surroundings.
     BufferId);
+id!(/// A run of an operator's program, named by the node; answered by one `Event::Handler`. Never reused.
+    HandlerId);
 
 /// Set in the names of buffers that the node named.
 pub const NODE_BUFFER: u64 = 1 << 63;
@@ -152,6 +154,8 @@ pub enum Event {
     Link(LinkId, LinkEvent),
     /// The operator commands.
     Admin(CommandId, Command),
+    /// A handler ended with this exit code; or why there is none: not configured, not to be started, killed.
+    Handler(HandlerId, Result<i32, String>),
     /// Time has passed (`Node::deadline`).
     Tick,
 }
@@ -274,8 +278,86 @@ pub enum Command {
     Invalidate,
     /// Copy everything to the peer again.
     InvalidateRemote,
+    /// This node's data is not the newest: it is not promoted before it has met the peer.
+    Outdate,
+    /// Answer no client until `ResumeIo`.
+    SuspendIo,
+    /// Answer clients again, also where the peer could not be fenced: the operator's word that it is out of the way.
+    ResumeIo,
+    /// From this instant on nobody is answered, unless it is renewed in time; none: no such instant any more. It ends with the
+    /// role.
+    Lease(Option<Time>),
     /// Secondary, disconnected, detached: ready for the process to end.
     Down,
+}
+
+/// An operator's program to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Handler {
+    /// On what occasion.
+    pub occasion: Occasion,
+    /// The peer it is about.
+    pub peer: Option<NodeId>,
+    /// The volume it is about; none: all.
+    pub volume: Option<VolumeNumber>,
+    /// The connection to that peer.
+    pub connection: ConnectionState,
+    /// Nodes that have good data, as far as this one knows, and this one also if it has all that its lost Primary had: one bit per
+    /// node-id.
+    pub up_to_date: u32,
+}
+
+/// When a handler is run; DRBD's names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Occasion {
+    /// The peer has to be out of the way. Its exit code decides.
+    FencePeer,
+    /// Both nodes have the same data again.
+    UnfencePeer,
+    /// The data has diverged.
+    InitialSplitBrain,
+    /// And nothing resolved it.
+    SplitBrain,
+    /// A disk failed (`on-io-error call-local-io-error`).
+    LocalIoError,
+    /// This Primary has no UpToDate data within reach.
+    PriOnInconDegr,
+    /// This disk is going to be written to by a resync; anything but 0 forbids it.
+    BeforeResyncTarget,
+    /// The resync has ended, this disk is UpToDate.
+    AfterResyncTarget,
+    /// A connection was lost.
+    Disconnected,
+}
+
+impl Occasion {
+    /// All there are.
+    pub const ALL: [Self; 9] = [
+        Self::FencePeer,
+        Self::UnfencePeer,
+        Self::InitialSplitBrain,
+        Self::SplitBrain,
+        Self::LocalIoError,
+        Self::PriOnInconDegr,
+        Self::BeforeResyncTarget,
+        Self::AfterResyncTarget,
+        Self::Disconnected,
+    ];
+
+    /// As it stands in a configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::FencePeer => "fence-peer",
+            Self::UnfencePeer => "unfence-peer",
+            Self::InitialSplitBrain => "initial-split-brain",
+            Self::SplitBrain => "split-brain",
+            Self::LocalIoError => "local-io-error",
+            Self::PriOnInconDegr => "pri-on-incon-degr",
+            Self::BeforeResyncTarget => "before-resync-target",
+            Self::AfterResyncTarget => "after-resync-target",
+            Self::Disconnected => "disconnected",
+        }
+    }
 }
 
 /// What the surroundings found when they opened a backing device.
@@ -301,6 +383,14 @@ pub struct Refusal {
 pub enum RefusalKind {
     /// The peer is Primary (-1).
     TwoPrimaries,
+    /// The peer is not known to be out of the way (-7).
+    PeerNotOutdated,
+    /// Not while this node is Primary (exit code 17 of `outdate`).
+    Primary,
+    /// Not while the peer is connected (-6).
+    Connected,
+    /// There is nothing to outdate: the data is Inconsistent or worse already (-16, exit code 5 of `outdate`).
+    NotOutdatable,
     /// No access to UpToDate data (-2, exit code 17).
     NoUpToDateData,
     /// Needs a local disk (-4, exit code 16).
@@ -350,6 +440,8 @@ pub enum Action {
     Release(BufferId),
     /// Answer the operator.
     Done(CommandId, Result<(), Refusal>),
+    /// Run the operator's program for this, if there is one; bounded in time.
+    Handler(HandlerId, Handler),
     /// Something an operator would want in the log.
     Notice(Notice),
 }

@@ -213,7 +213,7 @@ fn inconsistent_peer(good: &VolumeFacts, bad: &VolumeFacts) -> Relation {
     let ended = good.history.first().copied().unwrap_or(Generation::NONE);
     if bad.current.is_real() && [good.current, good.bitmap, ended].contains(&bad.current) {
         Relation::Ahead { full: false, forked: false }
-    } else if !bad.current.is_real() && good.disk < DiskState::UpToDate {
+    } else if !bad.current.is_real() && good.disk == DiskState::Outdated {
         // The disk that left `good` behind is gone, and a new one in its place: what is newer may be lost. Nobody may say
         // that `good` is up to date but an operator (`primary --force`).
         Relation::Idle
@@ -324,10 +324,10 @@ fn roles_forbid(a: &Facts, b: &Facts, relations: &[Relation], ways: &[bool]) -> 
         let a_yields = a_overrun || (!b_overrun && ways.first() == Some(&false));
         let (first, second) = if a_yields { (a, b) } else { (b, a) };
         // ROLE-5: a Primary that slept and acknowledged nothing alone yields to the one that took over.
-        if first.was_paused {
+        if first.suspended {
             return Some(step_down(first));
         }
-        if second.role == Role::Primary && second.was_paused && !copies {
+        if second.role == Role::Primary && second.suspended && !copies {
             return Some(step_down(second));
         }
         let reason = if copies { RefuseReason::SplitBrain } else { RefuseReason::TwoPrimaries };

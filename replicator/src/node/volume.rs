@@ -23,6 +23,8 @@ pub(super) struct Volume {
     pub(super) target_state: DiskState,
     /// A verdict found that this Outdated disk has all there is; UpToDate as soon as that is stable.
     pub(super) lifting: bool,
+    /// Consistent because the Primary that it mirrored was lost: it holds all that was acknowledged until then.
+    pub(super) followed: bool,
     /// A forced promotion declares this disk good.
     pub(super) forced: bool,
     /// Operators who wait for the end of a detach.
@@ -88,6 +90,7 @@ impl Volume {
             farewell: None,
             target_state: DiskState::Diskless,
             lifting: false,
+            followed: false,
             forced: false,
             detaching: Vec::new(),
             opening: None,
@@ -110,8 +113,26 @@ impl Volume {
         self.state >= DiskState::Inconsistent
     }
 
+    /// Is it UpToDate as soon as its superblock is stable, whatever becomes of the link?
+    pub(super) fn turning_good(&self) -> bool {
+        let flags = self.meta.as_ref().map(|meta| &meta.superblock().flags);
+        let granted = flags.is_some_and(|f| f.consistent && f.was_up_to_date);
+        self.lifting || (self.state == DiskState::Inconsistent && granted)
+    }
+
     pub(super) fn good(&self) -> bool {
         self.state == DiskState::UpToDate
+    }
+
+    /// Had this disk its part in all that the peer ever acknowledged while it was there?
+    pub(super) fn sure(&self) -> bool {
+        self.good() || (self.state == DiskState::Consistent && self.followed)
+    }
+
+    /// Does this peer lack every block, for all that is known?
+    pub(super) fn all_marked(&self, slot: usize) -> bool {
+        let all = |meta: &Metadata| meta.bits(slot).count() == meta.geometry().blocks();
+        self.meta.as_ref().is_some_and(all)
     }
 
     pub(super) fn geometry(&self) -> Option<&Geometry> {
@@ -180,6 +201,7 @@ impl Volume {
     /// A fresh disk: whatever an earlier process left in the page cache is not known to be stable.
     pub(super) fn begin(&mut self, meta: Metadata) {
         self.size = meta.geometry().size;
+        self.followed = false;
         self.exposed = meta.superblock().current;
         self.meta = Some(meta);
         self.flush = Flusher { dirty: true, ..Flusher::default() };
@@ -201,6 +223,16 @@ impl Node {
     pub(super) fn after_durable(&mut self, v: usize, ticket: Ticket, then: Then) {
         let wait = self.waits.open(then);
         self.wait_ticket(v, ticket, wait);
+    }
+
+    /// As [`Self::after_durable`], for several volumes; at once, if there is nothing to wait for.
+    pub(super) fn after_all_durable(&mut self, tickets: Vec<(usize, Ticket)>, then: Then) {
+        let wait = self.waits.open(then);
+        for (v, ticket) in tickets {
+            self.waits.add(wait);
+            self.wait_ticket(v, ticket, wait);
+        }
+        self.count_down(wait, true);
     }
 
     /// Starts a commit of everything pending, if none is under way: group commit.

@@ -40,6 +40,10 @@ pub(super) enum Then {
     RoleChange,
     /// Outdated is stable: leave the peer.
     Leave(LinkId),
+    /// Outdated is stable: tell the peer that demanded it.
+    Obey(LinkId),
+    /// Outdated is stable: tell the operator.
+    Outdated(CommandId),
     /// Nothing to tell.
     Nothing,
 }

@@ -105,7 +105,7 @@ shapes! {
             peer_incarnation: u64,
             protocol: u8,
             role: u8,
-            was_paused: bool,
+            suspended: bool,
             discard_my_data: bool,
             volumes: Vec<VolumeShape>,
         }
@@ -132,7 +132,7 @@ shapes! {
         PromoteReply, PromoteReplyShape { granted: bool }
         RoleIs, RoleIsShape { role: u8 }
         Invalidate, InvalidateShape {}
-        Bye, ByeShape { outdate: bool }
+        Bye, ByeShape { outdate: bool, outdated: bool }
         Ping, PingShape {}
         Pong, PongShape {}
     }

@@ -136,8 +136,10 @@ pub enum Message {
     Invalidate,
     /// The sender leaves on purpose. With `outdate`, the receiver's data must be considered Outdated from now on.
     Bye {
-        /// The sender goes on writing alone.
+        /// The sender goes on writing alone: be Outdated, and say so.
         outdate: bool,
+        /// The sender's data is stably Outdated or worse: nobody promotes it before the two have met again.
+        outdated: bool,
     },
     /// Are you there?
     Ping,
@@ -191,8 +193,9 @@ pub struct Facts {
     pub protocol: Protocol,
     /// Role now.
     pub role: Role,
-    /// This Primary was paused longer than the detection time and has served nothing since (ROLE-5).
-    pub was_paused: bool,
+    /// This Primary has served nothing since it lost its peer: it was paused longer than the detection time (ROLE-5), or the
+    /// peer is not fenced (ROLE-4).
+    pub suspended: bool,
     /// The operator gave this side's data up.
     pub discard_my_data: bool,
     /// By rising volume number; both sides must have the same numbers.

@@ -239,7 +239,7 @@ async fn close_delivers_what_was_sent_before() {
         // What is never read must not make the kernel throw away what was sent.
         low.send(1, &sample(0));
     }
-    high.send(101, &plain("", Message::Bye { outdate: false }));
+    high.send(101, &plain("", Message::Bye { outdate: false, outdated: false }));
     low.links.flush_turn();
     high.links.close(LinkId(101));
     assert_eq!(high.links.linked(), []);
@@ -258,7 +258,7 @@ async fn close_delivers_what_was_sent_before() {
         assert_eq!(*message, write(i as u64, 0, len as u64));
         assert!(*payload == Some(pattern(len, i as u64)), "payload {i}");
     }
-    assert_eq!(seen[COUNT].1, Message::Bye { outdate: false });
+    assert_eq!(seen[COUNT].1, Message::Bye { outdate: false, outdated: false });
     assert!(high.arrivals.is_empty(), "a closed link says nothing");
     // And again, over the same hosts.
     connect(&mut low, &mut high, 2).await;

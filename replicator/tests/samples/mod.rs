@@ -53,7 +53,7 @@ pub(crate) fn all() -> Vec<Sample> {
         peer_incarnation: 9,
         protocol: Protocol::C,
         role: Role::Primary,
-        was_paused: true,
+        suspended: true,
         discard_my_data: true,
         volumes: vec![
             VolumeFacts {
@@ -157,7 +157,7 @@ pub(crate) fn all() -> Vec<Sample> {
         plain("promote-reply", Message::PromoteReply { granted: true }),
         plain("role-is", Message::RoleIs { role: Role::Secondary }),
         plain("invalidate", Message::Invalidate),
-        plain("bye", Message::Bye { outdate: true }),
+        plain("bye", Message::Bye { outdate: true, outdated: false }),
         plain("ping", Message::Ping),
         plain("pong", Message::Pong),
     ]

@@ -1,5 +1,5 @@
 //! `mutants [NAMES..] [--rotate K] [--start S] [--list]`: plants one seeded bug after the other in a copy of the tree and demands that the
-//! swarm finds it, by the invariant the bug's file names. A simulator that passes says nothing until it has failed
+//! swarm finds it (for a bug of the agent, the agent's own simulated world), by the invariant the bug's file names. A simulator that passes says nothing until it has failed
 //! for the right reason; and one that fails without a bug has no say either, so the tree as it is goes first.
 
 use serde::Deserialize;
@@ -20,7 +20,7 @@ const MOST_INVARIANTS: usize = 3;
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// One seeded bug, as its file says.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Mutant {
     /// The file's.
@@ -32,8 +32,11 @@ struct Mutant {
     must_violate: Vec<String>,
     #[serde(default = "budget")]
     budget_seconds: u64,
-    /// Where only nodes with so many volumes can have it.
-    volumes: Option<u64>,
+    /// The test program of the crate `agent` that finds it, instead of the swarm.
+    agent_test: Option<String>,
+    /// The kinds of seeds that can have it, or have it most.
+    #[serde(default)]
+    only: Vec<String>,
 }
 
 fn budget() -> u64 {
@@ -112,19 +115,23 @@ fn run() -> Result<bool> {
         .map_or_else(|| std::env::temp_dir().join("pollux-mutants"), PathBuf::from);
     copy_tree(&root, &scratch)?;
     let start = start.as_deref();
-    let control = swarm(&scratch, start, None)?;
-    if let Some(line) = control.failures.first() {
-        return Err(
-            format!("the tree fails without a seeded bug, so nothing counts: {line}").into()
-        );
+    let finders: BTreeSet<Option<String>> = mutants.iter().map(|m| m.agent_test.clone()).collect();
+    for agent_test in finders {
+        let name = format!("the tree, by {}", agent_test.as_deref().unwrap_or("the swarm"));
+        let tree = Mutant { name, agent_test, budget_seconds: BUDGET, ..Mutant::default() };
+        let control = search(&scratch, start, &tree)?;
+        if let Some(line) = control.failures.first() {
+            let why = "the tree fails without a seeded bug, so nothing counts";
+            return Err(format!("{why}: {line}").into());
+        }
+        println!("control  {:<40} {:6.1} s  nothing found", tree.name, control.seconds);
     }
-    println!("control  {:<40} {:6.1} s  nothing found", "the tree as it is", control.seconds);
     let mut caught = 0;
     for mutant in &mutants {
         copy_tree(&root, &scratch)?;
         fs::write(scratch.join(&mutant.file), apply(mutant, &root)?)?;
         let name = &mutant.name;
-        let found = match swarm(&scratch, start, Some(mutant)) {
+        let found = match search(&scratch, start, mutant) {
             Ok(found) => found,
             Err(why) => {
                 println!("SURVIVED {name:<40} {why}");
@@ -149,8 +156,8 @@ fn run() -> Result<bool> {
     Ok(caught == mutants.len())
 }
 
-/// What the swarm said, and the processor time it took.
-struct Swarm {
+/// What was said of seeds that failed, and the processor time it took.
+struct Found {
     /// One line for each seed that failed.
     failures: Vec<String>,
     seconds: f64,
@@ -161,35 +168,46 @@ fn invariant(line: &str) -> &str {
     line.split_whitespace().nth(2).unwrap_or("")
 }
 
-/// Builds the scratch tree and runs fresh seeds until one breaks an invariant that the bug names (any, if there is none), or
-/// the processor time is used up.
-fn swarm(scratch: &Path, start: Option<&str>, mutant: Option<&Mutant>) -> Result<Swarm> {
-    let budget = mutant.map_or(BUDGET, |mutant| mutant.budget_seconds);
-    let expect = mutant.map_or(&[][..], |mutant| &mutant.must_violate);
-    let volumes = mutant.and_then(|mutant| mutant.volumes).map(|n| n.to_string());
+/// Builds the scratch tree and runs fresh seeds (an agent's test has its own) until one breaks an invariant that the bug names (any, if
+/// there is none), or the processor time is used up.
+fn search(scratch: &Path, start: Option<&str>, mutant: &Mutant) -> Result<Found> {
+    let (budget, expect) = (mutant.budget_seconds, &mutant.must_violate);
+    let only = Some(mutant.only.join(",")).filter(|only| !only.is_empty());
+    let test = mutant.agent_test.as_ref();
+    let target = scratch.join("target").display().to_string();
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-    let built = Command::new(cargo)
-        .args(["build", "--quiet", "--profile", "sim", "-p", "tests", "--bin", "sim"])
-        .arg("--target-dir")
-        .arg(scratch.join("target"))
-        // The bugs are small: most of the last build stands.
-        .env("CARGO_INCREMENTAL", "1")
-        .current_dir(scratch)
-        .output()?;
+    // The bugs are small: most of the last build stands.
+    let what = match test {
+        Some(test) => ["test", "-p", "agent", "--test", test],
+        None => ["build", "-p", "tests", "--bin", "sim"],
+    };
+    // It ends the test, too, if that does not end.
+    let limited = |seconds: u64| {
+        let mut timeout = Command::new("timeout");
+        timeout.arg(seconds.to_string()).arg(&cargo).args(what);
+        timeout.args(["--quiet", "--profile", "sim", "--target-dir", &target]);
+        timeout.env("CARGO_INCREMENTAL", "1").current_dir(scratch);
+        timeout
+    };
+    let built = limited(1_800).args(test.map(|_| "--no-run")).output()?;
     if !built.status.success() {
         let text = String::from_utf8_lossy(&built.stderr);
         let first: Vec<&str> = text.lines().take(5).collect();
         return Err(format!("does not build: {}", first.join(" | ")).into());
     }
     let before = children_seconds()?;
-    let mut swarm = Command::new(scratch.join("target/sim/sim"))
-        .args(["--seeds", "100000000", "--threads", "1", "--keep-going", "100000000"])
-        .args(["--cpu", &budget.to_string()])
-        .args(start.into_iter().flat_map(|start| ["--start", start]))
-        .args(volumes.iter().flat_map(|volumes| ["--volumes", volumes]))
-        .current_dir(scratch)
-        .stdout(Stdio::piped())
-        .spawn()?;
+    let mut command = limited(budget);
+    // That the test fails is nothing to be told.
+    command.stderr(Stdio::null());
+    if test.is_none() {
+        command = Command::new(scratch.join("target/sim/sim"));
+        command
+            .args(["--seeds", "100000000", "--threads", "1", "--keep-going", "100000000"])
+            .args(["--cpu", &budget.to_string()])
+            .args(start.into_iter().flat_map(|start| ["--start", start]))
+            .args(only.iter().flat_map(|only| ["--only", only]));
+    }
+    let mut swarm = command.current_dir(scratch).stdout(Stdio::piped()).spawn()?;
     let output = swarm.stdout.take().ok_or("it has a pipe")?;
     let (sender, lines) = mpsc::channel();
     std::thread::spawn(move || {
@@ -213,9 +231,14 @@ fn swarm(scratch: &Path, start: Option<&str>, mutant: Option<&Mutant>) -> Result
         }
     }
     // It may have ended by itself.
-    let _ = swarm.kill();
-    swarm.wait()?;
-    Ok(Swarm { failures, seconds: children_seconds()? - before })
+    if test.is_none() {
+        let _ = swarm.kill();
+    }
+    let ended = swarm.wait()?;
+    if test.is_some() && failures.is_empty() && !ended.success() {
+        failures.push("the test fails, without naming a seed".into());
+    }
+    Ok(Found { failures, seconds: children_seconds()? - before })
 }
 
 /// Processor time of the children that have ended.

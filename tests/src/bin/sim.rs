@@ -1,24 +1,25 @@
-//! `sim --seeds N [--start S] [--volumes V] [--threads T] [--counters]` runs N fresh seeds; `sim --seed S [--verbose]` replays one with
+//! `sim --seeds N [--start S] [--only KIND,KIND] [--threads T] [--counters]` runs N fresh seeds; `sim --seed S [--verbose]` replays one with
 //! its trace; `sim --old` replays tests/seeds.txt.
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, mpsc};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
-use tests::sim::{Counters, Outcome, catch_panics, run, run_checked, volumes_of};
+use tests::sim::{Counters, KINDS, Outcome, catch_panics, is_of_kind, run, run_checked};
 
 const USAGE: &str =
-    "usage: sim --seeds N [--start S] [--volumes V] [--threads T] [--counters] [--keep-going N]
+    "usage: sim --seeds N [--start S] [--only KIND,KIND] [--threads T] [--counters] [--keep-going N]
            [--cpu SECONDS] [--expect ID,ID]
        sim --seed S [--verbose]
-       sim --old [--threads T]";
+       sim --old [--threads T]
+KIND: one-volume, two-volumes, fencing, no-fencing, leases";
 
 #[derive(Default)]
 struct Options {
     seeds: Option<u64>,
     start: Option<u64>,
-    /// Only seeds whose nodes have so many.
-    volumes: Option<u64>,
+    /// Only seeds that are of all these kinds.
+    only: Vec<String>,
     threads: Option<usize>,
     seed: Option<u64>,
     keep_going: u64,
@@ -39,6 +40,10 @@ fn parse() -> Option<Options> {
             options.expect = args.next()?.split(',').map(String::from).collect();
             continue;
         }
+        if arg == "--only" {
+            options.only = args.next()?.split(',').map(String::from).collect();
+            continue;
+        }
         let mut number = || {
             let text = args.next()?;
             match text.strip_prefix("0x") {
@@ -49,7 +54,6 @@ fn parse() -> Option<Options> {
         match arg.as_str() {
             "--seeds" => options.seeds = Some(number()?),
             "--start" => options.start = Some(number()?),
-            "--volumes" => options.volumes = Some(number()?),
             "--threads" => options.threads = Some(number()? as usize),
             "--seed" => options.seed = Some(number()?),
             "--keep-going" => options.keep_going = number()?,
@@ -60,7 +64,7 @@ fn parse() -> Option<Options> {
             _ => return None,
         }
     }
-    let possible = options.volumes.is_none_or(|n| (1..=2).contains(&n));
+    let possible = options.only.iter().all(|kind| KINDS.contains(&kind.as_str()));
     (possible && (options.seeds.is_some() || options.seed.is_some() || options.old))
         .then_some(options)
 }
@@ -87,7 +91,7 @@ fn main() -> ExitCode {
     } else {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
         let start = options.start.unwrap_or(now >> 10 << 8);
-        let wanted = |&seed: &u64| options.volumes.is_none_or(|n| volumes_of(seed) == n);
+        let wanted = |&seed: &u64| options.only.iter().all(|kind| is_of_kind(seed, kind));
         let count = options.seeds.unwrap_or(0) as usize;
         (0..=u64::MAX).map(|i| start.wrapping_add(i)).filter(wanted).take(count).collect()
     };

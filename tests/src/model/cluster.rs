@@ -62,6 +62,8 @@ pub struct Cluster {
     /// Acknowledged anything alone, and still has it for certain?
     pub(super) alone: [bool; 2],
     pub(super) alone_stable: [bool; 2],
+    /// It, or its diskless peer, acknowledged what the other's disk lacks, whatever a power cut took of that?
+    ahead: [bool; 2],
     /// Acknowledged anything alone since the two last shook hands?
     pub(super) unheard: [bool; 2],
     pub(super) kept_running: [bool; 2],
@@ -109,6 +111,7 @@ impl Cluster {
             wrote: [false; 2],
             alone: [false; 2],
             alone_stable: [false; 2],
+            ahead: [false; 2],
             unheard: [false; 2],
             kept_running: [true; 2],
             lost_power: [false; 2],
@@ -133,6 +136,22 @@ impl Cluster {
     /// A node is about to handle an event: what it does in this turn may have been decided before what it says after it.
     pub fn turn(&mut self, node: usize) {
         self.before[node] = self.views[node];
+    }
+
+    /// It, or its diskless peer, has acknowledged what the other's disk lacks.
+    pub fn acknowledged_alone(&self, node: usize) -> bool {
+        self.ahead[node]
+    }
+
+    fn forget_alone(&mut self, node: usize) {
+        self.alone[node] = false;
+        self.alone_stable[node] = false;
+        self.ahead[node] = false;
+    }
+
+    /// What it last said before its present turn.
+    pub fn view_before(&self, node: usize) -> &View {
+        &self.before[node]
     }
 
     /// What a node was when it decided what it does now. A disk that is given up in order had its part in what is answered in
@@ -230,10 +249,12 @@ impl Cluster {
         if !view.own_good() {
             // It lives on its peer's disk, which now has what its own lacks.
             self.touched[peer] = true;
+            self.ahead[peer] = true;
         }
         if !view.peer_good() && !self.grant[n] {
             // A FLUSH that makes nothing stable here that the other may lack is no difference between the two.
             self.alone[n] |= op.writes() || self.lacks(peer, op.invoked, copies);
+            self.ahead[n] |= self.alone[n];
             self.unheard[n] |= op.writes() && !view.connected();
             self.alone_stable[n] |= op.fua || (op.kind == Kind::Flush && self.alone[n]);
         }
@@ -322,15 +343,13 @@ impl Cluster {
     pub fn disk_failed(&mut self, node: usize) {
         self.ruined[node] |= self.touched[node];
         self.replicas[node].void();
-        self.alone[node] = false;
-        self.alone_stable[node] = false;
+        self.forget_alone(node);
     }
 
     /// A node got another disk.
     pub fn disk_replaced(&mut self, node: usize) {
         self.replicas[node].void();
-        self.alone[node] = false;
-        self.alone_stable[node] = false;
+        self.forget_alone(node);
         self.outdated[node] = false;
         self.ruined[node] = false;
     }
@@ -375,6 +394,13 @@ impl Cluster {
         let old = self.views[n];
         self.set_view(n, view);
         self.claimed[n] |= self.forced[n] && old.current != view.current;
+        let peer = self.views[1 - n];
+        // What is new while its peer is there without a disk may have been acknowledged, or not.
+        self.ahead[n] |= old.current != view.current
+            && view.connected()
+            && view.own_good()
+            && (view.role == Role::Primary || peer.role == Role::Primary)
+            && peer.disk < DiskState::Inconsistent;
         self.generation_changed(n, &old, view)?;
         if old.disk == DiskState::Attaching && view.own_good() && !view.connected() {
             self.came_back_good(n)?;
@@ -398,8 +424,7 @@ impl Cluster {
                 }
             }
             self.replicas[n].void();
-            self.alone[n] = false;
-            self.alone_stable[n] = false;
+            self.forget_alone(n);
         }
         if view.disk < DiskState::Inconsistent && old.disk >= DiskState::Inconsistent {
             self.ruined[n] |= self.touched[n];
@@ -419,8 +444,7 @@ impl Cluster {
             self.finished(n, &promised.copy, copies, facts)?;
             self.replicas[n].assign(&promised.copy);
             // Whatever only the source had is on both now.
-            self.alone = [false; 2];
-            self.alone_stable = [false; 2];
+            (0..2).for_each(|n| self.forget_alone(n));
         }
         let declared = self.forced[n] && view.own_good() && !old.own_good();
         let lost = view.role == Role::Primary && old.own_good() && !view.own_good();
@@ -459,8 +483,7 @@ impl Cluster {
         self.took_over = [false; 2];
         self.wrote = [false; 2];
         self.ruined = [false; 2];
-        self.alone = [false; 2];
-        self.alone_stable = [false; 2];
+        (0..2).for_each(|n| self.forget_alone(n));
         self.kept_running = [true; 2];
         self.lost_power = [false; 2];
         self.discard = [false; 2];

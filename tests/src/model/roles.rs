@@ -29,7 +29,7 @@ impl Cluster {
 
     /// A node carries out a verdict: if it called itself Outdated, that may be lifted.
     pub fn meets(&mut self, node: usize) {
-        self.met[node] |= self.views[node].disk == DiskState::Outdated;
+        self.met[node] |= self.acting(node).disk == DiskState::Outdated;
     }
 
     /// ROLE-2: Outdated survives a restart. A node attached a disk and calls it UpToDate.

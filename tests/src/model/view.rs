@@ -58,15 +58,15 @@ impl View {
         self.connected() && self.peer_disk == DiskState::UpToDate
     }
 
-    /// It counts on its own copy.
+    /// It counts on its own copy; or it would, if it knew what its peer does.
     pub fn own_good(&self) -> bool {
-        self.disk == DiskState::UpToDate
+        matches!(self.disk, DiskState::UpToDate | DiskState::Consistent)
     }
 
     /// Both copies are good and nothing is left to copy.
     pub fn mirrored(&self) -> bool {
         self.peer_good()
-            && self.own_good()
+            && self.disk == DiskState::UpToDate
             && !matches!(
                 self.replication,
                 ReplicationState::SyncSource

@@ -31,6 +31,7 @@ pub use load::{Ledger, Load};
 pub use nbd::Client;
 pub use needs::{Need, lacks};
 pub use pair::{Pair, Plan};
+pub use status::Status;
 
 use std::time::{Duration, Instant};
 

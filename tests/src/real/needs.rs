@@ -14,6 +14,12 @@ pub enum Need {
     Fuse,
     /// Loop devices, and the right to set them up.
     Loop,
+    /// Namespaces of every kind, and the right to make them.
+    Namespaces,
+    /// A file that is part of something installed.
+    File(&'static str),
+    /// A kernel for guests, which is fetched once: see [`crate::guest::kernel`].
+    GuestKernel,
 }
 
 impl Need {
@@ -27,6 +33,18 @@ impl Need {
             Self::Root => rustix::process::geteuid().is_root(),
             Self::Fuse => is_usable("/dev/fuse"),
             Self::Loop => is_usable("/dev/loop-control") && rustix::process::geteuid().is_root(),
+            Self::Namespaces => {
+                let all = ["--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "true"];
+                super::process::run(super::seconds(20), "unshare", all).status.success()
+            }
+            Self::File(path) => Path::new(path).exists(),
+            Self::GuestKernel => match crate::guest::kernel::directory() {
+                Ok(_) => true,
+                Err(error) => {
+                    let _ = writeln!(std::io::stderr(), "{error}");
+                    false
+                }
+            },
         }
     }
 }

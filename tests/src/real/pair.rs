@@ -24,6 +24,8 @@ pub struct Plan {
     pub disk: &'static str,
     /// Lines of `options`.
     pub options: &'static str,
+    /// Lines of `handlers`; `DIR` stands for the directory of the pair.
+    pub handlers: &'static str,
     /// As whom daemons and operators run.
     pub sandbox: Sandbox,
 }
@@ -37,6 +39,7 @@ impl Default for Plan {
             disk: "",
             // A story says itself when a node is promoted.
             options: "auto-promote no;",
+            handlers: "",
             // Nothing of ours runs as root if that can be helped, also where the tests do.
             sandbox: Sandbox::ordinary_user(),
         }
@@ -91,9 +94,11 @@ impl Pair {
         // Each host has a file of its own, in which the peer's address is that of the link.
         for (me, peer) in [(&self.alpha, &self.beta), (&self.beta, &self.alpha)] {
             let Plan { net, disk, options, .. } = &self.plan;
+            let handlers =
+                self.plan.handlers.replace("DIR", &self.dir.path().display().to_string());
             let mut text = format!(
                 "resource {RESOURCE} {{\n  net {{ protocol C; shared-secret \"castor\"; {net} }}\n  \
-                 disk {{ {disk} }}\n  options {{ {options} }}\n"
+                 disk {{ {disk} }}\n  options {{ {options} }}\n  handlers {{ {handlers} }}\n"
             );
             for host in [me, peer] {
                 let address = match host.name == me.name {

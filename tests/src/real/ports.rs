@@ -1,17 +1,21 @@
 //! Ports of the loopback interface, none of which another test can take before a daemon binds it.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// A port of [`loopback`], never given out twice by this process.
+/// A port of [`loopback`], never given out twice by this process. (A service of the machine may listen on all addresses.)
 ///
 /// # Panics
 /// After tens of thousands of them.
 pub fn free() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(10_809);
-    let port = NEXT.fetch_add(1, Ordering::Relaxed);
-    assert!(port < u16::MAX, "no free port");
-    port
+    static NEXT: AtomicU16 = AtomicU16::new(20_000);
+    loop {
+        let port = NEXT.fetch_add(1, Ordering::Relaxed);
+        assert!(port < u16::MAX, "no free port");
+        if TcpListener::bind(loopback(port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// An address of this process alone: tests run side by side, and all of 127.0.0.0/8 is loopback. (Linux counts processes in 22 bits.)

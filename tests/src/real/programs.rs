@@ -50,7 +50,19 @@ pub fn reachable_by_all(dir: &Path) -> PathBuf {
     copies
 }
 
-const PROGRAMS: [&str; 2] = ["polluxd", "polluxadm"];
+/// A program of the tests' own crate, which cargo builds beside them.
+///
+/// # Panics
+/// If it is not there.
+pub fn beside_tests(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a process knows its program");
+    let folders = test.ancestors().skip(1).take(2);
+    let found = folders.map(|folder| folder.join(name)).find(|path| path.is_file());
+    found.unwrap_or_else(|| panic!("{name} is not beside {}", test.display()))
+}
+
+const PROGRAMS: [&str; 5] =
+    ["polluxd", "polluxadm", "check_pollux", "pollux-exporter", "pollux-agent"];
 
 /// Cargo writes beside each program which sources it was made of. (Cargo itself could tell, too, but when asked for one package it may want
 /// other features of its dependencies than when asked for the whole workspace, and build everything anew.)
@@ -76,13 +88,24 @@ fn build() -> PathBuf {
     };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args(["build", "--quiet", "-p", "tools", "--bins", "--profile", profile, "--target-dir"])
+        .args([
+            "build",
+            "--quiet",
+            "-p",
+            "tools",
+            "-p",
+            "agent",
+            "--bins",
+            "--profile",
+            profile,
+            "--target-dir",
+        ])
         .arg(directory.parent().expect("a profile lies in a target directory"))
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .stdin(Stdio::null())
         .output()
         .expect("cargo can be run");
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "polluxd and polluxadm cannot be built:\n{said}");
+    assert!(output.status.success(), "the programs cannot be built:\n{said}");
     directory.to_owned()
 }

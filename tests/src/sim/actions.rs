@@ -42,6 +42,7 @@ impl World {
                 }
             }
             Action::Done(id, result) => self.done(n, id, result),
+            Action::Handler(id, handler) => self.run_handler(n, id, &handler),
             Action::Notice(notice) => {
                 if notice.text.contains("broke the protocol") {
                     // Nobody here lies.

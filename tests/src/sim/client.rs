@@ -229,6 +229,12 @@ impl World {
             }
             self.hosts[n].zombie_since = None;
         }
+        if result.is_ok() {
+            self.may_answer(n);
+            if op.kind != Kind::Read {
+                self.may_go_on(n);
+            }
+        }
         if op.kind == Kind::Read
             && let Ok(buffer) = result
         {

@@ -12,7 +12,8 @@ const BOUND: u64 = 180_000 * MS;
 
 /// Nothing is under way, and no counter says otherwise.
 fn at_rest(status: &Status) -> bool {
-    status.operations == 0
+    // The views are not looked at with every answer.
+    (status.operations, status.requests) == (0, 0)
         && status.peers.iter().all(|p| {
             (p.in_flight, p.resync_in_flight, p.congested) == (0, 0, false)
                 && p.volumes.iter().all(|v| (v.pending, v.unacked) == (0, 0))
@@ -25,12 +26,8 @@ impl World {
         self.network.live().is_some()
             && self.network.quiet()
             && (0..2).all(|n| {
-                self.views(n).all(|view| {
-                    view.mirrored()
-                        && view.out_of_sync == 0
-                        && view.requests == 0
-                        && !view.suspended
-                })
+                self.views(n)
+                    .all(|view| view.mirrored() && view.out_of_sync == 0 && !view.suspended)
             })
             && self.disks().all(|disk| disk.busy() == 0)
             && self.ops.is_empty()
@@ -62,6 +59,7 @@ impl World {
                 }
             }
             self.start(n);
+            self.resume_io(n);
             self.bring_up(n);
         }
         for c in self.network.connections.values_mut() {
@@ -124,8 +122,10 @@ impl World {
             };
             let status = process.status();
             story += &format!(
-                "\n  node {n} {:?} held {:?} disk io {} commands {:?} reason {:?}",
+                "\n  node {n} {:?} requests {} operations {} held {:?} disk io {} commands {:?} reason {:?}",
                 self.views(n).collect::<Vec<_>>(),
+                status.requests,
+                status.operations,
                 status.suspended,
                 self.volumes.iter().map(|volume| volume.disks.0[n].busy()).sum::<usize>(),
                 host.commands

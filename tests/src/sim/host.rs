@@ -66,6 +66,8 @@ pub(super) struct Host {
     pub(super) dies: Option<bool>,
     /// An operator took the connection away, and wants it so.
     pub(super) disconnected: bool,
+    /// An operator suspended its I/O.
+    pub(super) suspended: bool,
     /// The next `connect` gives this node's data up.
     pub(super) victim: bool,
 }
@@ -92,6 +94,7 @@ impl Host {
             commands: BTreeMap::new(),
             dies: None,
             disconnected: false,
+            suspended: false,
             victim: false,
         }
     }
@@ -116,6 +119,7 @@ impl Host {
         self.accepted = 0;
         self.waiting.clear();
         self.commands.clear();
+        self.suspended = false;
         self.dies = None;
     }
 

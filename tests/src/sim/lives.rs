@@ -48,6 +48,7 @@ impl World {
             self.lose_clients(n);
         }
         self.hosts[n].forget_process();
+        self.fenced[n].runs.clear();
         for v in 0..self.volumes.len() {
             self.volumes[v].disks.0[n].close();
             if power {

@@ -1,7 +1,7 @@
 //! The simulator: two nodes, their disks, the network between them, clients and an operator, all out of one seed.
 //!
 //! Reading order: `swarm` (the knobs of a seed), `world` (time), `host`, `volume`, `disk` on its `medium`, `link`, `clock` (the parts), `actions` (what
-//! a node wants, done), `watch` (what it says, looked at), `client`, `operator`, `faults` (who moves things), `heal` (the second phase), `oracle`
+//! a node wants, done), `watch` (what it says, looked at), `client`, `operator`, `faults`, `fencing` (who moves things), `heal` (the second phase), `oracle`
 //! (forks), `run` (a seed from start to end). What must be true is not here: see `model`.
 
 mod actions;
@@ -11,8 +11,10 @@ mod counters;
 mod disk;
 mod disks;
 mod faults;
+mod fencing;
 mod heal;
 mod host;
+mod lease;
 mod link;
 mod lives;
 mod medium;
@@ -30,4 +32,4 @@ mod world;
 use clock::Clock;
 pub use counters::Counters;
 use rng::Rng;
-pub use run::{Outcome, catch_panics, run, run_checked, volumes_of};
+pub use run::{KINDS, Outcome, catch_panics, is_of_kind, run, run_checked};

@@ -13,6 +13,15 @@ use replicator::node::{
 impl World {
     /// Gives a command to a node.
     pub(super) fn command(&mut self, n: usize, command: Command) {
+        if self.knobs.leases && matches!(command, Command::Primary { .. }) && !self.take_lock(n) {
+            return;
+        }
+        self.next_command += 1;
+        self.give(n, self.next_command, command);
+    }
+
+    /// The same, with a name for it.
+    pub(super) fn give(&mut self, n: usize, id: u64, command: Command) {
         if !self.hosts[n].running() {
             return;
         }
@@ -38,8 +47,6 @@ impl World {
             }
             _ => {}
         }
-        self.next_command += 1;
-        let id = self.next_command;
         let pending = Pending { command: command.clone(), since: self.now };
         self.hosts[n].commands.insert(id, pending);
         self.feed(n, Event::Admin(CommandId(id), command), None);
@@ -67,6 +74,8 @@ impl World {
             self.counters.mark("operator: a command was refused");
         }
         match pending.command {
+            Command::Outdate => self.outdate_answered(n, id.0, &result),
+            Command::ResumeIo if ok => self.overridden(n),
             Command::Attach(volume, _) if !ok => {
                 let v = volume::index(volume);
                 // Not attached, or already: either way try again later.
@@ -90,6 +99,10 @@ impl World {
             Command::Primary { force } => {
                 if ok {
                     self.refusals = 0;
+                    // The first time there is nothing anywhere.
+                    if force && self.initialised {
+                        self.overridden(n);
+                    }
                 } else {
                     self.refusals += 1;
                     if force {
@@ -300,6 +313,9 @@ impl World {
         let v = self.some_volume();
         let view = *self.volumes[v].model.view(n);
         let primary = view.role == Role::Primary;
+        if self.fencing() && self.rng.one_in(3) {
+            return self.suspend(n);
+        }
         match self.rng.below(9) {
             0 | 1 if primary => {
                 let force = self.rng.percent(50);

@@ -134,6 +134,10 @@ impl World {
             if future.lost != Some(n) {
                 self.after(10 * MS, What::Start { node: n });
             }
+            if self.knobs.leases {
+                // Nobody competes for the lock any more.
+                self.command(n, Command::Lease(None));
+            }
         }
         if future.fates == [Fate::PowerCut; 2] {
             self.check_each(|Volume { model, disks, facts, .. }| {
@@ -169,7 +173,7 @@ impl World {
         self.run_to(detected, |w| {
             w.views(n).all(|view| view.disk > DiskState::Attaching && !view.connected())
         });
-        for _ in 0..40 {
+        for round in 0..40 {
             if self.violation.is_some() || self.view(n).role == Role::Primary {
                 break;
             }
@@ -178,7 +182,9 @@ impl World {
                 .values()
                 .all(|p| !matches!(p.command, Command::Primary { .. }))
             {
-                self.command(n, Command::Primary { force: false });
+                // A node that has not seen its peer since it started asks an operator, where it must fence.
+                let force = self.fencing() && round > 20;
+                self.command(n, Command::Primary { force });
             }
             self.run_until(self.now + 500 * MS);
         }

@@ -5,6 +5,7 @@ use super::counters::Counters;
 use super::swarm::Knobs;
 use super::world::{MS, What, World};
 use crate::model::Violation;
+use replicator::config::Fencing;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -40,9 +41,35 @@ pub fn catch_panics() {
     }));
 }
 
-/// How many volumes the nodes of this seed have.
-pub fn volumes_of(seed: u64) -> u64 {
-    1 + seed % 2
+/// Kinds of seeds that may be asked for alone.
+pub const KINDS: [&str; 5] = ["one-volume", "two-volumes", "fencing", "no-fencing", "leases"];
+
+/// Is the seed of this kind? They follow from its number, so that seeds found before there was a kind stay what they were.
+pub fn is_of_kind(seed: u64, kind: &str) -> bool {
+    match kind {
+        "one-volume" => !has_two_volumes(seed),
+        "two-volumes" => has_two_volumes(seed),
+        "fencing" => fencing_of(seed).is_some(),
+        "no-fencing" => fencing_of(seed).is_none(),
+        "leases" => has_leases(seed),
+        _ => false,
+    }
+}
+
+fn has_two_volumes(seed: u64) -> bool {
+    seed % 2 == 1
+}
+
+fn has_leases(seed: u64) -> bool {
+    seed / 8 % 5 == 4
+}
+
+fn fencing_of(seed: u64) -> Option<Fencing> {
+    match seed / 2 % 4 {
+        2 => Some(Fencing::ResourceOnly),
+        3 => Some(Fencing::ResourceAndStonith),
+        _ => None,
+    }
 }
 
 /// Runs a seed. `trace`: 0 silent, 1 state changes, 2 everything. With `hashed`, all actions are hashed (DET).
@@ -53,8 +80,14 @@ pub fn run(seed: u64, trace: u8, hashed: bool) -> Outcome {
     if seed % 7 == 2 {
         knobs.hush(&mut Rng::new(!seed));
     }
-    if volumes_of(seed) == 2 {
+    if has_two_volumes(seed) {
         knobs.double(&mut Rng::new(!seed));
+    }
+    if let Some(fencing) = fencing_of(seed) {
+        knobs.fence(fencing, &mut Rng::new(seed ^ 0xfe9c));
+    }
+    if has_leases(seed) {
+        knobs.lease();
     }
     if trace > 0 {
         println!("{knobs:#?}");
@@ -106,6 +139,9 @@ impl World {
         self.after(100 * MS, What::Manager);
         for client in 0..self.clients.len() {
             self.after(200 * MS, What::Reopen { client });
+        }
+        if self.knobs.leases {
+            (0..2).for_each(|node| self.after(300 * MS, What::Agent { node }));
         }
         if let Some(mean) = self.knobs.operator {
             self.after(mean, What::Operator);

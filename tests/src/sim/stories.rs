@@ -5,6 +5,7 @@ use super::swarm::Knobs;
 use super::volume;
 use super::world::{MS, What, World};
 use crate::model::{Kind, Outcome, Token, same_content};
+use replicator::config::Fencing;
 use replicator::node::{Command, ConnectionState, DiskState, Protocol, Role};
 
 /// Two nodes, connected and in sync; node 0 is Primary.
@@ -47,6 +48,12 @@ fn write(world: &mut World, c: usize, node: usize, block: u32) -> Token {
     let end = world.now + 5000 * MS;
     assert!(world.run_to(end, |w| w.ops.is_empty()), "{}", world.unsettled());
     Token::write(id, 0)
+}
+
+fn step_to(world: &mut World, end: u64, done: impl Fn(&World) -> bool) {
+    while !done(world) {
+        assert!(world.step(end), "{}", world.unsettled());
+    }
 }
 
 fn fine(world: &World) {
@@ -252,4 +259,64 @@ fn a_request_of_which_a_piece_was_given_up_with_the_peers_disk_fails() {
     world.command(0, Command::Connect { discard_my_data: false });
     together(&mut world);
     assert_eq!(world.volumes[0].model.history.op(id).outcome, Outcome::Failed);
+}
+
+/// As [`pair_with`], and a lost peer is shot.
+fn fencing_pair(volumes: usize) -> World {
+    let mut knobs = Knobs::calm(Protocol::C);
+    knobs.volumes = volumes;
+    knobs.fencing = Fencing::ResourceAndStonith;
+    let mut world = pair_of(knobs);
+    // Handlers do what they can.
+    world.calm = true;
+    world
+}
+
+#[test]
+fn whose_disk_served_a_diskless_primary_is_not_the_one_that_went_on_alone() {
+    let mut world = fencing_pair(2);
+    open(&mut world, 0);
+    open(&mut world, 1);
+    // Node 0 lives on node 1's disk for volume 0, which so holds what node 0's lacks.
+    world.disk(0, 0).detached = true;
+    world.command(0, Command::Detach(volume::number(0)));
+    world.run_until(world.now + 1000 * MS);
+    write(&mut world, 0, 0, 5);
+    // It goes on with volume 1, the other being shot; and is still Primary when that one is back, unheard.
+    world.network.partitioned = true;
+    world.kill(1, true);
+    let end = world.now + 20_000 * MS;
+    assert!(world.run_to(end, |w| w.fenced[0].allowed), "{}", world.unsettled());
+    write(&mut world, 1, 0, 6);
+    world.start(1);
+    world.run_until(world.now + 1000 * MS);
+    world.command(1, Command::Primary { force: false });
+    world.run_until(world.now + 1000 * MS);
+    fine(&world);
+    assert!(world.hosts[0].running(), "only who asks its handler first may shoot it");
+    assert_ne!(world.view(1).role, Role::Primary, "what node 0 wrote to volume 1 is not here");
+}
+
+#[test]
+fn a_target_counts_as_out_of_the_way_when_it_is_stably_inconsistent() {
+    let mut world = fencing_pair(1);
+    open(&mut world, 0);
+    world.network.partitioned = true;
+    world.cut_link(false);
+    // Written here, and not acknowledged: the handler hangs before it has reached node 1.
+    let id = u64::from(world.request(0, 0, Kind::Write, 40, 8, false));
+    let end = world.now + 20_000 * MS;
+    step_to(&mut world, end, |w| !w.fenced[0].runs.is_empty());
+    world.fenced[0].runs.clear();
+    world.mend();
+    step_to(&mut world, end, |w| w.view(1).connection == ConnectionState::Handshaking);
+    assert_eq!(world.view(1).disk, DiskState::Consistent);
+    // Node 1 cannot write that it is Inconsistent: it might be promoted yet.
+    world.disk(1, 0).hangs = true;
+    step_to(&mut world, end, |w| w.view(0).connected());
+    world.run_until(world.now + 300 * MS);
+    assert!(world.view(0).connected() && world.ops.contains_key(&id), "acknowledged too soon");
+    world.unhang(1, 0);
+    assert!(world.run_to(end, |w| w.ops.is_empty()), "{}", world.unsettled());
+    together(&mut world);
 }

@@ -3,7 +3,7 @@
 
 use super::{Rng, volume};
 use bitmap::{FormatParams, Layout, NodeId, Placement};
-use replicator::config::{Config, Limits, Timing, VolumeConfig};
+use replicator::config::{Config, Fencing, Limits, Timing, VolumeConfig};
 use replicator::node::Protocol;
 
 const MS: u64 = 1_000_000;
@@ -51,7 +51,10 @@ pub(super) struct Knobs {
     pub(super) protocol: Protocol,
     pub(super) flush_peer: bool,
     pub(super) suspend_no_data: bool,
+    pub(super) fencing: Fencing,
     pub(super) auto_promote: bool,
+    /// Whoever is promoted holds a lock.
+    pub(super) leases: bool,
     pub(super) device_size: u64,
     pub(super) data_size: u64,
     pub(super) al_slots: u32,
@@ -147,7 +150,9 @@ impl Knobs {
             protocol: *rng.pick(&[Protocol::C, Protocol::C, Protocol::A, Protocol::B]),
             flush_peer: !rng.one_in(10),
             suspend_no_data: rng.percent(50),
+            fencing: Fencing::DontCare,
             auto_promote: rng.one_in(4),
+            leases: false,
             device_size,
             data_size: layout.data_size(),
             al_slots,
@@ -203,6 +208,23 @@ impl Knobs {
         }
     }
 
+    /// Nobody goes on without the other before that is fenced; and they lose each other often.
+    pub(super) fn fence(&mut self, fencing: Fencing, rng: &mut Rng) {
+        self.fencing = fencing;
+        if fencing == Fencing::ResourceAndStonith && self.protocol == Protocol::A {
+            self.protocol = Protocol::C;
+        }
+        self.faults.push((Fault::Partition, rng.between(2000, 10_000) * MS));
+        self.failover = true;
+    }
+
+    /// A lock decides who is Primary.
+    pub(super) fn lease(&mut self) {
+        self.leases = true;
+        self.auto_promote = false;
+        self.failover = true;
+    }
+
     /// Everything quiet and kind: for stories.
     #[cfg(test)]
     pub(super) fn calm(protocol: Protocol) -> Self {
@@ -245,6 +267,7 @@ impl Knobs {
             protocol: self.protocol,
             flush_peer: self.flush_peer,
             suspend_no_data: self.suspend_no_data,
+            fencing: self.fencing,
             auto_promote: self.auto_promote,
             timing: self.timing,
             limits: self.limits,

@@ -50,6 +50,7 @@ impl World {
         }
         let significant = |v: &View| (v.role, v.disk, v.connection, v.replication, v.current);
         self.fork_soon |= significant(&old) != significant(&view);
+        self.watch_fence(n, &old);
         // A handshake answered, or an operator decided anew.
         let answered = old.connection == ConnectionState::Handshaking
             && matches!(view.connection, ConnectionState::Connected | ConnectionState::StandAlone);
@@ -154,11 +155,13 @@ impl World {
             Message::Agreed(Agreed::Refuse(RefuseReason::SplitBrain)) => {
                 self.counters.mark("split brain: declared");
                 self.split = true;
+                self.parted_in_spite("a split brain was declared");
                 let Some(c) = self.network.find(n, link) else { return };
                 let check = self.parted().split_brain_declared(self.network.connections[&c].roles);
                 self.check(check);
             }
             Message::Agreed(Agreed::Refuse(RefuseReason::TwoPrimaries)) => {
+                self.parted_in_spite("two Primaries met");
                 self.counters.mark("handshake: two Primaries");
                 self.two_primaries = true;
             }

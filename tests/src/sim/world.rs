@@ -4,14 +4,16 @@ use super::client::Client;
 use super::counters::Counters;
 use super::disk::Disk;
 use super::disks::Disks;
+use super::fencing::Fenced;
 use super::host::{Host, Incoming};
+use super::lease::Lock;
 use super::link::{Network, Parcel};
 use super::swarm::{Fault, Knobs};
 use super::volume::{self, Volume};
 use super::{Clock, Rng};
 use crate::model::{Check, Cluster, Committing, OpId, Parted, View, Violation};
 use bitmap::Metadata;
-use replicator::node::{Action, ConnectionState, Event, LinkId, OpenId};
+use replicator::node::{Action, ConnectionState, Event, HandlerId, LinkId, OpenId};
 use replicator::wire::Message;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
@@ -43,6 +45,10 @@ pub(super) enum What {
     NewDisk { node: usize, v: usize },
     Exit { node: usize, life: u32 },
     Retry { node: usize },
+    ResumeIo { node: usize, life: u32 },
+    Agent { node: usize },
+    Fence { node: usize, life: u32, id: u64 },
+    Handled { node: usize, life: u32, id: u64, code: i32 },
 }
 
 #[derive(Clone, Debug)]
@@ -93,6 +99,12 @@ pub(super) struct World {
     pub(super) ops: BTreeMap<u64, InFlightOp>,
     /// The resync commits under way, by source, its link and the id: volume, and what is committed.
     pub(super) commits: BTreeMap<(usize, u64, u64), (usize, Committing)>,
+    /// May each go on without the other?
+    pub(super) fenced: [Fenced; 2],
+    /// A handler guessed, or an operator overrode it: both may have gone on.
+    pub(super) unsafe_fencing: bool,
+    /// On being Primary.
+    pub(super) lock: Lock,
     pub(super) counters: Counters,
     pub(super) violation: Option<Violation>,
     pub(super) events: u64,
@@ -159,6 +171,9 @@ impl World {
             clients,
             ops: BTreeMap::new(),
             commits: BTreeMap::new(),
+            fenced: Default::default(),
+            unsafe_fencing: false,
+            lock: Lock::default(),
             counters: Counters::default(),
             violation: None,
             events: 0,
@@ -302,6 +317,22 @@ impl World {
             What::Mend => self.mend(),
             What::Unhang { node, v } => self.unhang(node, v),
             What::Drain { node } => self.drain(node),
+            What::Fence { node, life, id } => {
+                if self.hosts[node].life == life {
+                    self.fence_step(node, id);
+                }
+            }
+            What::ResumeIo { node, life } => {
+                if self.hosts[node].life == life {
+                    self.resume_io(node);
+                }
+            }
+            What::Handled { node, life, id, code } => {
+                if self.hosts[node].life == life {
+                    let code = if self.forked { 0 } else { code };
+                    self.feed(node, Event::Handler(HandlerId(id), Ok(code)), None);
+                }
+            }
             What::CloseOpen { node, life, open } => {
                 if self.hosts[node].life == life {
                     self.feed(node, Event::Close(OpenId(open)), None);
@@ -315,6 +346,7 @@ impl World {
             What::Cut => self.cut_link(false),
             What::Operator => self.operator(),
             What::Manager => self.manager(),
+            What::Agent { node } => self.agent(node),
             What::Exit { node, life } => {
                 if self.hosts[node].life == life {
                     self.kill(node, false);
@@ -406,7 +438,7 @@ impl World {
                 Action::Reply(..) | Action::Opened(..) | Action::CloseExports(_) => 2,
                 // The memory dies with the process.
                 Action::Release(_) | Action::Notice(_) => continue,
-                Action::Done(..) => 3,
+                Action::Done(..) | Action::Handler(..) => 3,
             };
             sinks[sink].push(action);
         }

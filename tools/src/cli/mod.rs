@@ -9,14 +9,15 @@ mod wait;
 
 pub(crate) use metadata::create;
 pub(crate) use process::{down, up};
-pub(crate) use target::{Subject, Target};
+pub(crate) use target::{Subject, Target, whole};
 pub(crate) use wait::wait_one;
 
+use crate::client::Client;
 use crate::config::Configuration;
 use crate::failure::{Failure, Result, code};
 use crate::{demo, serve};
 use clap::{Parser, Subcommand};
-use replicator::daemon::control::Wanted;
+use replicator::daemon::control::{RunLock, Wanted};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -62,9 +63,28 @@ impl Place {
         Ok(())
     }
 
+    /// The daemons that are meant. One that runs, and is named, also if the configuration cannot be
+    /// read: a mistake in it must not keep a cluster manager from asking and demoting.
+    fn daemons(&self, target: &Target) -> Result<Vec<Client>> {
+        match (self.load(), target.name()) {
+            (Err(failure), Some(name)) if RunLock::is_held(&self.run_dir, name) => {
+                eprintln!("{}\n{name} runs with what it was started with", failure.text);
+                Ok(Vec::from([Client::new(&self.run_dir, name)]))
+            }
+            (configuration, _) => {
+                let configuration = configuration?;
+                let resources = target.resources(&configuration)?.iter();
+                resources.map(|it| Ok(Subject::new(self, target, it)?.client)).collect()
+            }
+        }
+    }
+
     /// Has the daemons carry out a command.
     async fn tell(&self, target: &Target, wanted: Wanted) -> Result {
-        self.each(target, async |it| it.client.command(&wanted).await).await
+        for daemon in self.daemons(target)? {
+            daemon.command(&wanted).await?;
+        }
+        Ok(())
     }
 }
 
@@ -118,6 +138,13 @@ enum Command {
     Invalidate(Whole),
     /// Copy everything to the peer again.
     InvalidateRemote(Whole),
+    /// This node's data is not the newest: do not promote it before it has met the peer. For
+    /// handlers that fence it.
+    Outdate(Whole),
+    /// Answer no client until `resume-io`.
+    SuspendIo(Whole),
+    /// Answer clients again; where fencing has failed, on your word that the peer is down.
+    ResumeIo(Whole),
     /// Print the role; with RESOURCE:PEER, the peer's.
     Role(On),
     /// Print the state of the connection.
@@ -207,12 +234,12 @@ pub fn daemon() -> ExitCode {
         log.with_ansi(std::io::stderr().is_terminal()).with_target(false).init();
         let configuration = place.load()?;
         let resource = target::find(&configuration, &name)?;
-        serve::serve(resource, &place.run_dir, !no_up)
+        serve::serve(&place.config, resource, &place.run_dir, !no_up)
     })
 }
 
 /// Runs a program with the arguments of the process, and ends as it ended.
-fn program<T: Parser>(run: impl FnOnce(T) -> Result) -> ExitCode {
+pub(crate) fn program<T: Parser>(run: impl FnOnce(T) -> Result) -> ExitCode {
     let code = match T::try_parse().map(run) {
         Ok(Ok(())) => 0,
         Ok(Err(Failure { code, text, .. })) => {
@@ -230,7 +257,7 @@ fn program<T: Parser>(run: impl FnOnce(T) -> Result) -> ExitCode {
 }
 
 /// Prints what is wanted of a command. A reader that has gone is no error.
-fn print(text: &str) {
+pub(crate) fn print(text: &str) {
     let mut out = std::io::stdout();
     // A question does not end with a line.
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
@@ -244,7 +271,12 @@ async fn run(Args { place, command }: Args) -> Result {
         }
         Command::DumpMd(on) => place.each(&on.target, async |it| metadata::dump(it)).await,
         Command::Up(on) => place.each(&on.target, process::up).await,
-        Command::Down(on) => place.each(&on.target, process::down).await,
+        Command::Down(on) => {
+            for daemon in place.daemons(&on.target)? {
+                process::down(&place, &daemon).await?;
+            }
+            Ok(())
+        }
         Command::Attach(on) => place.each(&on.target, process::attach).await,
         Command::Detach(on) => place.each(&on.target, process::detach).await,
         Command::Connect { on, discard_my_data } => {
@@ -259,7 +291,10 @@ async fn run(Args { place, command }: Args) -> Result {
         }
         Command::Invalidate(on) => place.tell(&on.target, Wanted::Invalidate {}).await,
         Command::InvalidateRemote(on) => place.tell(&on.target, Wanted::InvalidateRemote {}).await,
-        Command::Role(on) => place.each(&on.target, query::role).await,
+        Command::Outdate(on) => place.tell(&on.target, Wanted::Outdate {}).await,
+        Command::SuspendIo(on) => place.tell(&on.target, Wanted::SuspendIo {}).await,
+        Command::ResumeIo(on) => place.tell(&on.target, Wanted::ResumeIo {}).await,
+        Command::Role(on) => query::role(&place, &on.target).await,
         Command::Cstate(on) => place.each(&on.target, query::cstate).await,
         Command::Dstate(on) => place.each(&on.target, query::dstate).await,
         Command::Status(options) => query::status(&place, options).await,

@@ -1,6 +1,8 @@
 //! `up` and `down`: the daemon of a resource as a process, beside what it is told.
 
+use super::Place;
 use super::target::Subject;
+use crate::client::Client;
 use crate::failure::{Failure, Result, if_up};
 use crate::status::list;
 use replicator::daemon::control::{RunLock, Wanted};
@@ -103,20 +105,20 @@ fn spawn(it: &Subject, log: File) -> std::io::Result<Child> {
 }
 
 /// Of a resource that does not run there is nothing to do.
-pub(crate) async fn down(it: &Subject) -> Result {
-    match if_up(it.client.command(&Wanted::Down {}).await)? {
-        Some(()) => ended(it).await,
+pub(crate) async fn down(place: &Place, daemon: &Client) -> Result {
+    match if_up(daemon.command(&Wanted::Down {}).await)? {
+        Some(()) => ended(place, &daemon.resource).await,
         None => Ok(()),
     }
 }
 
 /// Waits until the daemon has ended. Its socket is closed before its lock is free, and `up` needs
 /// the lock.
-async fn ended(it: &Subject) -> Result {
+async fn ended(place: &Place, name: &str) -> Result {
     let until = Instant::now() + PATIENCE;
-    while RunLock::is_held(&it.place.run_dir, &it.resource.name) {
+    while RunLock::is_held(&place.run_dir, name) {
         if Instant::now() > until {
-            let text = format!("{} is down, but its daemon has not ended", it.resource.name);
+            let text = format!("{name} is down, but its daemon has not ended");
             return Err(Failure::failed(text));
         }
         tokio::time::sleep(STEP).await;

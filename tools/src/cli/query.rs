@@ -2,6 +2,7 @@
 
 use super::target::{self, Subject, Target};
 use super::{Place, print};
+use crate::client::Client;
 use crate::config;
 use crate::failure::{Failure, Result, if_up};
 use crate::meta;
@@ -25,15 +26,17 @@ pub(super) struct StatusOptions {
 
 /// The resources that run; those that were named one by one must.
 pub(super) async fn status(place: &Place, options: StatusOptions) -> Result {
-    let configuration = place.load()?;
-    let resources = match &options.target {
-        Some(target) => target.resources(&configuration)?,
-        None => &configuration.resources,
+    let daemons = match &options.target {
+        Some(target) => place.daemons(target)?,
+        None => {
+            let all = place.load()?.resources;
+            all.iter().map(|it| Client::new(&place.run_dir, &it.name)).collect()
+        }
     };
     let target = options.target.unwrap_or_default();
     let mut running = Vec::new();
-    for resource in resources {
-        let status = Subject::new(place, &target, resource)?.status().await;
+    for daemon in daemons {
+        let status = daemon.page("/status").await;
         match target.is_all() {
             true => running.extend(if_up(status)?),
             false => running.push(status?),
@@ -52,18 +55,19 @@ pub(super) async fn status(place: &Place, options: StatusOptions) -> Result {
     Ok(())
 }
 
-pub(super) async fn role(it: &Subject) -> Result {
-    let peer = it.peer.as_deref();
-    let status = it.status().await?;
-    let Some(role) = status::role(&status, peer) else {
-        // The daemon was started with another configuration.
-        let name = peer.unwrap_or_default();
-        return Err(Failure::failed(format_args!(
-            "the running resource has no peer {name}, its configuration was changed since: \
-             `polluxadm down`, then `polluxadm up`"
-        )));
-    };
-    print(&format!("{role}\n"));
+pub(super) async fn role(place: &Place, target: &Target) -> Result {
+    for daemon in place.daemons(target)? {
+        let status = daemon.page("/status").await?;
+        let Some(role) = status::role(&status, target.peer()) else {
+            // The daemon was started with another configuration.
+            let name = target.peer().unwrap_or_default();
+            return Err(Failure::failed(format_args!(
+                "the running resource has no peer {name}, its configuration was changed since: \
+                 `polluxadm down`, then `polluxadm up`"
+            )));
+        };
+        print(&format!("{role}\n"));
+    }
     Ok(())
 }
 

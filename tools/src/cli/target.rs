@@ -41,7 +41,7 @@ fn parts(text: &str, sign: char) -> (&str, Option<&str>) {
 }
 
 /// For a command that acts on whole resources: more than that must not be named.
-pub(super) fn whole(text: &str) -> Result<Target, String> {
+pub(crate) fn whole(text: &str) -> Result<Target, String> {
     let target: Target = text.parse()?;
     match (&target.peer, target.volume) {
         (None, None) => Ok(target),
@@ -51,7 +51,7 @@ pub(super) fn whole(text: &str) -> Result<Target, String> {
 
 impl Target {
     /// The resources meant.
-    pub(super) fn resources<'a>(&self, from: &'a Configuration) -> Result<&'a [Resource]> {
+    pub(crate) fn resources<'a>(&self, from: &'a Configuration) -> Result<&'a [Resource]> {
         match &self.resource {
             Some(name) => find(from, name).map(slice::from_ref),
             None if from.resources.is_empty() => {
@@ -66,6 +66,16 @@ impl Target {
     /// No resource was named.
     pub(super) fn is_all(&self) -> bool {
         self.resource.is_none()
+    }
+
+    /// The resource that was named.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.resource.as_deref()
+    }
+
+    /// The peer that was named.
+    pub(super) fn peer(&self) -> Option<&str> {
+        self.peer.as_deref()
     }
 }
 

@@ -87,11 +87,12 @@ pub(crate) fn dump(configuration: &Configuration) -> String {
 
 /// One resource, under a comment that names where it is defined.
 pub(crate) fn dump_resource(resource: &Resource) -> String {
-    let Resource { name, place, net, me, peers } = resource;
+    let Resource { name, place, net, handlers, me, peers } = resource;
     // In the order of node-ids, so that all nodes print the same.
     let mut hosts: Vec<&Host> = peers.iter().chain([me]).collect();
     hosts.sort_by_key(|host| host.node_id);
     let hosts: String = hosts.into_iter().map(host).collect();
-    let text = format!("resource {} {{\n{}{hosts}}}\n", Quoted(name), section("net", net));
+    let sections = section("net", net) + &section("handlers", handlers);
+    let text = format!("resource {} {{\n{sections}{hosts}}}\n", Quoted(name));
     comment(&format!("resource {name} on {}, from {place}", me.name)) + &indented(&text)
 }

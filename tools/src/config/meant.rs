@@ -149,6 +149,24 @@ impl Reading<'_> {
                  `{name}`: write `shared-secret \"...\";` beside it"
             )));
         }
+        if let Some(fencing) =
+            joined.options.get(&("net", "fencing")).filter(|w| w.text != "dont-care")
+        {
+            let protocol = joined.options.get(&("net", "protocol"));
+            if fencing.text == "resource-and-stonith" && protocol.is_some_and(|w| w.text == "A") {
+                return Err(fencing.place.error(format!(
+                    "`fencing resource-and-stonith` of `{name}` needs protocol B or C: under A the \
+                     peer may lack what clients were told was done"
+                )));
+            }
+            if !own.options.contains_key(&("handlers", "fence-peer")) {
+                self.warnings.push(fencing.place.warning(format!(
+                    "`fencing {}` of `{name}` without a handler `fence-peer`: when the peer is \
+                     lost, I/O stays suspended until `polluxadm resume-io {name}`",
+                    fencing.text
+                )));
+            }
+        }
         let me = hosts.remove(mine);
         let waits: BTreeSet<_> = me.volumes.iter().map(|v| v.options.flag("flush-peer")).collect();
         if waits.len() > 1 {
@@ -161,6 +179,7 @@ impl Reading<'_> {
             name: name.to_owned(),
             place: at.place.clone(),
             net: Settings::new("net", &joined.options),
+            handlers: Settings::new("handlers", &own.options),
             me,
             peers: hosts,
         }))

@@ -56,6 +56,8 @@ pub(crate) struct Resource {
     pub place: Place,
     /// How it talks to its peers: `net`.
     pub net: Settings,
+    /// What is run on which occasion: `handlers`.
+    pub handlers: Settings,
     /// This node.
     pub me: Host,
     /// The other nodes: at most one in this release.

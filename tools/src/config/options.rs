@@ -154,7 +154,7 @@ const TABLE: &[Row] = &[
         call-pri-lost-after-sb"), "disconnect"),
     row("net", NotYet, "rr-conflict", Choice("disconnect violently call-pri-lost retry-connect \
         auto-discard"), "disconnect"),
-    row("net", NotYet, "fencing", Choice("dont-care resource-only resource-and-stonith"),
+    row("net", Honoured, "fencing", Choice("dont-care resource-only resource-and-stonith"),
         "dont-care"),
     row("net", NotYet, "on-congestion", Choice("block pull-ahead disconnect"), "block"),
     row("net", NotYet, "congestion-fill", Number(Sectors, 0, 10 * G), "0"),
@@ -165,7 +165,7 @@ const TABLE: &[Row] = &[
     row("net", Only, "tls", Flag, "no"),
     row("net", NotYet, "tls-keyring tls-privkey tls-certificate", Text(255), ""),
 
-    row("disk", Always, "on-io-error", Choice("detach pass_on call-local-io-error"), "detach"),
+    row("disk", Honoured, "on-io-error", Choice("detach call-local-io-error pass_on"), "detach"),
     row("disk", Honoured, "al-extents", Number(Count, 67, 65_534), "1237"),
     // Ours: a client's FLUSH waits for the peer's (DESIGN 4.1). In DRBD it never does.
     row("disk", Honoured, "flush-peer", Flag, "yes"),
@@ -191,6 +191,8 @@ const TABLE: &[Row] = &[
 
     row("options", Honoured, "on-no-data-accessible", Choice("io-error suspend-io"), "io-error"),
     row("options", Honoured, "auto-promote", Flag, "yes"),
+    // Ours: how long a handler may run before it is killed, which counts as its failure.
+    row("options", Honoured, "handler-timeout", Number(Seconds, 1, 3600), "60"),
     row("options", NotYet, "auto-promote-timeout", Number(Tenths, 0, 600), "20"),
     row("options", NotYet, "quorum quorum-minimum-redundancy", ChoiceOr("off majority all", 32),
         "off"),
@@ -210,10 +212,11 @@ const TABLE: &[Row] = &[
     row("startup", NotYet, "wait-after-sb stacked-timeouts", Flag, "no"),
     row("startup", NotYet, "become-primary-on", Text(255), ""),
 
-    row("handlers", NotYet, "fence-peer unfence-peer initial-split-brain split-brain pri-lost \
-        pri-lost-after-sb pri-on-incon-degr local-io-error before-resync-target \
-        before-resync-source after-resync-target out-of-sync quorum-lost disconnected \
-        outdate-peer", Text(255), ""),
+    row("handlers", Honoured, "fence-peer unfence-peer initial-split-brain split-brain \
+        pri-on-incon-degr local-io-error before-resync-target after-resync-target disconnected",
+        Text(255), ""),
+    row("handlers", NotYet, "pri-lost pri-lost-after-sb before-resync-source out-of-sync \
+        quorum-lost outdate-peer", Text(255), ""),
 ];
 
 /// All options, each by itself.
@@ -264,6 +267,10 @@ impl Row {
             }
             ("cram-hmac-alg", _) if word != "sha256" => {
                 Some(("sha256".to_owned(), "Pollux always uses HMAC-SHA256"))
+            }
+            ("on-io-error", _) if word == "pass_on" => {
+                let why = "while another copy is good, clients see no error of a disk";
+                Some(("detach".to_owned(), why))
             }
             ("al-extents", Number(_, min, max)) => match number(Count, word) {
                 Some(n) if n < min => Some((min.to_string(), "too small")),

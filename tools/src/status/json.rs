@@ -1,6 +1,7 @@
 //! From a snapshot of a running resource to what `status --json` shows: the keys and units of
 //! `drbdsetup status --json` in its order, then what it has not: `reason` (why something is not as
-//! it should be, what both sides hold, and what to type), `backing-dev`, `engine`, `resync-copied`.
+//! it should be, what both sides hold, and what to type), `backing-dev`, `engine`, `followed`, `resync-copied`,
+//! `seconds-since-in-sync`.
 //! Numbers get their names from the configuration, states the words of DRBD.
 //!
 //! A number here was measured. A key of DRBD that Pollux would have to make up is left out: of a
@@ -8,17 +9,20 @@
 //! What tells of something Pollux does not have stays, and says no, because scripts look for it.
 
 use crate::config::{Host, Resource, Volume};
-use replicator::daemon::{Snapshot, VolumeCounters};
+use replicator::daemon::{Snapshot, VolumeCounters, word};
 use replicator::node::{
     ConnectionState, DiskState, PeerStatus, PeerVolumeStatus, ReplicationState, Role, VolumeStatus,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::fmt::Debug;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// Why volumes have no disk, by their number: what the node cannot tell since it never saw one.
 pub(crate) type AttachErrors = BTreeMap<u16, String>;
+
+/// What stands before why I/O is held.
+pub(crate) const HELD: &str = "I/O is held: ";
 
 const SECTOR: u64 = 512;
 /// The time to finish when nothing moves (DRBD's number).
@@ -36,16 +40,18 @@ pub(crate) fn json(resource: &Resource, snapshot: &Snapshot, errors: &AttachErro
         "node-id": resource.me.node_id,
         "role": word(from.role),
         "suspended": from.suspended.is_some(),
-        "suspended-user": false,
-        // The only reason there is until there are fencing and quorum; its words are below.
-        "suspended-no-data": from.suspended.is_some(),
-        "suspended-fencing": false,
+        "suspended-user": from.suspended == Some("user"),
+        // What else holds I/O has no name in DRBD; its words are below.
+        "suspended-no-data": from.suspended.is_some_and(|why| !["user", "fencing", "lease"].contains(&why)),
+        "suspended-fencing": from.suspended == Some("fencing"),
         "suspended-quorum": false,
+        // Ours.
+        "suspended-lease": from.suspended == Some("lease"),
         "force-io-failures": false,
         "write-ordering": "flush",
         "devices": devices,
         "connections": connections,
-        "reason": from.suspended.map(|why| format!("I/O is held: {why}")),
+        "reason": from.suspended.map(|why| format!("{HELD}{why}")),
     })
 }
 
@@ -75,6 +81,8 @@ fn device(volume: &Volume, snapshot: &Snapshot, errors: &AttachErrors) -> Option
         "blocked": if snapshot.status.suspended.is_some() { "upper" } else { "no" },
         "backing-dev": volume.disk.as_ref().filter(|_| !is_diskless).map(|p| p.display().to_string()),
         "engine": counters.and_then(|counters| counters.engine),
+        // UpToDate, or what a Primary that is lost had until then: the newest, once that one is out of the way.
+        "followed": from.followed,
         "reason": match is_diskless {
             true => errors.get(&volume.number).cloned(),
             false => metadata_counts(volume, from),
@@ -105,7 +113,8 @@ fn connection(resource: &Resource, peer: &Host, snapshot: &Snapshot) -> Option<V
         let mut volumes = snapshot.status.volumes.iter();
         let size = volumes.find(|v| v.number == volume.number).map_or(0, |v| v.size);
         let is_client = peer.volumes.iter().any(|v| v.number == volume.number && v.disk.is_none());
-        peer_device(volume, size, is_client)
+        let in_sync_ago = snapshot.in_sync_ago(from.node, volume.number);
+        peer_device(volume, size, is_client, in_sync_ago)
     });
     Some(json!({
         "peer-node-id": peer.node_id,
@@ -133,7 +142,12 @@ fn endpoint(address: SocketAddr) -> Value {
     json!({ "address": address.ip().to_string(), "port": address.port(), "family": family })
 }
 
-fn peer_device(from: &PeerVolumeStatus, size: u64, is_client: bool) -> Value {
+fn peer_device(
+    from: &PeerVolumeStatus,
+    size: u64,
+    is_client: bool,
+    in_sync_ago: Option<Duration>,
+) -> Value {
     let is_syncing =
         matches!(from.replication, ReplicationState::SyncSource | ReplicationState::SyncTarget);
     let mut told = json!({
@@ -158,6 +172,8 @@ fn peer_device(from: &PeerVolumeStatus, size: u64, is_client: bool) -> Value {
         },
         // KiB that the resync that runs, or ran last, sent or received as data.
         "resync-copied": from.resync.copied / 1024,
+        // Since both copies were last good and equal; 0: they are; null: not since the daemon started.
+        "seconds-since-in-sync": in_sync_ago.map(|ago| ago.as_secs()),
     });
     if is_syncing {
         let resync = &from.resync;
@@ -197,15 +213,4 @@ pub(super) fn progress(total: u64, left: u64, milliseconds: u64) -> [(&'static s
         ("db/dt [MiB/s]", json!(rate)),
         ("percent-resync-done", json!(percent)),
     ]
-}
-
-/// DRBD's word for a state: the node has the same, but for three.
-fn word(state: impl Debug) -> String {
-    match format!("{state:?}").as_str() {
-        "Handshaking" => "Connecting",
-        "WfBitMapS" => "WFBitMapS",
-        "WfBitMapT" => "WFBitMapT",
-        same => same,
-    }
-    .to_owned()
 }

@@ -10,5 +10,5 @@ mod text;
 mod tests;
 
 pub(crate) use generations::{generations, gi_line, show_gi};
-pub(crate) use json::{AttachErrors, json};
+pub(crate) use json::{AttachErrors, HELD, json};
 pub(crate) use text::{Layout, cstate, dstate, list, print, role};

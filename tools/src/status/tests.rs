@@ -4,9 +4,10 @@ use super::generations::FIELDS;
 use super::json::{NEVER, progress};
 use super::*;
 use crate::config::Configuration;
-use replicator::daemon::{Snapshot, VolumeCounters};
+use replicator::daemon::{InSync, Snapshot, VolumeCounters};
 use replicator::node;
 use serde_json::{Value, json};
+use std::time::Duration;
 
 /// Two volumes, of which volume 0 is mirrored; all numbers differ.
 fn snapshot() -> Snapshot {
@@ -43,6 +44,7 @@ fn snapshot() -> Snapshot {
         al_writes: 5,
         bm_writes: 6,
         crashed_primary: false,
+        followed: true,
     };
     let counters = VolumeCounters {
         engine: Some("io_uring"),
@@ -62,7 +64,9 @@ fn snapshot() -> Snapshot {
         volumes: vec![volume],
         peers: vec![bergen],
     };
-    Snapshot { status, volumes: vec![counters], linked: vec![bitmap::NodeId(1)] }
+    let in_sync = InSync { peer: bitmap::NodeId(1), volume: 0, ago: Some(Duration::from_secs(9)) };
+    let (volumes, linked) = (vec![counters], vec![bitmap::NodeId(1)]);
+    Snapshot { status, volumes, linked, in_sync: vec![in_sync] }
 }
 
 /// The status of `ledger` on oslo.
@@ -357,14 +361,14 @@ fn json_has_the_keys_of_drbdsetup() {
         })
         .collect();
     let expected = "name,node-id,role,suspended,suspended-user,suspended-no-data,suspended-fencing,\
-        suspended-quorum,force-io-failures,write-ordering,\
+        suspended-quorum,suspended-lease,force-io-failures,write-ordering,\
         devices,volume,minor,disk-state,client,open,quorum,size,read,written,al-writes,bm-writes,\
-        upper-pending,lower-pending,al-suspended,blocked,backing-dev,engine,reason,\
+        upper-pending,lower-pending,al-suspended,blocked,backing-dev,engine,followed,reason,\
         connections,peer-node-id,name,connection-state,congested,peer-role,tls,ap-in-flight,rs-in-flight,\
         paths,this_host,address,port,family,remote_host,address,port,family,established,\
         peer_devices,volume,replication-state,peer-disk-state,peer-client,resync-suspended,received,sent,\
         out-of-sync,pending,unacked,has-sync-details,has-online-verify-details,percent-in-sync,\
-        resync-copied,rs-total,rs-dt-start-ms,rs-paused-ms,rs-dt1-ms,\
+        resync-copied,seconds-since-in-sync,rs-total,rs-dt-start-ms,rs-paused-ms,rs-dt1-ms,\
         rs-db1-sectors,rs-same-csum,db1/dt1 [MiB/s],\
         estimated-seconds-to-finish,db/dt [MiB/s],percent-resync-done,reason,reason";
     assert_eq!(keys.join(","), expected);

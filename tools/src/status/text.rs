@@ -141,8 +141,9 @@ impl Page {
     fn resource(&mut self, resource: &Value) {
         let Layout { verbose, statistics, .. } = self.layout;
         let is_set = |key| verbose || resource[key] == true;
-        // The only reason there is.
-        let suspended = if resource["suspended-no-data"] == true { "no-data" } else { "no" };
+        let reasons = ["user", "no-data", "fencing", "lease"];
+        let is_set_for = |why: &&&str| resource[format!("suspended-{why}")] == true;
+        let suspended = reasons.iter().find(is_set_for).copied().unwrap_or("no");
         let mut words = Words::of(resource);
         words.word(true, word(&resource["name"]));
         words.all(verbose, &["node-id"]);

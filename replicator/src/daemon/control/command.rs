@@ -3,7 +3,7 @@
 
 use super::{Refused, Served};
 use crate::daemon::orders::Remote;
-use crate::node::{Command, VolumeNumber};
+use crate::node::{Command, Time, VolumeNumber};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -38,6 +38,13 @@ pub enum Wanted {
     },
     Invalidate {},
     InvalidateRemote {},
+    Outdate {},
+    SuspendIo {},
+    ResumeIo {},
+    /// Milliseconds of `CLOCK_BOOTTIME`, which is the node's clock.
+    Lease {
+        until: Option<u64>,
+    },
     Down {},
 }
 
@@ -69,6 +76,12 @@ pub(super) async fn command(
         Wanted::Secondary { force } => Command::Secondary { force },
         Wanted::Invalidate {} => Command::Invalidate,
         Wanted::InvalidateRemote {} => Command::InvalidateRemote,
+        Wanted::Outdate {} => Command::Outdate,
+        Wanted::SuspendIo {} => Command::SuspendIo,
+        Wanted::ResumeIo {} => Command::ResumeIo,
+        Wanted::Lease { until } => {
+            Command::Lease(until.map(|ms| Time(ms.saturating_mul(1_000_000))))
+        }
         Wanted::Down {} => Command::Down,
     };
     remote.command(command).await?;

@@ -168,6 +168,10 @@ impl IntoResponse for Refused {
 fn name(kind: RefusalKind) -> &'static str {
     match kind {
         RefusalKind::TwoPrimaries => "two-primaries",
+        RefusalKind::PeerNotOutdated => "peer-not-outdated",
+        RefusalKind::Primary => "primary",
+        RefusalKind::Connected => "connected",
+        RefusalKind::NotOutdatable => "not-outdatable",
         RefusalKind::NoUpToDateData => "no-up-to-date-data",
         RefusalKind::NoDisk => "no-disk",
         RefusalKind::InUse => "in-use",

@@ -42,8 +42,12 @@ fn a_dump_is_the_same_configuration() {
             }
             _ => "sha256".to_owned(),
         };
-        let secret = if row.name == "cram-hmac-alg" { "shared-secret x;" } else { "" };
-        let inner = format!("{} {{ {} {value}; {secret} }}", row.section, row.name);
+        let beside = match row.name {
+            "cram-hmac-alg" => "net { shared-secret x; }",
+            "fencing" => "handlers { fence-peer /bin/x; }",
+            _ => "",
+        };
+        let inner = format!("{} {{ {} {value}; }} {beside}", row.section, row.name);
         let text = around(&inner).replace("internal", "/b");
         let (configuration, _) = load(text).unwrap();
         let text = dump_resource(&configuration.resources[0]);

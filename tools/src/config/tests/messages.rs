@@ -71,11 +71,14 @@ fn every_error_names_its_line_and_what_to_type() {
         ),
         (
             "resource r { options { xyzzy 3; } }",
-            "F:1: `xyzzy` is not known in `options`: allowed: on-no-data-accessible, auto-promote",
+            "F:1: `xyzzy` is not known in `options`: allowed: on-no-data-accessible, auto-promote, \
+             handler-timeout",
         ),
         (
             "resource r { handlers { xyzzy 3; } }",
-            "F:1: `xyzzy` is not known in `handlers`: delete it",
+            "F:1: `xyzzy` is not known in `handlers`: allowed: fence-peer, unfence-peer, \
+             initial-split-brain, split-brain, pri-on-incon-degr, local-io-error, before-resync-target, \
+             after-resync-target, disconnected",
         ),
         (
             "resource r { net { timeout 5s; } }",
@@ -368,7 +371,15 @@ fn every_warning_names_its_line_and_the_option() {
         ("net { after-sb-0pri discard-node-oslo; }", not_yet("after-sb-0pri")),
         ("options { quorum 2; }", not_yet("quorum")),
         ("startup { wait-after-sb; }", not_yet("wait-after-sb")),
-        ("handlers { split-brain \"/bin/x \\\"a\\\"\"; }", not_yet("split-brain")),
+        ("handlers { pri-lost \"/bin/x \\\"a\\\"\"; }", not_yet("pri-lost")),
+        ("handlers { split-brain \"/bin/x \\\"a\\\"\"; }", String::new()),
+        (
+            "net { fencing resource-only; }",
+            "F:1: warning: `fencing resource-only` of `r` without a handler `fence-peer`: when the peer is \
+             lost, I/O stays suspended until `polluxadm resume-io r`"
+                .to_owned(),
+        ),
+        ("net { fencing resource-only; } handlers { fence-peer /bin/x; }", String::new()),
         ("disk { disk-barrier no; md-flushes yes; } net { tls no; transport tcp; }", String::new()),
         ("disk { disk-barrier; }", always("disk-barrier no")),
         (
@@ -405,8 +416,13 @@ fn every_warning_names_its_line_and_the_option() {
         ),
         ("disk { c-max-rate 100M; }", not_yet("c-max-rate")),
         ("disk { disk-flushes no; }", always("disk-flushes yes")),
-        ("disk { on-io-error pass_on; }", always("on-io-error detach")),
-        ("disk { on-io-error call-local-io-error; }", always("on-io-error detach")),
+        (
+            "disk { on-io-error pass_on; }",
+            "F:1: warning: `on-io-error pass_on`: while another copy is good, clients see no error of a \
+             disk; `on-io-error detach` is used"
+                .to_owned(),
+        ),
+        ("disk { on-io-error call-local-io-error; }", String::new()),
         ("proxy { anything; }", "F:1: warning: `proxy` is not supported; it is ignored".to_owned()),
         ("skip net { nonsense; }", String::new()),
         ("connection-mesh { hosts oslo bergen; }", String::new()),

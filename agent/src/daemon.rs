@@ -1,0 +1,139 @@
+//! The resource's own daemon, by its control socket: what it says of itself, and what it is told.
+
+use crate::decide::{Disk, Local, Ms};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::Mutex;
+use tools::{Client, Failure};
+
+/// How long the daemon may take to say how it is.
+const STATUS: Duration = Duration::from_secs(3);
+/// How long a promotion may take: the handler that it waits for is ours.
+const PROMOTE: Duration = Duration::from_secs(60);
+/// How long an orderly demotion may take.
+const DEMOTE: Duration = Duration::from_secs(15);
+/// Exit codes of `polluxadm outdate`.
+const WORSE_ALREADY: u8 = 5;
+const IS_PRIMARY: u8 = 17;
+
+/// The way to it.
+pub(crate) struct Daemon {
+    client: Client,
+    /// The newest lease. Sent in order, so that an old one never replaces it.
+    lease: AtomicU64,
+    sending: Mutex<()>,
+}
+
+/// What came of an order to be outdated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outdating {
+    Done,
+    WorseAlready,
+    Primary,
+    Refused,
+    /// The daemon does not run.
+    Down,
+}
+
+impl Daemon {
+    pub(crate) fn new(run_dir: &Path, resource: &str) -> Self {
+        let client = Client::new(run_dir, resource);
+        Self { client, lease: AtomicU64::new(0), sending: Mutex::new(()) }
+    }
+
+    async fn order(&self, body: Value, limit: Duration) -> Result<(), Failure> {
+        let answer = tokio::time::timeout(limit, self.client.command(&body)).await;
+        answer.unwrap_or_else(|_| {
+            let text = format!("the daemon did not answer in {} s", limit.as_secs());
+            Err(Failure { code: 20, text, is_down: false })
+        })
+    }
+
+    /// How it is; `None`: it does not run, or does not answer.
+    pub(crate) async fn local(&self) -> Option<Local> {
+        read(&self.status().await?)
+    }
+
+    /// Its own words.
+    pub(crate) async fn status(&self) -> Option<Value> {
+        tokio::time::timeout(STATUS, self.client.page("/status")).await.ok()?.ok()
+    }
+
+    /// It answers nobody from `until` on, unless it is told a later instant.
+    pub(crate) async fn lease(&self, until: Ms) -> Result<(), String> {
+        self.lease.store(until, Ordering::Release);
+        self.send_lease().await
+    }
+
+    async fn send_lease(&self) -> Result<(), String> {
+        let _order = self.sending.lock().await;
+        let until = self.lease.load(Ordering::Acquire);
+        let body = json!({ "command": "lease", "until": until });
+        self.order(body, STATUS).await.map_err(|failure| failure.text)
+    }
+
+    /// Makes it Primary; with a lease, not before it has that.
+    pub(crate) async fn promote(&self, with_lease: bool) -> Result<(), String> {
+        if with_lease {
+            self.send_lease().await?;
+        }
+        let body = json!({ "command": "primary" });
+        self.order(body, PROMOTE).await.map_err(|failure| failure.text)
+    }
+
+    /// Makes it Secondary. One that does not run is none.
+    pub(crate) async fn demote(&self, force: bool) -> Result<(), String> {
+        match self.order(json!({ "command": "secondary", "force": force }), DEMOTE).await {
+            Err(failure) if !failure.is_down => Err(failure.text),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Makes its data Outdated, stably.
+    pub(crate) async fn outdate(&self) -> Outdating {
+        match self.order(json!({ "command": "outdate" }), STATUS).await {
+            Ok(()) => Outdating::Done,
+            Err(failure) if failure.is_down => Outdating::Down,
+            Err(failure) => match failure.code {
+                WORSE_ALREADY => Outdating::WorseAlready,
+                IS_PRIMARY => Outdating::Primary,
+                _ => {
+                    tracing::info!("outdate was refused: {}", failure.text);
+                    Outdating::Refused
+                }
+            },
+        }
+    }
+}
+
+/// What of `status --json` matters.
+fn read(status: &Value) -> Option<Local> {
+    let devices = status["devices"].as_array()?;
+    let worst = devices.iter().map(|device| disk(&device["disk-state"])).min()?;
+    let connected = |c: &&Value| c["connection-state"] == "Connected";
+    let connection = status["connections"].as_array()?.iter().find(connected);
+    let good = |connection: &Value| {
+        connection["peer_devices"].as_array().is_some_and(|volumes| {
+            let good = |v: &Value| disk(&v["peer-disk-state"]) == Disk::UpToDate;
+            !volumes.is_empty() && volumes.iter().all(good)
+        })
+    };
+    Some(Local {
+        primary: status["role"] == "Primary",
+        disk: worst,
+        peer_primary: connection.map(|connection| connection["peer-role"] == "Primary"),
+        peer_good: connection.is_some_and(good),
+    })
+}
+
+fn disk(state: &Value) -> Disk {
+    match state.as_str() {
+        Some("UpToDate") => Disk::UpToDate,
+        Some("Consistent") => Disk::Consistent,
+        Some("Outdated") => Disk::Outdated,
+        Some("Inconsistent") => Disk::Inconsistent,
+        _ => Disk::Diskless,
+    }
+}

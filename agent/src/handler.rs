@@ -1,0 +1,201 @@
+//! What Pollux's handlers come to: `fence-peer`, whose exit code says what became of a lost peer, and `unfence-peer`. They may take
+//! their time, I/O is suspended meanwhile; a guess is never an answer.
+
+use crate::arbiter::etcd::{Etcd, Held, Outdated};
+use crate::control::Reply;
+use crate::daemon::Daemon;
+use crate::decide::{Disk, Ms, Phase};
+use crate::fence::Stonith;
+use crate::peer::{Answer, Peer};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// Exit codes of a `fence-peer` handler, as DRBD has them.
+mod code {
+    pub(super) const NOTHING: u8 = 1;
+    pub(super) const INCONSISTENT: u8 = 3;
+    pub(super) const OUTDATED: u8 = 4;
+    pub(super) const I_AM_OUTDATED: u8 = 6;
+    pub(super) const SHOT: u8 = 7;
+}
+
+const AGAIN: Duration = Duration::from_millis(200);
+/// Power switches want to be left alone for a moment.
+const AFTER_A_MISS: Duration = Duration::from_secs(1);
+
+/// What the handlers see of the state of their resource: it is another task's.
+#[derive(Clone, Debug)]
+pub(crate) struct View {
+    pub(crate) phase: Phase,
+    pub(crate) held: Option<Held>,
+    /// And is being renewed.
+    pub(crate) renewing: bool,
+    /// The peer was verified off and has been silent since.
+    pub(crate) fenced: bool,
+    /// Since when the peer's agent has not been heard.
+    pub(crate) silent_since: Ms,
+    pub(crate) unfit: Option<String>,
+}
+
+/// What a handler works with.
+pub(crate) struct Means {
+    pub(crate) view: Mutex<View>,
+    pub(crate) daemon: Daemon,
+    pub(crate) etcd: Option<Etcd>,
+    pub(crate) peer: Option<Peer>,
+    pub(crate) stonith: Option<Stonith>,
+    /// One at a time: the second finds it done.
+    pub(crate) shooting: tokio::sync::Mutex<()>,
+    pub(crate) dead_time: Ms,
+    /// How long a handler may try: less than the daemon's patience with it.
+    pub(crate) patience: Duration,
+}
+
+fn reply(code: u8, text: impl Into<String>) -> Reply {
+    Reply { code, text: text.into() }
+}
+
+impl Means {
+    pub(crate) fn view(&self) -> View {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The daemon lost its peer, as Primary or on the way there. The second: the peer was turned off for that.
+    pub(crate) async fn fence_peer(self: Arc<Self>) -> (Reply, bool) {
+        let until = Instant::now() + self.patience;
+        let mut why = String::from("there was no time");
+        while Instant::now() < until {
+            let answer = match &self.etcd {
+                Some(etcd) => self.bar(etcd).await.map(|reply| (reply, false)),
+                None => self.ask_or_shoot().await,
+            };
+            match answer {
+                Ok(answer) => return answer,
+                Err(said) => why = said,
+            }
+            sleep(AGAIN).await;
+        }
+        (reply(code::NOTHING, why), false)
+    }
+
+    /// With etcd: the peer can never take the lock again, before it has our data.
+    async fn bar(&self, etcd: &Etcd) -> Result<Reply, String> {
+        let view = self.view();
+        let Some(held) = view.held else {
+            if view.phase.is_busy() {
+                return Err("the lock is not known to be ours".into());
+            }
+            return Ok(reply(
+                code::NOTHING,
+                "this node does not have the lock, and must not be Primary",
+            ));
+        };
+        Ok(match etcd.outdate_peer(&held).await? {
+            Outdated::Peer => reply(code::OUTDATED, "etcd knows that the peer is outdated"),
+            Outdated::Me => {
+                reply(code::I_AM_OUTDATED, "the peer has gone on: this node is outdated")
+            }
+            Outdated::Neither => reply(code::NOTHING, "the lock is lost"),
+        })
+    }
+
+    /// Without a third machine: the peer's word, else it must be off.
+    async fn ask_or_shoot(&self) -> Result<(Reply, bool), String> {
+        let view = self.view();
+        if !view.phase.wants_peer_gone() {
+            let text = format!("the agent is {}: this node is not to be Primary", view.phase);
+            return Ok((reply(code::NOTHING, text), false));
+        }
+        if view.fenced {
+            return Ok((reply(code::SHOT, "the peer was turned off before, and is silent"), false));
+        }
+        let (Some(peer), Some(stonith)) = (&self.peer, &self.stonith) else {
+            return Ok((reply(code::NOTHING, "no way to fence is configured"), false));
+        };
+        let left = (view.silent_since + self.dead_time).saturating_sub(crate::clock::now());
+        if left > 0 {
+            // No longer than it takes to be dead: who has the resource shoots before the other does.
+            let asking = tokio::time::timeout(Duration::from_millis(left), peer.stay_away());
+            match asking.await.ok().flatten() {
+                Some(Answer::Outdated) => {
+                    return Ok((reply(code::OUTDATED, "the peer's agent has it outdated"), false));
+                }
+                // Out of the way as one that is off; that our data is the newest is not said with it.
+                Some(Answer::Barred) => {
+                    let text =
+                        "the peer's daemon is down, and its agent keeps it from being Primary";
+                    return Ok((reply(code::SHOT, text), false));
+                }
+                Some(Answer::Inconsistent) => {
+                    let text = "the peer's data is Inconsistent or worse";
+                    return Ok((reply(code::INCONSISTENT, text), false));
+                }
+                Some(Answer::Primary) if matches!(view.phase, Phase::Promoting(_)) => {
+                    return Ok((reply(code::I_AM_OUTDATED, "the peer is Primary"), false));
+                }
+                Some(Answer::Primary) => {
+                    return Ok((reply(code::NOTHING, "both nodes are Primary"), false));
+                }
+                Some(Answer::Refused) => return Err("the peer's agent refuses to stay away".into()),
+                None => return Err("the peer's agent does not answer yet".into()),
+            }
+        }
+        if let Some(why) = view.unfit {
+            let text = format!("this node is not healthy, it shoots nobody: {why}");
+            return Ok((reply(code::NOTHING, text), false));
+        }
+        let _one = self.shooting.lock().await;
+        if self.view().fenced {
+            return Ok((reply(code::SHOT, "the peer is off"), false));
+        }
+        match stonith.off().await {
+            Ok(()) => Ok((reply(code::SHOT, "the peer is verified off"), true)),
+            // Again, as long as there is time: I/O is suspended.
+            Err(why) => {
+                tracing::error!("fencing failed: {why}");
+                sleep(AFTER_A_MISS).await;
+                Err(format!("fencing failed: {why}"))
+            }
+        }
+    }
+
+    /// Both copies are good: the peer may be Primary again. What is removed is the note that was there before the copies were looked at.
+    pub(crate) async fn unfence_peer(&self) -> Result<(), String> {
+        let Some(etcd) = &self.etcd else { return Ok(()) };
+        let Some(note) = etcd.peer_note().await? else { return Ok(()) };
+        let local = self.daemon.local().await.ok_or("the daemon does not answer")?;
+        if local.disk != Disk::UpToDate || !local.peer_good {
+            return Err("the copies are not both good any more".into());
+        }
+        etcd.forget(&note).await
+    }
+
+    /// While this node is Primary etcd says of the peer what is true: outdated as long as it is away, not when both copies are good.
+    pub(crate) async fn tidy(&self) -> Result<(), String> {
+        let (Some(etcd), view) = (&self.etcd, self.view()) else { return Ok(()) };
+        let (Phase::Active, Some(held)) = (view.phase, view.held) else { return Ok(()) };
+        let note = etcd.peer_note().await?;
+        let local = self.daemon.local().await.ok_or("the daemon does not answer")?;
+        match note {
+            Some(note) if local.disk == Disk::UpToDate && local.peer_good => {
+                etcd.forget(&note).await
+            }
+            // An operator's `resume-io` may have let it go on alone.
+            None if local.primary && local.peer_primary.is_none() => {
+                etcd.outdate_peer(&held).await.map(drop)
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Turns the peer off, unless it is.
+    pub(crate) async fn shoot(&self) -> Result<(), String> {
+        let stonith = self.stonith.as_ref().ok_or("no stonith is configured")?;
+        let _one = self.shooting.lock().await;
+        if self.view().fenced {
+            return Ok(());
+        }
+        stonith.off().await
+    }
+}

@@ -1,0 +1,117 @@
+//! Two agents against a simulated world: no two nodes acknowledge, nothing is lost, one serves in the end, in time, and does not flap.
+//! What is promised of each step is in `promises`; the IDs are those of docs/guarantees.md.
+
+mod parts;
+mod promises;
+mod world;
+
+use agent::decide::{Arbiter, Event, Ms};
+use world::{TTL, World};
+
+/// The arbiter, and whether a switch can turn the other off.
+const KINDS: [(Arbiter, bool); 3] =
+    [(Arbiter::Etcd, false), (Arbiter::Etcd, true), (Arbiter::Fencing, true)];
+
+/// A world in which one serves, and which.
+fn settled(seed: u64, (arbiter, stonith): (Arbiter, bool)) -> (World, usize) {
+    let mut world = World::new(seed, arbiter, stonith);
+    world.run(10_000);
+    let [active] = world.serving()[..] else { world.fail("HA-4", "nobody begins to serve") };
+    (world, active)
+}
+
+fn story(seed: u64, kind: (Arbiter, bool)) -> World {
+    let (mut world, _) = settled(seed, kind);
+    world.calm = false;
+    for _ in 0..12 {
+        world.misfortune();
+        let calm = world.chance.below(9_000);
+        world.run(calm);
+    }
+    world.heal();
+    let acknowledged = world.acknowledged;
+    world.run(60_000);
+    let serving = world.serving();
+    if serving.len() != 1 || world.acknowledged == acknowledged {
+        world.fail("HA-4", &format!("serving: {serving:?}"));
+    }
+    // And stays there: nothing flaps.
+    let started = world.started;
+    world.run(60_000);
+    if world.started != started || world.serving() != serving {
+        world.fail("HA-5", "it flaps");
+    }
+    world
+}
+
+#[test]
+fn with_etcd_no_two_acknowledge_and_nothing_is_lost() {
+    for seed in 1..=400 {
+        story(seed, KINDS[0]);
+    }
+}
+
+#[test]
+fn with_etcd_and_a_switch_the_other_is_off_first() {
+    let shots: u64 = (1..=400).map(|seed| story(seed, KINDS[1]).shots).sum();
+    assert!(shots > 100, "the stories fence: {shots}");
+}
+
+#[test]
+fn with_fencing_no_two_acknowledge_and_nothing_is_lost() {
+    let shots: u64 = (1..=400).map(|seed| story(seed, KINDS[2]).shots).sum();
+    assert!(shots > 100, "the stories fence: {shots}");
+}
+
+#[test]
+fn it_takes_over_within_the_dead_time_and_two_seconds() {
+    for (kind, seed) in KINDS.into_iter().flat_map(|kind| (1..=50).map(move |seed| (kind, seed))) {
+        let (mut world, active) = settled(seed, kind);
+        world.power_off(active, "for good");
+        world.nodes[active].back_at = Ms::MAX;
+        let begin = world.now;
+        while world.serving() != [1 - active] {
+            world.step();
+            if world.now > begin + TTL + 2_000 {
+                world.fail("HA-4", "too late");
+            }
+        }
+    }
+}
+
+#[test]
+fn standby_hands_over_and_stays_away() {
+    for (kind, seed) in KINDS.into_iter().flat_map(|kind| (1..=50).map(move |seed| (kind, seed))) {
+        let (mut world, active) = settled(seed, kind);
+        world.event(active, Event::Standby(true));
+        world.run(5_000);
+        if world.serving() != [1 - active] {
+            world.fail("HA-4", "it is not handed over");
+        }
+        if world.shots > 0 {
+            world.fail("HA-4", "a handover shoots");
+        }
+        let failures = |node: &world::Node| node.agent.as_ref().map(|it| it.counters.failures);
+        if world.nodes.iter().any(|node| failures(node) != Some(0)) {
+            world.fail("HA-5", "a failure is counted where nobody failed");
+        }
+        world.power_off(1 - active, "the last one");
+        world.nodes[1 - active].back_at = Ms::MAX;
+        world.run(30_000);
+        if !world.serving().is_empty() {
+            world.fail("HA-5", "it does not stay away");
+        }
+    }
+}
+
+#[test]
+fn a_lock_that_is_lost_is_not_held_on_to() {
+    for seed in 1..=50 {
+        let (mut world, active) = settled(seed, KINDS[0]);
+        world.event(active, Event::Lost);
+        world.run(10_000);
+        if world.serving().len() != 1 {
+            world.fail("HA-4", "nobody serves again");
+        }
+    }
+}

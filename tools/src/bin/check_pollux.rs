@@ -1,0 +1,7 @@
+//! The Nagios plugin.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tools::check::main()
+}

@@ -1,0 +1,164 @@
+//! `check_pollux`: the resources of this node as a monitoring plugin tells them. One line on stdout,
+//! `POLLUX STATE - text | numbers`, exit code 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN; what to type follows
+//! on lines of their own. It asks the running daemons and changes nothing.
+//!
+//! Whatever keeps it from asking ends with 3 and never looks like health: a wrong option, also `--help`.
+
+mod range;
+mod verdict;
+
+#[cfg(test)]
+mod tests;
+
+use crate::cli::{Place, Target};
+use crate::client::Client;
+use crate::failure::Failure;
+use clap::Parser;
+use range::Range;
+use serde_json::Value;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use verdict::{Override, Report, Rules, Severity, judge};
+
+/// Checks resources that are mirrored between two nodes, for Nagios, Icinga and their kind.
+///
+/// It must run as the user of the daemons (usually root, by sudo): their control sockets answer
+/// nobody else.
+#[derive(Parser)]
+#[command(name = "check_pollux", version)]
+struct Args {
+    /// Which resources: one, or all of the configuration.
+    #[arg(value_name = "RESOURCE | all", default_value = "all", value_parser = crate::cli::whole)]
+    target: Target,
+    /// Bytes out of sync: warn outside of this range.
+    #[arg(short, long, value_name = "RANGE", allow_hyphen_values = true)]
+    warning: Option<Range>,
+    /// Bytes out of sync: critical outside of this range.
+    #[arg(short, long, value_name = "RANGE", allow_hyphen_values = true)]
+    critical: Option<Range>,
+    /// Seconds since both copies were good and equal: warn outside of this range.
+    #[arg(long, value_name = "RANGE")]
+    behind_warning: Option<Range>,
+    /// Seconds since both copies were good and equal: critical outside of this range.
+    #[arg(long, value_name = "RANGE")]
+    behind_critical: Option<Range>,
+    /// Another severity for a state, for instance `connection:Connecting=critical` or
+    /// `down=critical`; may be repeated.
+    #[arg(long, value_name = "STATE=SEVERITY")]
+    state: Vec<Override>,
+    /// Seconds in which this ends.
+    #[arg(short, long, value_name = "SECONDS", default_value_t = 10)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
+    timeout: u64,
+    /// Also each resource in a line of its own.
+    #[arg(short, long)]
+    verbose: bool,
+    /// The configuration.
+    #[arg(long, env = "POLLUX_CONFIG", value_name = "FILE")]
+    #[arg(default_value = "/etc/pollux/pollux.conf")]
+    config: PathBuf,
+    /// Which host of the configuration this is; else what `uname -n` says.
+    #[arg(long, env = "POLLUX_NODE", value_name = "NAME")]
+    node: Option<String>,
+    /// Where the sockets of running resources are.
+    #[arg(long, env = "POLLUX_RUN_DIR", value_name = "DIR", default_value = "/run/pollux")]
+    run_dir: PathBuf,
+}
+
+/// Runs it with the arguments of the process.
+pub fn main() -> ExitCode {
+    let (severity, text) = match Args::try_parse() {
+        Ok(args) => match check(&args) {
+            Ok(report) => (worst(&report), shown(&report, args.verbose)),
+            Err(failure) => unknown(&failure.text),
+        },
+        Err(error) if error.use_stderr() => unknown(&error.to_string()),
+        // Help and version.
+        Err(error) => (Severity::Unknown, error.to_string()),
+    };
+    crate::cli::print(&text);
+    ExitCode::from(severity.exit_code())
+}
+
+fn unknown(text: &str) -> (Severity, String) {
+    (Severity::Unknown, format!("POLLUX UNKNOWN - {}\n", one_line(text)))
+}
+
+fn check(args: &Args) -> Result<Report, Failure> {
+    let place = Place {
+        config: args.config.clone(),
+        node: args.node.clone(),
+        run_dir: args.run_dir.clone(),
+    };
+    let names: Vec<_> =
+        args.target.resources(&place.load()?)?.iter().map(|r| r.name.clone()).collect();
+    let rules = Rules {
+        overrides: args.state.clone(),
+        out_of_sync: [args.warning.clone(), args.critical.clone()],
+        behind: [args.behind_warning.clone(), args.behind_critical.clone()],
+    };
+    // A tenth is for ourselves.
+    let limit = Duration::from_secs(args.timeout).mul_f64(0.9);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::of("cannot start", error))?;
+    let answers = runtime.block_on(async {
+        let mut all = JoinSet::new();
+        for (at, name) in names.iter().enumerate() {
+            let client = Client::new(&args.run_dir, name);
+            all.spawn(async move { (at, client.text("/status", limit).await) });
+        }
+        let mut answers = all.join_all().await;
+        answers.sort_by_key(|(at, _)| *at);
+        answers
+    });
+    let mut report = Report::default();
+    for (name, (_, answer)) in names.iter().zip(answers) {
+        report.add(of(name, answer, &rules));
+    }
+    Ok(report)
+}
+
+/// Of one resource, whatever came back.
+fn of(name: &str, answer: Result<String, Failure>, rules: &Rules) -> Report {
+    let mut report = Report::default();
+    let wrong = match answer {
+        Ok(text) => match serde_json::from_str::<Value>(&text) {
+            Ok(status) => return judge(&status, rules),
+            Err(error) => ("silent", format!("{name}: an answer that is no JSON: {error}")),
+        },
+        Err(failure) if failure.is_down => ("down", failure.text),
+        Err(failure) => ("silent", format!("{name}: {}", failure.text)),
+    };
+    report.problem(rules.severity(wrong.0), wrong.1);
+    report.summary.push(format!("{name} {}", wrong.0));
+    report
+}
+
+fn worst(report: &Report) -> Severity {
+    report.problems.iter().map(|(severity, _)| *severity).max().unwrap_or(Severity::Ok)
+}
+
+fn shown(report: &Report, verbose: bool) -> String {
+    let mut problems: Vec<_> = report.problems.iter().collect();
+    problems.sort_by_key(|(severity, _)| std::cmp::Reverse(*severity));
+    let problems: Vec<_> = problems.into_iter().map(|(_, text)| text.as_str()).collect();
+    let text = match (&problems[..], &report.summary[..]) {
+        ([], [one]) => one.clone(),
+        ([], all) => format!("{} resources", all.len()),
+        (problems, _) => problems.join(", "),
+    };
+    let mut line = format!("POLLUX {} - {}", worst(report).word(), one_line(&text));
+    if !report.perfdata.is_empty() {
+        line += &format!(" | {}", report.perfdata.join(" "));
+    }
+    let more = report.summary.iter().filter(|_| verbose).chain(&report.reasons);
+    let more = more.map(|text| format!("\n{}", one_line(text)));
+    line + &more.collect::<String>() + "\n"
+}
+
+/// What would begin another line, or the numbers, does not.
+fn one_line(text: &str) -> String {
+    text.trim().replace(|sign: char| sign.is_control(), " ").replace('|', "/")
+}
