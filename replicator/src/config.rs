@@ -69,6 +69,8 @@ pub struct Timing {
     pub connect_wait: u64,
     /// How long a handshake may take.
     pub handshake: u64,
+    /// How long after it failed to fence a lost peer the handler is run again.
+    pub fence_retry: u64,
     /// How often un-flushed writes are flushed and quiet extents leave the activity log.
     pub checkpoint: u64,
 }
@@ -82,6 +84,7 @@ impl Default for Timing {
             reconnect_max: 2000,
             connect_wait: 10_000,
             handshake: 10_000,
+            fence_retry: 5000,
             checkpoint: 1000,
         }
     }

@@ -77,9 +77,7 @@ fn a_killed_daemon_keeps_its_disk_until_its_last_write_has_landed() {
     let fuse = Fuse::mount(pair.dir(), "hanging", &format!("nbd://{}", link.address_of(1)));
     pair.alpha.backing = fuse.file().to_owned();
     pair.write_configuration();
-    pair.start();
-    pair.alpha.must(&["primary", "--force", RESOURCE]);
-    pair.wait_in_sync();
+    pair.start_first();
     let mut ledger = Ledger::default();
     let mut client = pair.alpha.client();
     ledger.write(&mut client, (0..16).map(|i| i * 4096));

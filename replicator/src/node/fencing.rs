@@ -6,7 +6,7 @@
 
 use super::types::{
     Action, CommandId, ConnectionState, DiskState, Handler, HandlerId, Level, Occasion, Protocol,
-    RefusalKind, Role,
+    RefusalKind, Role, Time,
 };
 use super::waits::Then;
 use super::{Node, Work};
@@ -25,11 +25,11 @@ pub(super) enum Fence {
     /// This Primary lost it, and tries again at once: the handler is run when that fails.
     Due,
     /// The handler runs.
-    Running(HandlerId),
+    Running,
     /// The handler ended so, or (none) an operator gave his word, while a handshake ran: facts stand still until that ends (GI-6).
     Answered(Option<Result<i32, String>>),
-    /// It did not help: why.
-    Failed(String),
+    /// It did not help: why, and when it is run again (it may be running already: `Peer::fence_run`).
+    Failed { why: String, again: Option<Time> },
     /// It is out of the way.
     Fenced,
 }
@@ -38,7 +38,7 @@ impl Node {
     /// Why no client may be answered now, whatever the disks hold.
     pub(super) fn suspended(&self) -> Option<&'static str> {
         let fencing = |p: &super::Peer| match p.fence {
-            Fence::Due | Fence::Running(_) | Fence::Answered(_) | Fence::Failed(_) => true,
+            Fence::Due | Fence::Running | Fence::Answered(_) | Fence::Failed { .. } => true,
             Fence::Unknown | Fence::Fenced => false,
         };
         if self.paused {
@@ -135,9 +135,20 @@ impl Node {
     pub(super) fn fence(&mut self, p: usize) {
         self.peers[p].fence = Fence::Due;
         if self.peers[p].fence_run.is_none() {
-            let id = self.run_handler(Occasion::FencePeer, Some(p), None);
-            self.peers[p].fence_run = Some(id);
-            self.peers[p].fence = Fence::Running(id);
+            self.peers[p].fence = Fence::Running;
+            self.run_fence_peer(p);
+        }
+    }
+
+    fn run_fence_peer(&mut self, p: usize) {
+        let id = self.run_handler(Occasion::FencePeer, Some(p), None);
+        self.peers[p].fence_run = Some(id);
+    }
+
+    /// LIVE-4: what could not fence the peer may be able to by now.
+    pub(super) fn fence_again(&mut self, p: usize) {
+        if self.peers[p].fence_at().is_some_and(|at| self.now >= at) {
+            self.run_fence_peer(p);
         }
     }
 
@@ -178,15 +189,10 @@ impl Node {
         let peer = &mut self.peers[p];
         peer.fence_run = None;
         match peer.fence {
-            Fence::Running(running) if running == id => peer.fence = Fence::Answered(Some(result)),
+            Fence::Running | Fence::Failed { .. } => peer.fence = Fence::Answered(Some(result)),
             // This one the peer's return has overtaken.
             Fence::Due if peer.state < ConnectionState::Handshaking => self.fence(p),
-            Fence::Unknown
-            | Fence::Due
-            | Fence::Running(_)
-            | Fence::Answered(_)
-            | Fence::Failed(_)
-            | Fence::Fenced => {}
+            Fence::Unknown | Fence::Due | Fence::Answered(_) | Fence::Fenced => {}
         }
     }
 
@@ -218,6 +224,8 @@ impl Node {
         let node = self.peers[p].node.0;
         // Nothing is newer than what its clients were told, also where a volume of a Primary has no disk here.
         let sure = self.role == Role::Primary || self.sure();
+        let mut again =
+            (self.role == Role::Primary).then(|| self.now.plus_ms(self.config.timing.fence_retry));
         let why = match result {
             // It is Outdated; or (3) Inconsistent, or without a disk: what that one holds nobody knows.
             Ok(code @ (3 | 4)) if code == 4 || sure => {
@@ -244,6 +252,8 @@ impl Node {
                 for v in 0..self.volumes.len() {
                     self.set_outdated(v);
                 }
+                // What is here has lost, whatever becomes of that Primary.
+                again = None;
                 "says that the peer is Primary (6): this node's data is outdated".into()
             }
             Ok(7) => return self.fenced(p, "shot"),
@@ -252,7 +262,7 @@ impl Node {
         };
         let text = format!("node {node}: fence-peer {why}");
         self.notice(Level::Error, text);
-        self.peers[p].fence = Fence::Failed(why);
+        self.peers[p].fence = Fence::Failed { why, again };
     }
 
     /// GI-2: what is acknowledged from here on is preceded by a new generation, as after any loss.
@@ -265,7 +275,7 @@ impl Node {
 
     /// Why this peer is not fenced, for people.
     pub(super) fn fence_failure(&self, p: usize) -> Option<String> {
-        let Fence::Failed(why) = &self.peers[p].fence else { return None };
+        let Fence::Failed { why, .. } = &self.peers[p].fence else { return None };
         Some(format!(
             "fence-peer {why}. When node {} is surely down: `polluxadm resume-io` here",
             self.peers[p].node.0
@@ -310,7 +320,7 @@ impl Node {
         }
         for peer in &mut self.peers {
             match peer.fence {
-                Fence::Due | Fence::Running(_) | Fence::Answered(_) | Fence::Failed(_) => {
+                Fence::Due | Fence::Running | Fence::Answered(_) | Fence::Failed { .. } => {
                     peer.fence = Fence::Answered(None);
                 }
                 Fence::Unknown | Fence::Fenced => {}

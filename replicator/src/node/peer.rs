@@ -176,7 +176,14 @@ impl Peer {
             self.heard.plus_ms(wait)
         });
         let resyncs = self.volumes.iter().filter_map(|v| v.target.as_ref()?.retry_at());
-        resyncs.chain(alive).chain(self.retry_at).chain(self.handshake.deadline()).min()
+        let others = self.retry_at.into_iter().chain(self.fence_at());
+        resyncs.chain(alive).chain(others).chain(self.handshake.deadline()).min()
+    }
+
+    /// When it is tried again to fence it.
+    pub(super) fn fence_at(&self) -> Option<Time> {
+        let Fence::Failed { again, .. } = self.fence else { return None };
+        again.filter(|_| self.state < ConnectionState::Handshaking && self.fence_run.is_none())
     }
 }
 
@@ -450,6 +457,7 @@ impl Node {
             self.peers[p].retry_at = None;
             self.want_link(p);
         }
+        self.fence_again(p);
         if self.peers[p].link.is_none() || self.peers[p].state < ConnectionState::Handshaking {
             return;
         }

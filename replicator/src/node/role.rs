@@ -160,8 +160,8 @@ impl Node {
                 },
                 Stage::Fence(_) if link.is_some() => Stage::Check,
                 Stage::Fence(p) => match &self.peers[p].fence {
-                    Fence::Due | Fence::Running(_) | Fence::Answered(_) => return,
-                    Fence::Failed(why) => {
+                    Fence::Due | Fence::Running | Fence::Answered(_) => return,
+                    Fence::Failed { why, .. } => {
                         let text = format!(
                             "node {} may be Primary: fence-peer {why}. Connect it, or, if it is surely down, `polluxadm primary --force`",
                             self.peers[p].node.0

@@ -61,6 +61,7 @@ impl Stack {
     pub fn new(resource: &str, mebibytes: u64) -> Self {
         let nodes: [&[&str]; 2] = [&["10.99.0.1/24"], &["10.99.0.2/24"]];
         let pair = Pair::new(resource, mebibytes, nodes, ("client", "10.99.0.9/24"));
+        let heartbeat = Recipe::read("heartbeat");
         for host in pair.nodes() {
             // What the tests need: a second way to the peer is not there, so a lost peer is shot.
             host.put(
@@ -70,6 +71,7 @@ impl Stack {
             );
             host.put("/etc/ha.d/ha.cf", 0o644, HA_CF.replace("DEADTIME", &DEADTIME.to_string()));
             host.put("/etc/ha.d/authkeys", 0o600, "auth 1\n1 sha1 castor\n");
+            heartbeat.later("shellfuncs", host);
         }
         Self(pair)
     }

@@ -38,8 +38,6 @@ pub trait Manager {
     fn begin(&self, pair: &Pair, page: &Recipe);
     /// What init does on a host that was just given power.
     fn boot(&self, host: &Host);
-    /// Called again and again while a host is to become Primary, with the time that took so far.
-    fn look_after(&self, _host: &Host, _waited: Duration) {}
     /// Waits until it is not about to do anything.
     fn wait_settled(&self, pair: &Pair);
     /// Of a takeover: what the manager needed for itself, and what Pollux did.
@@ -110,11 +108,8 @@ impl<M: Manager> Stage<M> {
     /// # Panics
     /// If it does not come to that in time.
     pub fn wait_serves(&self, hosts: &[&Host]) {
-        let begun = Instant::now();
-        hosts[0].wait("a Primary", seconds(90), || {
-            hosts.iter().for_each(|host| self.manager.look_after(host, begun.elapsed()));
-            hosts.iter().any(|host| host.is_primary(R0))
-        });
+        let one = || hosts.iter().any(|host| host.is_primary(R0));
+        hosts[0].wait("a Primary", seconds(90), one);
         self.writer.wait_for_more(3, seconds(60));
     }
 

@@ -147,10 +147,15 @@ impl Pair {
     /// As [`Self::start`]; then alpha is promoted for the first time, and all is copied.
     pub fn start_in_sync(plan: Plan) -> Self {
         let mut pair = Self::new(plan);
-        pair.start();
-        pair.alpha.must(&["primary", "--force", RESOURCE]);
-        pair.wait_in_sync();
+        pair.start_first();
         pair
+    }
+
+    /// Both daemons; then alpha is promoted for the first time, and all is copied.
+    pub fn start_first(&mut self) {
+        self.start();
+        self.alpha.must(&["primary", "--force", RESOURCE]);
+        self.wait_in_sync();
     }
 
     /// Both say that all is well.

@@ -4,7 +4,10 @@
 use super::world::{MS, What, World};
 use crate::model::View;
 use replicator::config::Fencing;
-use replicator::node::{Command, Event, Handler, HandlerId, Occasion, Refusal, RefusalKind};
+use replicator::node::{
+    Command, ConnectionState, Event, Handler, HandlerId, Occasion, PeerStatus, Refusal,
+    RefusalKind, Status,
+};
 
 /// A run of `fence-peer`.
 #[derive(Clone, Debug)]
@@ -23,6 +26,8 @@ pub(super) struct Fenced {
     /// Since it was last connected a handler has succeeded, or an operator gave his word.
     pub(super) allowed: bool,
     pub(super) runs: std::collections::BTreeMap<u64, Run>,
+    /// Since when, and not stopped, it is a Primary that waits for a handler, as it says itself, and none runs.
+    pub(super) idle_since: Option<u64>,
 }
 
 impl World {
@@ -40,6 +45,7 @@ impl World {
                 };
                 let run = Run { until, asked: None, answer: None };
                 self.fenced[n].runs.insert(id.0, run);
+                self.fenced[n].idle_since = None;
                 self.after(delay, What::Fence { node: n, life, id: id.0 });
             }
             Occasion::BeforeResyncTarget => {
@@ -124,7 +130,7 @@ impl World {
         }
     }
 
-    fn fence_ends(&mut self, n: usize, id: u64, end: Result<i32, String>) {
+    pub(super) fn fence_ends(&mut self, n: usize, id: u64, end: Result<i32, String>) {
         self.fenced[n].runs.remove(&id);
         let view = *self.view(n);
         match end {
@@ -214,6 +220,25 @@ impl World {
                 self.view(n)
             );
             self.violate("ROLE-4", story);
+        }
+    }
+
+    /// LIVE-4: what could not fence the peer is tried again. Not where that one is Primary: then this node's data has lost.
+    pub(super) fn watch_retry(&mut self, n: usize, status: &Status) {
+        let failed = |p: &PeerStatus| {
+            let why = p.reason.strip_prefix("fence-peer ");
+            p.connection < ConnectionState::Handshaking && why.is_some_and(|w| !w.contains("(6)"))
+        };
+        let waits = status.suspended == Some("fencing") && status.peers.iter().any(failed);
+        let fenced = &mut self.fenced[n];
+        if !waits || !fenced.runs.is_empty() {
+            fenced.idle_since = None;
+            return;
+        }
+        let since = *fenced.idle_since.get_or_insert(self.now);
+        if self.now > since + 6000 * MS {
+            let story = format!("node {n} holds I/O, and runs fence-peer no more: {status:?}");
+            self.violate("LIVE-4", story);
         }
     }
 

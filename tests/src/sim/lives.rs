@@ -125,6 +125,7 @@ impl World {
 
     /// Everything that waited comes at once.
     pub(super) fn resume(&mut self, n: usize) {
+        self.fenced[n].idle_since = None;
         let host = &mut self.hosts[n];
         if !host.paused {
             return;

@@ -193,16 +193,21 @@ fn an_order_given_twice_is_carried_out_once_and_both_are_told() {
     together(&mut world);
 }
 
+/// Node 0 has no disk for volume 0 any more: node 1's holds what was written since.
+fn lives_on_the_peers_disk(world: &mut World) {
+    world.disk(0, 0).detached = true;
+    world.command(0, Command::Detach(volume::number(0)));
+    world.run_until(world.now + 1000 * MS);
+    write(world, 0, 0, 5);
+}
+
 #[test]
 fn two_nodes_that_each_wrote_alone_to_another_volume_are_a_split_brain() {
     let mut world = pair_with(Protocol::C, 2);
     open(&mut world, 0);
     open(&mut world, 1);
-    // Node 0 lives on node 1's disk for volume 0, and goes on alone with volume 1.
-    world.disk(0, 0).detached = true;
-    world.command(0, Command::Detach(volume::number(0)));
-    world.run_until(world.now + 1000 * MS);
-    write(&mut world, 0, 0, 5);
+    // It goes on alone with volume 1.
+    lives_on_the_peers_disk(&mut world);
     world.network.partitioned = true;
     world.cut_link(false);
     write(&mut world, 1, 0, 6);
@@ -277,11 +282,7 @@ fn whose_disk_served_a_diskless_primary_is_not_the_one_that_went_on_alone() {
     let mut world = fencing_pair(2);
     open(&mut world, 0);
     open(&mut world, 1);
-    // Node 0 lives on node 1's disk for volume 0, which so holds what node 0's lacks.
-    world.disk(0, 0).detached = true;
-    world.command(0, Command::Detach(volume::number(0)));
-    world.run_until(world.now + 1000 * MS);
-    write(&mut world, 0, 0, 5);
+    lives_on_the_peers_disk(&mut world);
     // It goes on with volume 1, the other being shot; and is still Primary when that one is back, unheard.
     world.network.partitioned = true;
     world.kill(1, true);
@@ -318,5 +319,28 @@ fn a_target_counts_as_out_of_the_way_when_it_is_stably_inconsistent() {
     assert!(world.view(0).connected() && world.ops.contains_key(&id), "acknowledged too soon");
     world.unhang(1, 0);
     assert!(world.run_to(end, |w| w.ops.is_empty()), "{}", world.unsettled());
+    together(&mut world);
+}
+
+#[test]
+fn a_handler_that_could_not_fence_is_run_again_and_nobody_need_resume() {
+    let mut world = fencing_pair(1);
+    open(&mut world, 0);
+    world.kill(1, true);
+    let id = u64::from(world.request(0, 0, Kind::Write, 40, 8, false));
+    for end in [Ok(1), Err("did not end and was killed".into()), Ok(5)] {
+        let late = world.now + 20_000 * MS;
+        step_to(&mut world, late, |w| !w.fenced[0].runs.is_empty());
+        let run = *world.fenced[0].runs.keys().next().expect("it runs");
+        world.fence_ends(0, run, end);
+        world.run_until(world.now + 1000 * MS);
+        assert!(world.view(0).suspended && world.ops.contains_key(&id), "nobody was fenced");
+    }
+    // A guess, which this policy does not act on.
+    world.unsafe_fencing = false;
+    let late = world.now + 20_000 * MS;
+    assert!(world.run_to(late, |w| w.ops.is_empty()), "{}", world.unsettled());
+    assert!(world.fenced[0].allowed && !world.view(0).suspended);
+    world.start(1);
     together(&mut world);
 }

@@ -110,6 +110,7 @@ impl Knobs {
             connect_wait: rng.between(1000, 10_000),
             handshake: rng.between(2000, 10_000),
             checkpoint: rng.between(50, 2000),
+            fence_retry: 5000,
         };
         let small = rng.percent(50);
         let limits = if small {

@@ -16,6 +16,7 @@ impl World {
     pub(super) fn observe(&mut self, n: usize) {
         let Some(process) = self.hosts[n].process.as_ref() else { return };
         let status = process.status();
+        self.watch_retry(n, &status);
         for v in 0..self.volumes.len() {
             if let Some(view) = View::of(&status, v) {
                 self.observe_volume(n, v, view);
