@@ -75,18 +75,26 @@ pub(crate) struct Names {
     pub(crate) secret: String,
 }
 
+/// How we speak.
+#[derive(Default)]
+pub(crate) struct Manner {
+    /// Said with every heartbeat.
+    pub(crate) busy: AtomicBool,
+    /// Nothing is said at all: this node cannot let go of the resource, and the other is to count it as dead.
+    pub(crate) silent: AtomicBool,
+}
+
 /// The way to the other agent.
 #[derive(Clone)]
 pub(crate) struct Peer {
-    /// Said with every heartbeat.
-    pub(crate) busy: Arc<AtomicBool>,
+    pub(crate) manner: Arc<Manner>,
     questions: mpsc::Sender<oneshot::Sender<Answer>>,
 }
 
 struct Talk {
     names: Names,
     sockets: Vec<Arc<UdpSocket>>,
-    busy: Arc<AtomicBool>,
+    manner: Arc<Manner>,
     number: u64,
     /// Of the other's last message.
     last: (u64, u64),
@@ -117,13 +125,13 @@ impl Peer {
             tokio::spawn(read(socket.clone(), datagrams.clone()));
             sockets.push((socket, *theirs));
         }
-        let busy = Arc::new(AtomicBool::new(false));
+        let manner = Arc::<Manner>::default();
         let (questions, mut asked) = mpsc::channel::<oneshot::Sender<Answer>>(4);
         let theirs: Vec<_> = sockets.iter().map(|(_, theirs)| *theirs).collect();
         let mut talk = Talk {
             names,
             sockets: sockets.into_iter().map(|(socket, _)| socket).collect(),
-            busy: busy.clone(),
+            manner: manner.clone(),
             number: 0,
             last: (0, 0),
             to,
@@ -150,7 +158,7 @@ impl Peer {
                 }
             }
         });
-        Ok(Self { busy, questions })
+        Ok(Self { manner, questions })
     }
 
     /// Asks the other to stay away; `None`: it did not answer in time.
@@ -196,6 +204,9 @@ impl Talk {
     }
 
     async fn say(&mut self, content: Content, theirs: &[std::net::SocketAddr]) {
+        if self.manner.silent.load(Ordering::Acquire) {
+            return;
+        }
         self.number += 1;
         let message = Message {
             resource: self.names.resource.clone(),
@@ -203,7 +214,7 @@ impl Talk {
             to: self.names.peer.clone(),
             incarnation: self.names.incarnation,
             number: self.number,
-            busy: self.busy.load(Ordering::Acquire),
+            busy: self.manner.busy.load(Ordering::Acquire),
             content,
         };
         let body = serde_json::to_vec(&message).expect("strings and numbers are JSON");

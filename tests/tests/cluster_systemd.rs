@@ -1,5 +1,6 @@
 //! The units of `tools/systemd`, under a real systemd as pid 1 of a machine: started at boot, stopped, restarted, the daemon killed; and the
-//! order in which everything ends when the machine is switched off. One node, without its peer: what a unit does is its own node's affair.
+//! order in which everything ends when the machine is switched off. One node, without its peer: what a unit does is its own node's affair. A
+//! resource of the agent's, too, with an etcd on the same node.
 
 use tests::guest::{Guest, Lab, NEEDS};
 use tests::real::process::{run, run_ok, text};
@@ -7,12 +8,13 @@ use tests::real::{Need, lacks, programs, seconds};
 
 const UNITS: &str = "/usr/lib/systemd/system";
 
-/// Of two resources, on these disks.
-fn config(disks: [&str; 2]) -> String {
-    let resource = |n: usize| {
+/// Of three resources, on these disks; the last is the agent's.
+fn config(disks: [&str; 3]) -> String {
+    let resource = |n: usize, more: &str| {
         let disk = disks[n];
         format!(
             "resource r{n} {{
+               {more}
                options {{ auto-promote no; }}
                device minor {n};
                disk {disk};
@@ -23,8 +25,26 @@ fn config(disks: [&str; 2]) -> String {
              "
         )
     };
-    resource(0) + &resource(1)
+    resource(0, "") + &resource(1, "") + &resource(2, FENCED)
 }
+
+const FENCED: &str = "net { shared-secret x; fencing resource-and-stonith; }
+  handlers { fence-peer \"/usr/sbin/pollux-agent fence-peer\"; unfence-peer \"/usr/sbin/pollux-agent unfence-peer\"; }";
+
+const AGENT: &str = "[etcd]
+endpoints = ['127.0.0.1:2379']
+[resource.r2]
+arbiter = 'etcd'
+dead-time = 8
+start = [ { mount = '/srv/agent', type = 'ext4' }, { unit = 'agents.service' } ]
+";
+
+const ETCD: &str = "[Unit]
+Before=pollux-agent.service
+[Service]
+Type=notify
+ExecStart=/usr/bin/etcd --data-dir /run/etcd --listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379
+";
 
 /// How the test reaches the machine, from its begin to its very end.
 const LAB: &str = "[Unit]
@@ -34,19 +54,34 @@ ExecStart=/mnt/lab/lab obey 0.0.0.0:5555
 ";
 
 /// What runs on top: it writes when it is started, and some more when it is stopped.
-const USER: &str = "[Unit]
-After=pollux@r0.service
+fn user(after: &str, directory: &str) -> String {
+    format!(
+        "[Unit]
+After={after}
 [Service]
 Type=oneshot
 RemainAfterExit=yes
-ExecStart=/bin/sh -c 'echo first words >/srv/data/user'
-ExecStop=/bin/sh -c 'echo last words >>/srv/data/user'
-";
+ExecStart=/bin/sh -c 'echo first words >{directory}/user'
+ExecStop=/bin/sh -c 'echo last words >>{directory}/user'
+"
+    )
+}
 
 const MOUNT: &str = "/usr/lib/pollux/pollux-mount";
 
 fn property(guest: &mut Guest<'_>, unit: &str, name: &str) -> String {
     guest.must(&format!("systemctl show -P {name} {unit}")).trim().to_owned()
+}
+
+/// Kills what a unit runs with -9, and waits until systemd has started it again.
+fn kill(guest: &mut Guest<'_>, unit: &str) {
+    let before = property(guest, unit, "MainPID");
+    guest.must(&format!("kill -9 {before}"));
+    let is_back = format!(
+        "[ \"$(systemctl show -P MainPID {unit})\" != {before} ] && systemctl is-active {unit}"
+    );
+    guest.wait("its return", seconds(60), &is_back);
+    assert_eq!(property(guest, unit, "NRestarts"), "1");
 }
 
 #[test]
@@ -57,21 +92,28 @@ fn the_units_under_a_real_systemd() {
         Need::Program("mkfs.ext4"),
         Need::Program("debugfs"),
         Need::Program("curl"),
+        Need::Program("etcd"),
     ];
     if lacks(&[NEEDS, &more].concat()) {
         return;
     }
     let lab = Lab::new();
-    let mut alpha = lab.guest("alpha", &[96, 32]).with_init("/lib/systemd/systemd");
-    alpha.put("/etc/pollux/pollux.conf", 0o644, &config(["/dev/vda", "/dev/vdb"]));
-    alpha.put("/etc/systemd/system/lab.service", 0o644, LAB);
-    alpha.put("/etc/systemd/system/user.service", 0o644, USER);
+    let mut alpha = lab.guest("alpha", &[96, 32, 32]).with_init("/lib/systemd/systemd");
+    alpha.put("/etc/pollux/pollux.conf", 0o644, &config(["/dev/vda", "/dev/vdb", "/dev/vdc"]));
+    alpha.put("/etc/pollux/agent.toml", 0o600, AGENT);
+    let system = |name: &str| format!("/etc/systemd/system/{name}.service");
+    alpha.put(&system("user"), 0o644, &user("pollux@r0.service", "/srv/data"));
+    alpha.put(&system("agents"), 0o644, &user("basic.target", "/srv/agent"));
+    alpha.put(&system("etcd"), 0o644, ETCD);
+    alpha.put(&system("lab"), 0o644, LAB);
     alpha.enable("lab.service", "../lab.service");
-    alpha.enable("pollux@r0.service", &format!("{UNITS}/pollux@.service"));
-    alpha.enable("pollux@r1.service", &format!("{UNITS}/pollux@.service"));
+    for n in 0..3 {
+        alpha.enable(&format!("pollux@r{n}.service"), &format!("{UNITS}/pollux@.service"));
+    }
     alpha.enable("pollux-exporter.service", &format!("{UNITS}/pollux-exporter.service"));
-    let [disk, other] = [0, 1].map(|n| alpha.disk(n).to_str().expect("a simple path").to_owned());
-    lab.put("pollux.conf", 0o644, &config([&disk, &other]));
+    let [disk, other, agents] =
+        [0, 1, 2].map(|n| alpha.disk(n).to_str().expect("a simple path").to_owned());
+    lab.put("pollux.conf", 0o644, &config([&disk, &other, &agents]));
     let config = lab.path("pollux.conf");
     let adm = programs::path("polluxadm");
     let adm = |verb: &str, resource: &str| {
@@ -86,7 +128,7 @@ fn the_units_under_a_real_systemd() {
     alpha.wait(
         "the daemon",
         seconds(90),
-        "systemctl is-active pollux@r0 pollux@r1 pollux-exporter",
+        "systemctl is-active pollux@r0 pollux@r1 pollux@r2 pollux-exporter",
     );
     alpha.must(
         "systemd-analyze verify pollux@r0.service pollux-agent.service pollux-exporter.service",
@@ -114,13 +156,7 @@ fn the_units_under_a_real_systemd() {
     assert_eq!(alpha.must("cat /srv/data/not-synced"), "kept\n");
 
     // Killed: it is back, as Secondary, and what was on it is not.
-    let before = property(&mut alpha, "pollux@r0", "MainPID");
-    alpha.must(&format!("kill -9 {before}"));
-    let is_back = format!(
-        "[ \"$(systemctl show -P MainPID pollux@r0)\" != {before} ] && systemctl is-active pollux@r0"
-    );
-    alpha.wait("another daemon", seconds(30), &is_back);
-    assert_eq!(property(&mut alpha, "pollux@r0", "NRestarts"), "1");
+    kill(&mut alpha, "pollux@r0");
     assert!(alpha.must("polluxadm role r0").contains("Secondary"));
     assert_eq!(alpha.run(&format!("{MOUNT} status r0 /srv/data")).code, Some(1));
     alpha.must(&format!("polluxadm primary r0 && {MOUNT} start r0 /srv/data"));
@@ -133,6 +169,28 @@ fn the_units_under_a_real_systemd() {
     alpha.wait("its end", seconds(10), "! systemctl is-active pollux@r0");
     assert_eq!(property(&mut alpha, "pollux@r0", "ActiveState"), "inactive");
     alpha.must("systemctl start pollux@r0 && polluxadm primary r0");
+
+    // The agent: killed, it is back, and what it started has not noticed; stopped, all of it is down before.
+    alpha.must(
+        "polluxadm primary --force r2
+         nbd-client -unix /run/pollux/r2.nbd /dev/nbd8 -N r2
+         mkfs.ext4 -q /dev/nbd8
+         nbd-client -d /dev/nbd8
+         polluxadm secondary r2
+         systemctl start etcd pollux-agent",
+    );
+    let active = "pollux-agent status --json r2 | grep '\"phase\":\"active\"'";
+    alpha.wait("the agent's service", seconds(90), active);
+    alpha.must("systemctl is-active agents && echo here >/srv/agent/file");
+    kill(&mut alpha, "pollux-agent");
+    alpha.wait("the agent's service, again", seconds(90), active);
+    assert_eq!(alpha.must("cat /srv/agent/user /srv/agent/file"), "first words\nhere\n");
+    alpha.must("systemctl stop pollux-agent");
+    assert_eq!(property(&mut alpha, "agents", "ActiveState"), "inactive");
+    assert!(!alpha.run("grep ' /srv/agent ' /proc/mounts").is_ok());
+    assert!(alpha.must("polluxadm role r2").contains("Secondary"));
+    alpha.must("systemctl start pollux-agent");
+    alpha.wait("it serves again", seconds(90), active);
 
     // Switched off: what is on top, the file system, the device, the daemon; also where it was mounted by hand.
     alpha.must(
@@ -149,8 +207,11 @@ fn the_units_under_a_real_systemd() {
     let journal = run(seconds(20), "dumpe2fs", ["-h", &disk]);
     assert!(!text(&journal).contains("needs_recovery"), "{}\n{}", text(&journal), alpha.history());
     run_ok(seconds(20), "e2fsck", ["-fn", &disk]);
-    let said = run_ok(seconds(20), "debugfs", ["-R", "cat /user", &disk]);
-    assert!(said.contains("first words\nlast words"), "{said}\n{}", alpha.history());
+    run_ok(seconds(20), "e2fsck", ["-fn", &agents]);
+    for disk in [&disk, &agents] {
+        let said = run_ok(seconds(20), "debugfs", ["-R", "cat /user", disk]);
+        assert!(said.contains("first words\nlast words"), "{said}\n{}", alpha.history());
+    }
     let by_hand = run_ok(seconds(20), "debugfs", ["-R", "cat /not-synced", &other]);
     assert!(by_hand.contains("kept"), "{by_hand}\n{}", alpha.history());
     run_ok(seconds(20), "e2fsck", ["-fn", &other]);

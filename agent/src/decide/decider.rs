@@ -167,22 +167,27 @@ impl Decider {
         let Phase::Asking { adopt } = self.phase else { return };
         self.until = Some(until);
         self.lock = Lock::Mine;
-        if adopt && !self.is_primary() {
-            self.release(now, "the daemon is not Primary any more");
-        } else if adopt {
-            self.out.push(Action::Lease(until));
-            self.begin(
-                now,
-                Phase::Starting,
-                Job::Start,
-                "the daemon was Primary, and the lock is ours",
-            );
+        if adopt {
+            self.adopted(now, until);
         } else if self.plan.stonith && self.peer_primary() == Some(true) {
             // It may have been demoted before it gave the lock back: nobody is shot for an orderly handover.
             (self.looked, self.news) = (false, now);
             self.go(now, Phase::Looking, "is the peer still Primary?");
         } else {
             self.fence_or_promote(now);
+        }
+    }
+
+    fn adopted(&mut self, now: Ms, until: Ms) {
+        match &self.local {
+            Some(local) if local.primary => {
+                self.out.push(Action::Lease(until));
+                let why = "the daemon was Primary, and the lock is ours";
+                self.begin(now, Phase::Starting, Job::Start, why);
+            }
+            Some(_) => self.release(now, "the daemon is not Primary any more"),
+            // If it hangs, it is Primary still, with a lease of an earlier life: HA-3.
+            None => self.retreat(now, "the daemon does not answer any more"),
         }
     }
 

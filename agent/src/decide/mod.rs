@@ -161,7 +161,8 @@ pub enum Action {
     Begin(Job),
     /// Tell the daemon to answer nobody from this instant on.
     Lease(Ms),
-    /// Renew the lock no more: it ends when the daemon's lease has, unless it can be given back before.
+    /// Renew the lock no more: it ends when the daemon's lease has, unless it can be given back before. Without a third machine: say nothing
+    /// more to the peer, which so turns this node off as one that is dead, unless it is not Primary any more by then.
     Abandon,
     /// The last resort: this machine must go down.
     SelfFence,

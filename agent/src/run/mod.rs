@@ -261,7 +261,8 @@ impl Loop {
         let unfit = decider.unfit.clone();
         self.change_view(|view| (view.phase, view.fenced, view.unfit) = (phase, fenced, unfit));
         if let Some(peer) = &self.means.peer {
-            peer.busy.store(phase.is_busy(), Ordering::Release);
+            peer.manner.busy.store(phase.is_busy(), Ordering::Release);
+            peer.manner.silent.fetch_and(phase.is_busy(), Ordering::AcqRel);
         }
         for action in actions {
             self.act(action);
@@ -279,7 +280,12 @@ impl Loop {
                     }
                 });
             }
-            Action::Abandon => self.stop_renewing(),
+            Action::Abandon => {
+                self.stop_renewing();
+                if let Some(peer) = &self.means.peer {
+                    peer.manner.silent.store(true, Ordering::Release);
+                }
+            }
             Action::SelfFence => match &self.self_fence {
                 Some(line) => {
                     tracing::error!("{}: this node fences itself: {line}", self.name);

@@ -12,6 +12,9 @@ use world::{TTL, World};
 const KINDS: [(Arbiter, bool); 3] =
     [(Arbiter::Etcd, false), (Arbiter::Etcd, true), (Arbiter::Fencing, true)];
 
+/// Failed once, beyond the first 400: the lock was given back for a daemon that hung as Primary.
+const OLD: [u64; 1] = [12_085];
+
 /// A world in which one serves, and which.
 fn settled(seed: u64, (arbiter, stonith): (Arbiter, bool)) -> (World, usize) {
     let mut world = World::new(seed, arbiter, stonith);
@@ -46,7 +49,7 @@ fn story(seed: u64, kind: (Arbiter, bool)) -> World {
 
 #[test]
 fn with_etcd_no_two_acknowledge_and_nothing_is_lost() {
-    for seed in 1..=400 {
+    for seed in (1..=400).chain(OLD) {
         story(seed, KINDS[0]);
     }
 }
@@ -63,20 +66,31 @@ fn with_fencing_no_two_acknowledge_and_nothing_is_lost() {
     assert!(shots > 100, "the stories fence: {shots}");
 }
 
-#[test]
-fn it_takes_over_within_the_dead_time_and_two_seconds() {
+/// Something befalls the active node, for good: in this time the other serves.
+fn replaced(limit: Ms, fault: impl Fn(&mut World, usize)) {
     for (kind, seed) in KINDS.into_iter().flat_map(|kind| (1..=50).map(move |seed| (kind, seed))) {
         let (mut world, active) = settled(seed, kind);
-        world.power_off(active, "for good");
-        world.nodes[active].back_at = Ms::MAX;
+        fault(&mut world, active);
         let begin = world.now;
         while world.serving() != [1 - active] {
             world.step();
-            if world.now > begin + TTL + 2_000 {
+            // If it was turned off, it stays so.
+            world.nodes[active].back_at = Ms::MAX;
+            if world.now > begin + limit {
                 world.fail("HA-4", "too late");
             }
         }
     }
+}
+
+#[test]
+fn it_takes_over_within_the_dead_time_and_two_seconds() {
+    replaced(TTL + 2_000, |world, active| world.power_off(active, "for good"));
+}
+
+#[test]
+fn a_daemon_that_hangs_does_not_keep_the_resource() {
+    replaced(TTL + 3_000, |world, active| world.nodes[active].hung = Ms::MAX);
 }
 
 #[test]

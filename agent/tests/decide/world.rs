@@ -39,6 +39,10 @@ pub(crate) struct Node {
     pub(crate) back_at: Ms,
     daemon_back_at: Ms,
     powered: bool,
+    /// Its daemon is stopped until.
+    pub(crate) hung: Ms,
+    /// It says nothing to the other.
+    silent: bool,
 }
 
 pub(crate) struct World {
@@ -87,6 +91,8 @@ impl World {
             back_at: 0,
             daemon_back_at: 0,
             powered: false,
+            hung: 0,
+            silent: false,
         };
         Self {
             seed,
@@ -123,19 +129,23 @@ impl World {
         self.nodes[n].powered && self.now >= self.nodes[n].stalled
     }
 
+    fn daemon_awake(&self, n: usize) -> bool {
+        self.awake(n) && self.now >= self.nodes[n].hung
+    }
+
     /// The daemon dies; what is on its disk stays.
     fn daemon_ends(&mut self, n: usize, why: &str, back_at: Ms) {
         self.tell(format!("node {n}: {why}"));
         let node = &mut self.nodes[n];
         let Storage { version, outdated, .. } = node.storage;
         node.storage = Storage { version, outdated, ..Storage::default() };
-        node.daemon_back_at = back_at;
+        (node.daemon_back_at, node.hung) = (back_at, 0);
     }
 
     pub(crate) fn power_off(&mut self, n: usize, why: &str) {
         self.daemon_ends(n, &format!("power off: {why}"), 0);
         let node = &mut self.nodes[n];
-        (node.agent, node.services, node.powered) = (None, false, false);
+        (node.agent, node.services, node.powered, node.silent) = (None, false, false, false);
         (node.jobs, node.look) = (Vec::new(), None);
         node.back_at = self.now + 2_000 + self.chance.below(12_000);
     }
@@ -161,7 +171,9 @@ impl World {
             }
             self.act(n, action);
         }
-        self.nodes[n].watch.counted(now, failures);
+        let node = &mut self.nodes[n];
+        node.silent &= to.is_busy();
+        node.watch.counted(now, failures);
     }
 
     fn act(&mut self, n: usize, action: Action) {
@@ -186,16 +198,19 @@ impl World {
                 if until > self.nodes[n].expires {
                     self.fail("HA-1", &format!("the lease of node {n} outlives its lock"));
                 }
-                if self.awake(n) && self.nodes[n].storage.up {
+                if self.daemon_awake(n) && self.nodes[n].storage.up {
                     self.nodes[n].storage.lease = Some(until);
                 }
             }
-            Action::Abandon => self.nodes[n].renew_at = Ms::MAX,
+            Action::Abandon => {
+                (self.nodes[n].renew_at, self.nodes[n].silent) = (Ms::MAX, true);
+            }
             // Not everybody has it configured.
             Action::SelfFence if self.chance.one_in(2) => self.power_off(n, "it fences itself"),
             Action::SelfFence => {}
             Action::Alert(text) => self.tell(format!("agent {n}: ALERT {text}")),
-            Action::Exit if self.nodes[n].storage.primary => {
+            // What does not answer cannot be told, and is bound by its lease.
+            Action::Exit if self.nodes[n].storage.primary && self.daemon_awake(n) => {
                 self.fail("HA-3", &format!("agent {n} leaves a Primary behind"));
             }
             Action::Exit => self.nodes[n].agent = None,
@@ -204,7 +219,7 @@ impl World {
 
     fn release(&mut self, n: usize) {
         let revision = std::mem::take(&mut self.nodes[n].revision);
-        if self.nodes[n].storage.primary {
+        if self.nodes[n].storage.primary && revision != 0 {
             self.fail("HA-3", &format!("node {n} gives the lock back as Primary"));
         }
         let mine = |held: &Held| held.node == n && held.revision == revision;
@@ -244,12 +259,15 @@ impl World {
                 }
             }
             Job::Stop => {
-                self.nodes[n].services = self.refuses(20);
+                // What hangs on a daemon that does is not stopped.
+                let hangs = self.nodes[n].services && !self.daemon_awake(n);
+                self.nodes[n].services = hangs || self.refuses(20);
                 if self.nodes[n].services { Err("busy".into()) } else { Ok(()) }
             }
             Job::Demote { force } => {
                 let used = self.nodes[n].services && !force;
-                if used || self.refuses(if force { 20 } else { 10 }) {
+                let hangs = !self.daemon_awake(n);
+                if used || hangs || self.refuses(if force { 20 } else { 10 }) {
                     Err("in use".into())
                 } else {
                     (self.nodes[n].storage.primary, self.nodes[n].storage.lease) = (false, None);
@@ -379,7 +397,7 @@ impl World {
                 peer_primary: storage.connected.then_some(other.storage.primary),
                 peer_good: storage.connected,
             };
-            let local = storage.up.then_some(local);
+            let local = (storage.up && self.daemon_awake(n)).then_some(local);
             // Looked at now and then, and the answer takes a while: the role may change.
             if (self.now + self.nodes[n].incarnation * STEP).is_multiple_of(LOOK) {
                 self.nodes[n].look = Some((self.now + self.chance.below(LOOK), self.now, local));
@@ -391,7 +409,7 @@ impl World {
                 let lock = if self.etcd_cut[n] { Lock::Unknown } else { self.etcd.look(n) };
                 self.event(n, Event::Lock(lock));
                 self.renew(n);
-            } else if !self.heartbeat_cut && self.awake(1 - n) {
+            } else if !self.heartbeat_cut && self.awake(1 - n) && !self.nodes[1 - n].silent {
                 let other = &self.nodes[1 - n];
                 let word = other.agent.as_ref().map(|agent| Word {
                     incarnation: other.incarnation,
@@ -415,7 +433,7 @@ impl World {
         for _ in 0..2 {
             self.write();
         }
-        let both = (0..2).all(|n| self.answers(n) && self.awake(n) && self.nodes[n].services);
+        let both = (0..2).all(|n| self.answers(n) && self.nodes[n].services);
         if both && self.plan.arbiter == Arbiter::Etcd {
             self.fail("HA-1", "two Primaries with a valid lease");
         }
@@ -424,7 +442,7 @@ impl World {
     pub(crate) fn misfortune(&mut self) {
         let n = usize::try_from(self.chance.below(2)).expect("0 or 1");
         let until = self.now + 500 + self.chance.below(8_000);
-        match self.chance.below(11) {
+        match self.chance.below(12) {
             0 if self.nodes[n].powered => self.power_off(n, "misfortune"),
             1 => {
                 self.tell(format!("agent {n} is killed"));
@@ -455,6 +473,10 @@ impl World {
                 self.event(n, Event::Standby(standby));
             }
             7 => self.event(n, Event::Shutdown),
+            10 => {
+                self.tell(format!("daemon {n} is stopped until {until}"));
+                self.nodes[n].hung = until;
+            }
             _ => {
                 self.heartbeat_cut = !self.heartbeat_cut;
                 self.tell(format!("heartbeats cut: {}", self.heartbeat_cut));
@@ -467,7 +489,8 @@ impl World {
         (self.link_cut, self.heartbeat_cut, self.etcd_cut) = (false, false, [false; 2]);
         self.calm = true;
         for n in 0..2 {
-            (self.nodes[n].sick, self.nodes[n].stalled) = (0, 0);
+            let node = &mut self.nodes[n];
+            (node.sick, node.stalled, node.hung) = (0, 0, 0);
             self.nodes[n].back_at = self.nodes[n].back_at.min(self.now + 1_000);
             self.event(n, Event::Standby(false));
             self.event(n, Event::Health(Ok(())));

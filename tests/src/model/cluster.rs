@@ -217,8 +217,10 @@ impl Cluster {
 
     /// A client sends an operation to a node.
     pub fn invoke(&mut self, node: usize, kind: Kind, start: u32, len: u32, fua: bool) -> OpId {
-        if kind != Kind::Read && !self.views[node].peer_good() {
-            self.touched[node] = true;
+        if kind != Kind::Read {
+            // Without a disk it lives on its peer's, which so takes what its own lacks.
+            self.touched[node] |= !self.views[node].peer_good();
+            self.touched[1 - node] |= !self.views[node].own_good();
         }
         self.history.invoke(node, kind, start, len, fua)
     }

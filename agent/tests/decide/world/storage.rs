@@ -6,16 +6,18 @@ use agent::decide::{Arbiter, Event, Lock};
 impl World {
     pub(super) fn answers(&self, n: usize) -> bool {
         let storage = &self.nodes[n].storage;
-        storage.up && storage.primary && storage.lease.is_none_or(|until| self.now < until)
+        let by_right = storage.lease.is_none_or(|until| self.now < until);
+        self.daemon_awake(n) && storage.up && storage.primary && by_right
     }
 
     /// Links break and are made, copies are made good.
     pub(super) fn connect(&mut self) {
-        let whole = !self.link_cut && (0..2).all(|n| self.awake(n) && self.nodes[n].storage.up);
+        let up = |n| self.daemon_awake(n) && self.nodes[n].storage.up;
+        let whole = !self.link_cut && (0..2).all(up);
         for n in 0..2 {
             // Who slept learns it when he speaks.
             let broken = !whole || !self.nodes[1 - n].storage.connected;
-            if self.nodes[n].storage.connected && broken && self.awake(n) {
+            if self.nodes[n].storage.connected && broken && self.daemon_awake(n) {
                 self.nodes[n].storage.connected = false;
                 self.nodes[n].storage.fenced_peer = false;
             }
@@ -85,7 +87,8 @@ impl World {
                     return sure;
                 }
                 if agent.silence(self.now) < TTL {
-                    if self.heartbeat_cut || !self.awake(other) {
+                    let heard = !self.heartbeat_cut && !self.nodes[other].silent;
+                    if !heard || !self.daemon_awake(other) {
                         return false;
                     }
                     let version = self.nodes[n].storage.version;
@@ -116,7 +119,7 @@ impl World {
     pub(super) fn promote(&mut self, n: usize) -> Result<(), String> {
         let other = 1 - n;
         let storage = self.nodes[n].storage.clone();
-        if !storage.up {
+        if !storage.up || !self.daemon_awake(n) {
             return Err("down".into());
         }
         if storage.primary {
@@ -124,7 +127,7 @@ impl World {
         }
         if storage.connected {
             if self.nodes[other].storage.primary {
-                if self.answers(other) || !self.awake(other) {
+                if self.answers(other) || !self.daemon_awake(other) {
                     return Err("the peer is Primary".into());
                 }
                 self.nodes[other].storage.primary = false;
@@ -147,7 +150,7 @@ impl World {
     /// A client of each node writes.
     pub(super) fn write(&mut self) {
         for n in 0..2 {
-            if !self.awake(n) || !self.answers(n) || !self.nodes[n].services {
+            if !self.answers(n) || !self.nodes[n].services {
                 continue;
             }
             let other = 1 - n;
@@ -166,7 +169,7 @@ impl World {
                 self.nodes[n].storage.version = self.acknowledged + 1;
             }
             self.acknowledged += 1;
-            if self.awake(other) && self.answers(other) && !self.nodes[n].storage.connected {
+            if self.answers(other) && !self.nodes[n].storage.connected {
                 self.fail("HA-1", "two nodes acknowledge");
             }
         }
