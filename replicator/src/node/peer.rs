@@ -30,7 +30,8 @@ pub(super) struct Peer {
     retry_at: Option<Time>,
     backoff: u64,
     heard: Time,
-    pinged: bool,
+    /// It was asked whether it lives: until when it may answer.
+    pinged: Option<Time>,
     pub(super) incarnation: u64,
     /// Incarnation of the last completed handshake of this process; 0: none.
     pub(super) last_incarnation: u64,
@@ -101,7 +102,7 @@ impl Peer {
             retry_at: None,
             backoff: 0,
             heard: Time(0),
-            pinged: false,
+            pinged: None,
             incarnation: 0,
             last_incarnation: 0,
             handshake: Handshake::None,
@@ -171,10 +172,10 @@ impl Peer {
     }
 
     pub(super) fn deadline(&self, timing: &Timing) -> Option<Time> {
-        let alive = self.link.filter(|_| self.state >= ConnectionState::Handshaking).map(|_| {
-            let wait = timing.ping_interval + if self.pinged { timing.ping_timeout } else { 0 };
-            self.heard.plus_ms(wait)
-        });
+        let alive = self
+            .link
+            .filter(|_| self.state >= ConnectionState::Handshaking)
+            .map(|_| self.pinged.unwrap_or(self.heard.plus_ms(timing.ping_interval)));
         let resyncs = self.volumes.iter().filter_map(|v| v.target.as_ref()?.retry_at());
         let others = self.retry_at.into_iter().chain(self.fence_at());
         resyncs.chain(alive).chain(others).chain(self.handshake.deadline()).min()
@@ -309,7 +310,7 @@ impl Node {
                 let (now, peer) = (self.now, &mut self.peers[p]);
                 peer.state = ConnectionState::Handshaking;
                 peer.heard = now;
-                peer.pinged = false;
+                peer.pinged = None;
                 peer.backoff = 0;
                 peer.incarnation = incarnation;
                 peer.outdated = false;
@@ -462,15 +463,29 @@ impl Node {
             return;
         }
         let quiet = now.ms_since(self.peers[p].heard);
-        if quiet >= timing.ping_interval + timing.ping_timeout {
+        let unanswered = self.peers[p].pinged.is_some_and(|due| now >= due);
+        if unanswered || quiet >= timing.ping_interval + timing.ping_timeout {
             self.drop_link(p, "the peer does not answer");
             self.retry(p, "the peer does not answer");
         } else if self.peers[p].handshake.deadline().is_some_and(|at| now >= at) {
             self.drop_link(p, "the handshake took too long");
             self.retry(p, "the handshake took too long");
-        } else if quiet >= timing.ping_interval && !self.peers[p].pinged {
-            self.peers[p].pinged = true;
-            self.send(p, Message::Ping);
+        } else if quiet >= timing.ping_interval && self.peers[p].pinged.is_none() {
+            let due = self.peers[p].heard.plus_ms(timing.ping_interval + timing.ping_timeout);
+            self.ping(p, due);
+        }
+    }
+
+    fn ping(&mut self, p: usize, due: Time) {
+        self.peers[p].pinged = Some(due);
+        self.send(p, Message::Ping);
+    }
+
+    /// Somebody waits for this peer: if it is dead that is known after `ping_timeout`, without waiting for `ping_interval` first.
+    pub(super) fn probe(&mut self, p: usize) {
+        let due = self.now.plus_ms(self.config.timing.ping_timeout);
+        if self.peers[p].pinged.is_none_or(|other| due < other) {
+            self.ping(p, due);
         }
     }
 
@@ -484,7 +499,7 @@ impl Node {
             return;
         };
         self.peers[p].heard = self.now;
-        self.peers[p].pinged = false;
+        self.peers[p].pinged = None;
         if let Err(why) = self.dispatch(p, message) {
             self.notice(
                 Level::Error,

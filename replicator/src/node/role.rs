@@ -153,6 +153,8 @@ impl Node {
                         Some(link) => {
                             let p = self.peer_of(link).expect("just found");
                             self.send(p, Message::PromoteRequest);
+                            // It may have been shot a moment ago.
+                            self.probe(p);
                             Stage::Asked(link)
                         }
                         None => Stage::Drain(None),
