@@ -151,6 +151,31 @@ fn seeded_bugs_still_fit_the_code() {
 }
 
 #[test]
+fn every_program_that_a_test_needs_is_installed_by_the_test_command() {
+    let all = files();
+    let test_command = all.iter().find(|file| file.path == "tests/run").unwrap();
+    let installs = |program: &str| {
+        let word = format!("{program}:");
+        test_command.text.split_whitespace().any(|it| it.starts_with(&word))
+    };
+    let mut complaints = Vec::new();
+    let this = "tests/tests/tidy.rs";
+    for file in rust_files().iter().filter(|file| file.path != this) {
+        // How a test says what it cannot do without.
+        for (before, after) in [("Need::Program(", ")"), ("installed(&[", "]"), ("lacks(&[", "]")] {
+            for needs in file.text.split(before).skip(1) {
+                let needs = needs.split(after).next().unwrap_or_default();
+                let names = needs.split('"').skip(1).step_by(2).filter(|it| !it.starts_with('/'));
+                for program in names.filter(|it| !installs(it)) {
+                    complaints.push(format!("{}: tests/run does not install {program}", file.path));
+                }
+            }
+        }
+    }
+    complain(complaints);
+}
+
+#[test]
 fn no_tabs_no_trailing_blanks_no_large_files() {
     let mut complaints = Vec::new();
     for file in files() {
