@@ -7,7 +7,8 @@ use tests::real::{Ledger, Load, Pair, Plan, seconds, wait_for};
 
 #[test]
 fn a_primary_that_suspended_serves_nothing_before_it_has_shaken_hands() {
-    let mut pair = Pair::start_in_sync(Plan::default());
+    let handlers = "pri-lost \"echo lost-to-$DRBD_PEER >> DIR/told\";";
+    let mut pair = Pair::start_in_sync(Plan { handlers, ..Plan::default() });
     let mut before = Ledger::default();
     before.write(&mut pair.alpha.client(), (0..64).map(|i| i * 4096));
     let work = Work { span: 16 << 20, depth: 8, flush_every: 30, seed: 5 };
@@ -58,6 +59,10 @@ fn a_primary_that_suspended_serves_nothing_before_it_has_shaken_hands() {
     }
     pair.wait_in_sync();
     assert_eq!(pair.alpha.status().role, "Secondary");
+    let told = pair.dir().join("told");
+    let told = || std::fs::read_to_string(&told).unwrap_or_default();
+    wait_for("the word that it was replaced", seconds(10), || !told().is_empty());
+    assert_eq!(told(), "lost-to-beta\n");
     let mut ended = load.join();
     println!("noticed after {:?}; {} writes acknowledged before", noticed.0, ended.acked);
     ended.ledger.verify(&mut pair.beta.client());

@@ -197,7 +197,7 @@ impl Node {
         match agreed {
             Agreed::Go(volumes) => self.go(p, &volumes, &ours, &theirs),
             Agreed::IStepDown => {
-                self.yield_role();
+                self.yield_role(p);
                 self.restart_link(p, "this node stops being Primary");
             }
             Agreed::YouStepDown => {
@@ -213,7 +213,7 @@ impl Node {
                 let yields = !theirs.suspended || theirs.node < ours.node;
                 if ours.suspended && theirs.role == Role::Primary && yields {
                     // ROLE-5: also in a split brain it is not made deeper.
-                    self.yield_role();
+                    self.yield_role(p);
                 }
                 self.end_pause();
                 self.hold_until = None;
@@ -479,11 +479,12 @@ impl Node {
     }
 
     /// ROLE-5: the peer took over while we slept.
-    fn yield_role(&mut self) {
+    fn yield_role(&mut self, p: usize) {
         self.notice(
             Level::Error,
             "the peer became Primary while this node was away: pending requests fail".into(),
         );
+        self.run_handler(Occasion::PriLost, Some(p), None);
         self.role = Role::Secondary;
         self.paused = false;
         self.hold_until = None;

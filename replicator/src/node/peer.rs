@@ -10,13 +10,25 @@ use super::types::{
     Action, ConnectionState, DiskState, HandlerId, Level, LinkDown, LinkEvent, LinkId, Occasion,
     ReplicationState, Role, Time,
 };
-use crate::config::Timing;
+use crate::config::{Fencing, Timing};
 use crate::wire::Message;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use bitmap::{ByteRange, DirtyBitmap, NodeId};
+
+/// How late this process may come to its own deadlines and still believe what it did not hear.
+const LATE_MS: u64 = 50;
+
+/// A question whether the peer lives.
+#[derive(Clone, Copy, Debug)]
+struct Ping {
+    /// Until when it may answer.
+    due: Time,
+    /// This process was late: what the peer said may wait for us, so it was asked once more.
+    again: bool,
+}
 
 /// A peer.
 #[derive(Clone, Debug)]
@@ -30,8 +42,8 @@ pub(super) struct Peer {
     retry_at: Option<Time>,
     backoff: u64,
     heard: Time,
-    /// It was asked whether it lives: until when it may answer.
-    pinged: Option<Time>,
+    /// It was asked whether it lives.
+    pinged: Option<Ping>,
     pub(super) incarnation: u64,
     /// Incarnation of the last completed handshake of this process; 0: none.
     pub(super) last_incarnation: u64,
@@ -172,10 +184,12 @@ impl Peer {
     }
 
     pub(super) fn deadline(&self, timing: &Timing) -> Option<Time> {
-        let alive = self
-            .link
-            .filter(|_| self.state >= ConnectionState::Handshaking)
-            .map(|_| self.pinged.unwrap_or(self.heard.plus_ms(timing.ping_interval)));
+        let alive = self.link.filter(|_| self.state >= ConnectionState::Handshaking).map(|_| {
+            match self.pinged {
+                Some(ping) => ping.due,
+                None => self.heard.plus_ms(timing.ping_interval),
+            }
+        });
         let resyncs = self.volumes.iter().filter_map(|v| v.target.as_ref()?.retry_at());
         let others = self.retry_at.into_iter().chain(self.fence_at());
         resyncs.chain(alive).chain(others).chain(self.handshake.deadline()).min()
@@ -462,30 +476,42 @@ impl Node {
         if self.peers[p].link.is_none() || self.peers[p].state < ConnectionState::Handshaking {
             return;
         }
-        let quiet = now.ms_since(self.peers[p].heard);
-        let unanswered = self.peers[p].pinged.is_some_and(|due| now >= due);
-        if unanswered || quiet >= timing.ping_interval + timing.ping_timeout {
-            self.drop_link(p, "the peer does not answer");
-            self.retry(p, "the peer does not answer");
-        } else if self.peers[p].handshake.deadline().is_some_and(|at| now >= at) {
+        if self.peers[p].handshake.deadline().is_some_and(|at| now >= at) {
             self.drop_link(p, "the handshake took too long");
-            self.retry(p, "the handshake took too long");
-        } else if quiet >= timing.ping_interval && self.peers[p].pinged.is_none() {
-            let due = self.peers[p].heard.plus_ms(timing.ping_interval + timing.ping_timeout);
-            self.ping(p, due);
+            return self.retry(p, "the handshake took too long");
+        }
+        let heard = self.peers[p].heard;
+        let (due, asked) = match self.peers[p].pinged {
+            Some(ping) => (ping.due, Some(ping.again)),
+            None => (heard.plus_ms(timing.ping_interval), None),
+        };
+        if now < due {
+            return;
+        }
+        let late = now.ms_since(due) > LATE_MS;
+        match asked {
+            // LIVE-3: what was not listened to is no silence.
+            None | Some(false) if late => self.ping(p, now.plus_ms(timing.ping_timeout), true),
+            None => self.ping(p, due.plus_ms(timing.ping_timeout), false),
+            Some(_) => {
+                self.drop_link(p, "the peer does not answer");
+                self.retry(p, "the peer does not answer");
+            }
         }
     }
 
-    fn ping(&mut self, p: usize, due: Time) {
-        self.peers[p].pinged = Some(due);
+    fn ping(&mut self, p: usize, due: Time, again: bool) {
+        self.peers[p].pinged = Some(Ping { due, again });
         self.send(p, Message::Ping);
     }
 
     /// Somebody waits for this peer: if it is dead that is known after `ping_timeout`, without waiting for `ping_interval` first.
+    /// Not without fencing: then nothing would stop one that stood still for that moment from serving beside us.
     pub(super) fn probe(&mut self, p: usize) {
         let due = self.now.plus_ms(self.config.timing.ping_timeout);
-        if self.peers[p].pinged.is_none_or(|other| due < other) {
-            self.ping(p, due);
+        let soon = self.peers[p].pinged.is_some_and(|ping| ping.due <= due);
+        if self.config.fencing != Fencing::DontCare && !soon {
+            self.ping(p, due, false);
         }
     }
 

@@ -322,6 +322,8 @@ pub enum Occasion {
     LocalIoError,
     /// This Primary has no UpToDate data within reach.
     PriOnInconDegr,
+    /// It was Primary, and finds that the peer has taken its place (ROLE-5): what runs on top has lost its device.
+    PriLost,
     /// This disk is going to be written to by a resync; anything but 0 forbids it.
     BeforeResyncTarget,
     /// The resync has ended, this disk is UpToDate.
@@ -332,13 +334,14 @@ pub enum Occasion {
 
 impl Occasion {
     /// All there are.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::FencePeer,
         Self::UnfencePeer,
         Self::InitialSplitBrain,
         Self::SplitBrain,
         Self::LocalIoError,
         Self::PriOnInconDegr,
+        Self::PriLost,
         Self::BeforeResyncTarget,
         Self::AfterResyncTarget,
         Self::Disconnected,
@@ -353,6 +356,7 @@ impl Occasion {
             Self::SplitBrain => "split-brain",
             Self::LocalIoError => "local-io-error",
             Self::PriOnInconDegr => "pri-on-incon-degr",
+            Self::PriLost => "pri-lost",
             Self::BeforeResyncTarget => "before-resync-target",
             Self::AfterResyncTarget => "after-resync-target",
             Self::Disconnected => "disconnected",

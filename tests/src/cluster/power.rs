@@ -46,6 +46,7 @@ struct State {
     mood: Mood,
     ended: bool,
     shot: Vec<(SystemTime, String)>,
+    restarted: Vec<String>,
     /// Connections that get no answer, kept open.
     hanging: Vec<UnixStream>,
 }
@@ -81,6 +82,11 @@ impl PowerSwitch {
     pub fn shot(&self) -> Vec<(SystemTime, String)> {
         self.shared.state().shot.clone()
     }
+
+    /// Which hosts have switched themselves off, in this order.
+    pub fn restarted_themselves(&self) -> Vec<String> {
+        self.shared.state().restarted.clone()
+    }
 }
 
 impl Drop for PowerSwitch {
@@ -112,6 +118,12 @@ fn answer(shared: &Shared, mut stream: UnixStream) -> std::io::Result<()> {
     let (verb, name) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     if !shared.lab.dir.join("hosts").join(name).is_dir() || name.is_empty() {
         return stream.write_all(b"unknown\n");
+    }
+    // No matter of the switch: its own processor does that.
+    if verb == "restart-myself" {
+        shared.state().restarted.push(name.to_owned());
+        shared.lab.power_off(name);
+        return Ok(());
     }
     let mood = shared.state().mood;
     if verb == "off" && mood == Mood::Works {

@@ -202,6 +202,11 @@ impl Cluster {
         self.forced[node] = false;
     }
 
+    /// Whether an operator has declared this node's data good since the two last met.
+    pub fn forced(&self, node: usize) -> bool {
+        self.forced[node]
+    }
+
     /// Whether an operator's order is pending that allows newer data to be overwritten.
     pub fn ordered(&self) -> bool {
         self.discard != [false; 2] || self.forced != [false; 2]

@@ -6,7 +6,7 @@ use crate::model::View;
 use replicator::config::Fencing;
 use replicator::node::{
     Command, ConnectionState, Event, Handler, HandlerId, Occasion, PeerStatus, Refusal,
-    RefusalKind, Status,
+    RefusalKind, Role, Status,
 };
 
 /// A run of `fence-peer`.
@@ -203,8 +203,9 @@ impl World {
         }
         // Where the peer lacks something already, it was fenced before, or has no disk: nobody promotes it.
         let behind = self.volumes.iter().any(|volume| volume.model.acknowledged_alone(n));
-        // The peer's own stable word that it is not good.
+        // The peer's own stable word that it is not good, if nobody has taken it back by force since.
         let known = behind
+            || self.volumes.iter().any(|volume| volume.model.forced(1 - n))
             || (0..self.volumes.len()).any(|v| {
                 let volume = &mut self.volumes[v];
                 let found = volume.facts.read(&volume.disks, 1 - n);
@@ -239,6 +240,18 @@ impl World {
         if self.now > since + 6000 * MS {
             let story = format!("node {n} holds I/O, and runs fence-peer no more: {status:?}");
             self.violate("LIVE-4", story);
+        }
+    }
+
+    /// ROLE-5: a Primary that has to make way for the other tells what runs on top; nobody else does. `before`: this turn.
+    pub(super) fn makes_way(&mut self, n: usize, before: Option<Role>, replaced: bool, told: bool) {
+        let yielded = before == Some(Role::Primary) && self.view(n).role == Role::Secondary;
+        if told {
+            self.counters.mark("handler: told that the peer has taken over");
+        }
+        if (yielded && replaced && !told) || (told && !yielded) {
+            let story = format!("node {n}, {before:?} before, pri-lost {told}: {:?}", self.view(n));
+            self.violate("ROLE-5", story);
         }
     }
 

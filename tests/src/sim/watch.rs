@@ -8,7 +8,7 @@ use super::volume::{self, Volume};
 use super::world::{MS, World};
 use crate::model::{Parted, View};
 use bitmap::ByteRange;
-use replicator::node::{ConnectionState, DiskState, LinkId, Role, Status, mirror};
+use replicator::node::{ConnectionState, DiskState, LinkId, PeerStatus, Role, Status, mirror};
 use replicator::wire::{Agreed, Message, RefuseReason, VolumeVerdict};
 
 impl World {
@@ -17,6 +17,7 @@ impl World {
         let Some(process) = self.hosts[n].process.as_ref() else { return };
         let status = process.status();
         self.watch_retry(n, &status);
+        self.watch_given_up(n, &status);
         for v in 0..self.volumes.len() {
             if let Some(view) = View::of(&status, v) {
                 self.observe_volume(n, v, view);
@@ -258,6 +259,21 @@ impl World {
                 (self.now - heard) / MS,
                 allowed / MS,
                 self.view(n)
+            );
+            self.violate("LIVE-3", story);
+        }
+    }
+
+    /// LIVE-3: nobody is called silent by who itself did not listen.
+    fn watch_given_up(&mut self, n: usize, status: &Status) {
+        let silent = |p: &PeerStatus| p.reason == "the peer does not answer";
+        let lost = self.view(n).connected() && status.peers.iter().any(silent);
+        let host = &self.hosts[n];
+        let listened = (self.now - host.rescheduled) * host.clock.rate_ppm() / 1_000_000;
+        if lost && host.rescheduled > 0 && listened + MS < self.knobs.timing.ping_timeout * MS {
+            let story = format!(
+                "node {n} stood still until {} ms ago, and gives its peer up for silence",
+                listened / MS
             );
             self.violate("LIVE-3", story);
         }

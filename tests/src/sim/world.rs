@@ -13,8 +13,8 @@ use super::volume::{self, Volume};
 use super::{Clock, Rng};
 use crate::model::{Check, Cluster, Committing, OpId, Parted, View, Violation};
 use bitmap::Metadata;
-use replicator::node::{Action, ConnectionState, Event, HandlerId, LinkId, OpenId};
-use replicator::wire::Message;
+use replicator::node::{Action, ConnectionState, Event, HandlerId, LinkId, Occasion, OpenId};
+use replicator::wire::{Agreed, Message};
 use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 
@@ -394,6 +394,7 @@ impl World {
         let handshaking = self.volumes[0].model.view(n).connection == ConnectionState::Handshaking;
         let facts = if handshaking { Some(process.status()) } else { None };
         let mut changed = may_change_state(&event);
+        let replaced = matches!(event, Event::Peer(_, Message::Agreed(Agreed::YouStepDown)));
         process.handle(now, event, &mut out);
         changed |= out.iter().any(tells_of_change);
         if self.hash != 0 {
@@ -404,6 +405,10 @@ impl World {
         if changed {
             self.observe(n);
         }
+        let told = out
+            .iter()
+            .any(|a| matches!(a, Action::Handler(_, h) if h.occasion == Occasion::PriLost));
+        self.makes_way(n, facts.as_ref().map(|facts| facts.role), replaced, told);
         if let Some(facts) = facts.filter(|_| self.view(n).connected()) {
             self.facts_stand(n, &facts);
         }

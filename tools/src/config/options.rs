@@ -213,9 +213,9 @@ const TABLE: &[Row] = &[
     row("startup", NotYet, "become-primary-on", Text(255), ""),
 
     row("handlers", Honoured, "fence-peer unfence-peer initial-split-brain split-brain \
-        pri-on-incon-degr local-io-error before-resync-target after-resync-target disconnected",
+        pri-lost pri-on-incon-degr local-io-error before-resync-target after-resync-target disconnected",
         Text(255), ""),
-    row("handlers", NotYet, "pri-lost pri-lost-after-sb before-resync-source out-of-sync \
+    row("handlers", NotYet, "pri-lost-after-sb before-resync-source out-of-sync \
         quorum-lost outdate-peer", Text(255), ""),
 ];
 
