@@ -31,15 +31,15 @@ node alpha beta
 stonith_host * external/pollux alpha,beta
 ";
 
-/// Starts Heartbeat on a host.
+/// Starts Heartbeat on a host, after a line for the shell.
 ///
 /// # Panics
 /// If it cannot be started.
-pub fn start_heartbeat(host: &Host) {
+pub fn start_heartbeat(host: &Host, before: &str) {
     let owner = ["install", "-d", "-m750", "-ohacluster", "-ghaclient"];
     let folders = ["", "/ccm", "/crm", "/dopd"].map(|folder| format!("/run/heartbeat{folder}"));
     host.must(&[&owner[..], &folders.each_ref().map(String::as_str)].concat());
-    host.spawn("heartbeat", &[HEARTBEAT, "-f"]);
+    host.spawn("heartbeat", &["sh", "-c", &format!("{before}; exec {HEARTBEAT} -f")]);
 }
 
 /// The pair, alpha with the service first.
@@ -87,7 +87,7 @@ impl Stack {
 
     /// Starts Heartbeat on these hosts.
     pub fn start_heartbeat(&self, hosts: &[&Host]) {
-        hosts.iter().for_each(|host| start_heartbeat(host));
+        hosts.iter().for_each(|host| start_heartbeat(host, "true"));
     }
 
     /// Waits until a host has the address, which is the last of the resources: how long that took.
