@@ -18,16 +18,16 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use bitmap::{ByteRange, DirtyBitmap, NodeId};
 
-/// How late this process may come to its own deadlines and still believe what it did not hear.
-const LATE_MS: u64 = 50;
+/// How long this process listens, when the time for an answer is over, for one that came while it stood still itself.
+const LOOK_MS: u64 = 50;
 
 /// A question whether the peer lives.
 #[derive(Clone, Copy, Debug)]
 struct Ping {
     /// Until when it may answer.
     due: Time,
-    /// This process was late: what the peer said may wait for us, so it was asked once more.
-    again: bool,
+    /// That is over, and this is the last look.
+    looked: bool,
 }
 
 /// A peer.
@@ -480,19 +480,17 @@ impl Node {
             self.drop_link(p, "the handshake took too long");
             return self.retry(p, "the handshake took too long");
         }
-        let heard = self.peers[p].heard;
-        let (due, asked) = match self.peers[p].pinged {
-            Some(ping) => (ping.due, Some(ping.again)),
-            None => (heard.plus_ms(timing.ping_interval), None),
-        };
-        if now < due {
+        let asked = self.peers[p].pinged;
+        let idle = self.peers[p].heard.plus_ms(timing.ping_interval);
+        if now < asked.map_or(idle, |ping| ping.due) {
             return;
         }
-        let late = now.ms_since(due) > LATE_MS;
         match asked {
+            None => self.ping(p, now.plus_ms(timing.ping_timeout)),
             // LIVE-3: what was not listened to is no silence.
-            None | Some(false) if late => self.ping(p, now.plus_ms(timing.ping_timeout), true),
-            None => self.ping(p, due.plus_ms(timing.ping_timeout), false),
+            Some(ping) if !ping.looked || now.ms_since(ping.due) > LOOK_MS => {
+                self.peers[p].pinged = Some(Ping { due: now.plus_ms(LOOK_MS), looked: true });
+            }
             Some(_) => {
                 self.drop_link(p, "the peer does not answer");
                 self.retry(p, "the peer does not answer");
@@ -500,8 +498,8 @@ impl Node {
         }
     }
 
-    fn ping(&mut self, p: usize, due: Time, again: bool) {
-        self.peers[p].pinged = Some(Ping { due, again });
+    fn ping(&mut self, p: usize, due: Time) {
+        self.peers[p].pinged = Some(Ping { due, looked: false });
         self.send(p, Message::Ping);
     }
 
@@ -511,7 +509,7 @@ impl Node {
         let due = self.now.plus_ms(self.config.timing.ping_timeout);
         let soon = self.peers[p].pinged.is_some_and(|ping| ping.due <= due);
         if self.config.fencing != Fencing::DontCare && !soon {
-            self.ping(p, due, false);
+            self.ping(p, due);
         }
     }
 

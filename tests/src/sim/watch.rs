@@ -264,17 +264,19 @@ impl World {
         }
     }
 
-    /// LIVE-3: nobody is called silent by who itself did not listen.
+    /// LIVE-3: nobody is called silent of whom something came in time, also if this node stood still when it came.
     fn watch_given_up(&mut self, n: usize, status: &Status) {
         let silent = |p: &PeerStatus| p.reason == "the peer does not answer";
-        let lost = self.view(n).connected() && status.peers.iter().any(silent);
-        let host = &self.hosts[n];
-        let listened = (self.now - host.rescheduled) * host.clock.rate_ppm() / 1_000_000;
-        if lost && host.rescheduled > 0 && listened + MS < self.knobs.timing.ping_timeout * MS {
-            let story = format!(
-                "node {n} stood still until {} ms ago, and gives its peer up for silence",
-                listened / MS
-            );
+        let Some(id) = self.network.held(n).filter(|_| self.view(n).connected()) else { return };
+        if !status.peers.iter().any(silent) {
+            return;
+        }
+        let since = (self.now - self.network.connections[&id].heard[n]) / MS;
+        let since = since * self.hosts[n].clock.rate_ppm() / 1_000_000;
+        // What comes while it takes its last look, came late.
+        if (101..self.knobs.timing.ping_timeout).contains(&since) {
+            let story =
+                format!("node {n} calls its peer silent, of which it was told {since} ms ago");
             self.violate("LIVE-3", story);
         }
     }
