@@ -23,9 +23,10 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 use toml::Spanned;
+use tools::Place;
 use tools::facts::Facts;
 
 /// The shortest and the longest dead time, in seconds; etcd itself needs two.
@@ -121,14 +122,6 @@ pub(crate) struct Resource {
     pub(crate) self_fence: Option<String>,
 }
 
-/// Where Pollux' own files are.
-#[derive(Clone, Debug)]
-pub(crate) struct Place {
-    /// `pollux.conf`.
-    pub(crate) pollux: PathBuf,
-    pub(crate) node: Option<String>,
-}
-
 /// Reads it.
 ///
 /// # Errors
@@ -149,7 +142,7 @@ pub(crate) fn load(path: &Path, place: &Place) -> Result<Vec<Resource>, String> 
     let mut all = Vec::new();
     for (name, said) in file.resource {
         let at = format!("{}:{}", path.display(), line(&text, &said.span()));
-        let facts = tools::facts::facts(&place.pollux, place.node.as_deref(), &name);
+        let facts = tools::facts::facts(place, &name);
         let facts = facts.map_err(|failure| format!("{at}: {}", failure.text))?;
         let resource = meant(name, said.into_inner(), etcd.as_ref(), facts);
         all.push(resource.map_err(|why| match why.starts_with('/') {

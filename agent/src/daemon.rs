@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Mutex;
-use tools::{Client, Failure};
+use tools::{Client, Failure, code};
 
 /// How long the daemon may take to say how it is.
 const STATUS: Duration = Duration::from_secs(3);
@@ -14,9 +14,6 @@ const STATUS: Duration = Duration::from_secs(3);
 const PROMOTE: Duration = Duration::from_secs(60);
 /// How long an orderly demotion may take.
 const DEMOTE: Duration = Duration::from_secs(15);
-/// Exit codes of `polluxadm outdate`.
-const WORSE_ALREADY: u8 = 5;
-const IS_PRIMARY: u8 = 17;
 
 /// The way to it.
 pub(crate) struct Daemon {
@@ -46,8 +43,8 @@ impl Daemon {
     async fn order(&self, body: Value, limit: Duration) -> Result<(), Failure> {
         let answer = tokio::time::timeout(limit, self.client.command(&body)).await;
         answer.unwrap_or_else(|_| {
-            let text = format!("the daemon did not answer in {} s", limit.as_secs());
-            Err(Failure { code: 20, text, is_down: false })
+            let seconds = limit.as_secs();
+            Err(Failure::failed(format_args!("the daemon did not answer in {seconds} s")))
         })
     }
 
@@ -97,8 +94,8 @@ impl Daemon {
             Ok(()) => Outdating::Done,
             Err(failure) if failure.is_down => Outdating::Down,
             Err(failure) => match failure.code {
-                WORSE_ALREADY => Outdating::WorseAlready,
-                IS_PRIMARY => Outdating::Primary,
+                code::WORSE_ALREADY => Outdating::WorseAlready,
+                code::IS_PRIMARY => Outdating::Primary,
                 _ => {
                     tracing::info!("outdate was refused: {}", failure.text);
                     Outdating::Refused

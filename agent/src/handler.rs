@@ -12,12 +12,14 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 /// Exit codes of a `fence-peer` handler, as DRBD has them.
-mod code {
-    pub(super) const NOTHING: u8 = 1;
-    pub(super) const INCONSISTENT: u8 = 3;
-    pub(super) const OUTDATED: u8 = 4;
-    pub(super) const I_AM_OUTDATED: u8 = 6;
-    pub(super) const SHOT: u8 = 7;
+pub(crate) mod code {
+    /// Nothing was achieved.
+    pub(crate) const NOTHING: u8 = 1;
+    pub(crate) const INCONSISTENT: u8 = 3;
+    pub(crate) const OUTDATED: u8 = 4;
+    pub(crate) const I_AM_OUTDATED: u8 = 6;
+    /// The peer is verified off.
+    pub(crate) const SHOT: u8 = 7;
 }
 
 const AGAIN: Duration = Duration::from_millis(200);

@@ -405,7 +405,7 @@ impl Loop {
                     Ok(()) => Reply { code: 0, text: String::new() },
                     Err(error) => {
                         let text = format!("{}: not kept over a restart: {error}", self.name);
-                        Reply { code: 20, text }
+                        Reply { code: tools::code::FAILED, text }
                     }
                 };
                 let _ = answer.send(reply);

@@ -16,7 +16,6 @@ use crate::failure::Failure;
 use clap::Parser;
 use range::Range;
 use serde_json::Value;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -27,7 +26,8 @@ use verdict::{Override, Report, Rules, Severity, judge};
 /// It must run as the user of the daemons (usually root, by sudo): their control sockets answer
 /// nobody else.
 #[derive(Parser)]
-#[command(name = "check_pollux", version)]
+// `-c` is `--critical`.
+#[command(name = "check_pollux", version, mut_arg("config", |config| config.short(None)))]
 struct Args {
     /// Which resources: one, or all of the configuration.
     #[arg(value_name = "RESOURCE | all", default_value = "all", value_parser = crate::cli::whole)]
@@ -55,16 +55,8 @@ struct Args {
     /// Also each resource in a line of its own.
     #[arg(short, long)]
     verbose: bool,
-    /// The configuration.
-    #[arg(long, env = "POLLUX_CONFIG", value_name = "FILE")]
-    #[arg(default_value = "/etc/pollux/pollux.conf")]
-    config: PathBuf,
-    /// Which host of the configuration this is; else what `uname -n` says.
-    #[arg(long, env = "POLLUX_NODE", value_name = "NAME")]
-    node: Option<String>,
-    /// Where the sockets of running resources are.
-    #[arg(long, env = "POLLUX_RUN_DIR", value_name = "DIR", default_value = "/run/pollux")]
-    run_dir: PathBuf,
+    #[command(flatten)]
+    place: Place,
 }
 
 /// Runs it with the arguments of the process.
@@ -87,13 +79,8 @@ fn unknown(text: &str) -> (Severity, String) {
 }
 
 fn check(args: &Args) -> Result<Report, Failure> {
-    let place = Place {
-        config: args.config.clone(),
-        node: args.node.clone(),
-        run_dir: args.run_dir.clone(),
-    };
     let names: Vec<_> =
-        args.target.resources(&place.load()?)?.iter().map(|r| r.name.clone()).collect();
+        args.target.resources(&args.place.load()?)?.iter().map(|r| r.name.clone()).collect();
     let rules = Rules {
         overrides: args.state.clone(),
         out_of_sync: [args.warning.clone(), args.critical.clone()],
@@ -106,7 +93,7 @@ fn check(args: &Args) -> Result<Report, Failure> {
     let answers = runtime.block_on(async {
         let mut all = JoinSet::new();
         for (at, name) in names.iter().enumerate() {
-            let client = Client::new(&args.run_dir, name);
+            let client = Client::new(&args.place.run_dir, name);
             all.spawn(async move { (at, client.text("/status", limit).await) });
         }
         let mut answers = all.join_all().await;
