@@ -10,15 +10,14 @@ mod verdict;
 #[cfg(test)]
 mod tests;
 
-use crate::cli::{Place, Target};
-use crate::client::Client;
+use crate::cli::{Place, Target, block_on};
+use crate::client::ask_all;
 use crate::failure::Failure;
 use clap::Parser;
 use range::Range;
 use serde_json::Value;
 use std::process::ExitCode;
 use std::time::Duration;
-use tokio::task::JoinSet;
 use verdict::{Override, Report, Rules, Severity, judge};
 
 /// Checks resources that are mirrored between two nodes, for Nagios, Icinga and their kind.
@@ -88,20 +87,9 @@ fn check(args: &Args) -> Result<Report, Failure> {
     };
     // A tenth is for ourselves.
     let limit = Duration::from_secs(args.timeout).mul_f64(0.9);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::of("cannot start", error))?;
-    let answers = runtime.block_on(async {
-        let mut all = JoinSet::new();
-        for (at, name) in names.iter().enumerate() {
-            let client = Client::new(&args.place.run_dir, name);
-            all.spawn(async move { (at, client.text("/status", limit).await) });
-        }
-        let mut answers = all.join_all().await;
-        answers.sort_by_key(|(at, _)| *at);
-        answers
-    });
+    let answers = block_on(ask_all(&args.place.run_dir, &names, "/status", limit))?;
     let mut report = Report::default();
-    for (name, (_, answer)) in names.iter().zip(answers) {
+    for (name, answer) in names.iter().zip(answers) {
         report.add(of(name, answer, &rules));
     }
     Ok(report)

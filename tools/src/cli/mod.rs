@@ -66,7 +66,7 @@ impl Place {
     /// The daemons that are meant. One that runs, and is named, also if the configuration cannot be
     /// read: a mistake in it must not keep a cluster manager from asking and demoting.
     fn daemons(&self, target: &Target) -> Result<Vec<Client>> {
-        match (self.load(), target.name()) {
+        match (self.load(), &target.resource) {
             (Err(failure), Some(name)) if RunLock::is_held(&self.run_dir, name) => {
                 eprintln!("{}\n{name} runs with what it was started with", failure.text);
                 Ok(Vec::from([Client::new(&self.run_dir, name)]))
@@ -196,10 +196,7 @@ pub fn main() -> ExitCode {
     if std::env::args_os().next().is_some_and(|name| Path::new(&name).ends_with("polluxd")) {
         return daemon();
     }
-    program(|args: Args| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.map_err(|error| Failure::of("cannot start", error))?.block_on(run(args))
-    })
+    program(|args: Args| block_on(run(args))?)
 }
 
 /// Runs one resource of the configuration on this node, in the foreground.
@@ -253,6 +250,12 @@ pub fn program<A: Parser, E: Termination>(run: impl FnOnce(A) -> Result<E>) -> E
             if error.use_stderr() { code::USAGE.into() } else { ExitCode::SUCCESS }
         }
     }
+}
+
+/// Runs what waits for sockets and signals.
+pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    Ok(runtime.map_err(|error| Failure::of("cannot start", error))?.block_on(work))
 }
 
 /// Prints what is wanted of a command. A reader that has gone is no error.

@@ -58,9 +58,9 @@ pub(super) async fn status(place: &Place, options: StatusOptions) -> Result {
 pub(super) async fn role(place: &Place, target: &Target) -> Result {
     for daemon in place.daemons(target)? {
         let status = daemon.page("/status").await?;
-        let Some(role) = status::role(&status, target.peer()) else {
+        let Some(role) = status::role(&status, target.peer.as_deref()) else {
             // The daemon was started with another configuration.
-            let name = target.peer().unwrap_or_default();
+            let name = target.peer.as_deref().unwrap_or_default();
             return Err(Failure::failed(format_args!(
                 "the running resource has no peer {name}, its configuration was changed since: \
                  `polluxadm down`, then `polluxadm up`"
