@@ -41,17 +41,10 @@ struct File {
     resource: BTreeMap<String, Spanned<Said>>,
 }
 
-#[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "kebab-case")]
-enum ArbiterWord {
-    Etcd,
-    Fencing,
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Said {
-    arbiter: ArbiterWord,
+    arbiter: Arbiter,
     dead_time: Option<f64>,
     margin: Option<f64>,
     grace: Option<f64>,
@@ -197,10 +190,7 @@ fn meant(
     if margin * 2 > dead_time {
         return Err("`margin` must be half of `dead-time` at most".into());
     }
-    let arbiter = match said.arbiter {
-        ArbiterWord::Etcd => Arbiter::Etcd,
-        ArbiterWord::Fencing => Arbiter::Fencing,
-    };
+    let arbiter = said.arbiter;
     let etcd = etcd.filter(|_| arbiter == Arbiter::Etcd).cloned();
     if arbiter == Arbiter::Etcd && etcd.as_ref().is_none_or(|etcd| etcd.0.endpoints.is_empty()) {
         return Err("`arbiter = \"etcd\"` needs [etcd] with endpoints = [\"HOST:PORT\", ..]".into());

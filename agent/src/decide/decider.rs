@@ -200,26 +200,13 @@ impl Decider {
     }
 
     fn denied(&mut self, now: Ms, why: &str) {
-        match self.phase {
-            Phase::Asking { adopt: false } => {
-                self.barred_until = self.barred_until.max(now + RETRY);
-                self.go(now, Phase::Waiting, why);
-            }
-            Phase::Asking { adopt: true } => {
-                self.out.push(Action::Alert(format!("Primary without the lock: {why}")));
-                self.retreat(now, why);
-            }
-            Phase::Waiting
-            | Phase::Looking
-            | Phase::Fencing
-            | Phase::Promoting(_)
-            | Phase::Starting
-            | Phase::Active
-            | Phase::Stopping { .. }
-            | Phase::Demoting { .. }
-            | Phase::Releasing
-            | Phase::Stuck(_)
-            | Phase::Ended => {}
+        let Phase::Asking { adopt } = self.phase else { return };
+        if adopt {
+            self.out.push(Action::Alert(format!("Primary without the lock: {why}")));
+            self.retreat(now, why);
+        } else {
+            self.barred_until = self.barred_until.max(now + RETRY);
+            self.go(now, Phase::Waiting, why);
         }
     }
 
@@ -268,8 +255,7 @@ impl Decider {
                 }
             }
             (Phase::Releasing, Job::Release) => self.rest(now),
-            (_, Job::Ask | Job::Fence | Job::Promote | Job::Start | Job::Stop)
-            | (_, Job::Demote { .. } | Job::Release) => {}
+            _ => {}
         }
     }
 
@@ -329,8 +315,7 @@ impl Decider {
             }
             // It ends by itself with its lease.
             (Phase::Releasing, Job::Release) => self.rest(now),
-            (_, Job::Ask | Job::Fence | Job::Promote | Job::Start | Job::Stop)
-            | (_, Job::Demote { .. } | Job::Release) => {}
+            _ => {}
         }
     }
 
@@ -370,17 +355,7 @@ impl Decider {
                 let next = Phase::Demoting { force: true, stopped: false };
                 self.begin(now, next, Job::Demote { force: true }, "once more");
             }
-            Phase::Waiting
-            | Phase::Asking { .. }
-            | Phase::Looking
-            | Phase::Fencing
-            | Phase::Promoting(_)
-            | Phase::Starting
-            | Phase::Stopping { .. }
-            | Phase::Demoting { .. }
-            | Phase::Releasing
-            | Phase::Stuck(_)
-            | Phase::Ended => {}
+            _ => {}
         }
         let leaves =
             matches!(self.phase, Phase::Stopping { demoted: false } | Phase::Demoting { .. });
