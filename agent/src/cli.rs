@@ -263,11 +263,10 @@ async fn join(
     let mut whole = Reply { code: 0, text: String::new() };
     for part in parts {
         let (answer, answered) = tokio::sync::oneshot::channel();
-        let gone = || Reply { code: NOTHING, text: "the agent is ending".into() };
-        let reply = match part.send((question.verb, answer)).await {
-            Ok(()) => answered.await.unwrap_or_else(|_| gone()),
-            Err(_) => gone(),
-        };
+        // One that has ended drops the question, and with it the way back.
+        let _ = part.send((question.verb, answer)).await;
+        let gone = |_| Reply { code: NOTHING, text: "the agent is ending".into() };
+        let reply = answered.await.unwrap_or_else(gone);
         whole.code = whole.code.max(reply.code);
         if !whole.text.is_empty() {
             whole.text.push('\n');

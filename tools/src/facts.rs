@@ -4,7 +4,6 @@
 use crate::cli::Place;
 use crate::config::{Configuration, Host};
 use crate::failure::{Failure, Result, code};
-use std::net::SocketAddr;
 
 /// One node of a resource.
 #[derive(Clone, Debug)]
@@ -13,8 +12,6 @@ pub struct Node {
     pub name: String,
     /// 0..31.
     pub id: u8,
-    /// Where it is reached by its peers.
-    pub address: SocketAddr,
 }
 
 /// A resource of two nodes.
@@ -56,8 +53,7 @@ pub fn facts(place: &Place, resource: &str) -> Result<Facts> {
         let text = format!("{place}: resource `{resource}` has no peer: add another `on` section");
         return Err(Failure::new(code::CONFIGURATION, text));
     };
-    let of =
-        |host: &Host| Node { name: host.name.clone(), id: host.node_id, address: host.address };
+    let of = |host: &Host| Node { name: host.name.clone(), id: host.node_id };
     let word = |text: Option<&str>| text.map(str::to_owned);
     Ok(Facts {
         place,
