@@ -14,11 +14,10 @@ use crate::cli::{Place, Target, block_on};
 use crate::client::ask_all;
 use crate::failure::Failure;
 use clap::Parser;
-use range::Range;
 use serde_json::Value;
 use std::process::ExitCode;
 use std::time::Duration;
-use verdict::{Override, Report, Rules, Severity, judge};
+use verdict::{Report, Rules, Severity, judge};
 
 /// Checks resources that are mirrored between two nodes, for Nagios, Icinga and their kind.
 ///
@@ -31,22 +30,8 @@ struct Args {
     /// Which resources: one, or all of the configuration.
     #[arg(value_name = "RESOURCE | all", default_value = "all", value_parser = crate::cli::whole)]
     target: Target,
-    /// Bytes out of sync: warn outside of this range.
-    #[arg(short, long, value_name = "RANGE", allow_hyphen_values = true)]
-    warning: Option<Range>,
-    /// Bytes out of sync: critical outside of this range.
-    #[arg(short, long, value_name = "RANGE", allow_hyphen_values = true)]
-    critical: Option<Range>,
-    /// Seconds since both copies were good and equal: warn outside of this range.
-    #[arg(long, value_name = "RANGE")]
-    behind_warning: Option<Range>,
-    /// Seconds since both copies were good and equal: critical outside of this range.
-    #[arg(long, value_name = "RANGE")]
-    behind_critical: Option<Range>,
-    /// Another severity for a state, for instance `connection:Connecting=critical` or
-    /// `down=critical`; may be repeated.
-    #[arg(long, value_name = "STATE=SEVERITY")]
-    state: Vec<Override>,
+    #[command(flatten)]
+    rules: Rules,
     /// Seconds in which this ends.
     #[arg(short, long, value_name = "SECONDS", default_value_t = 10)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
@@ -80,17 +65,12 @@ fn unknown(text: &str) -> (Severity, String) {
 fn check(args: &Args) -> Result<Report, Failure> {
     let names: Vec<_> =
         args.target.resources(&args.place.load()?)?.iter().map(|r| r.name.clone()).collect();
-    let rules = Rules {
-        overrides: args.state.clone(),
-        out_of_sync: [args.warning.clone(), args.critical.clone()],
-        behind: [args.behind_warning.clone(), args.behind_critical.clone()],
-    };
     // A tenth is for ourselves.
     let limit = Duration::from_secs(args.timeout).mul_f64(0.9);
     let answers = block_on(ask_all(&args.place.run_dir, &names, "/status", limit))?;
     let mut report = Report::default();
     for (name, answer) in names.iter().zip(answers) {
-        report.add(of(name, answer, &rules));
+        report.add(of(name, answer, &args.rules));
     }
     Ok(report)
 }
