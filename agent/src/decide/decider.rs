@@ -367,32 +367,24 @@ impl Decider {
 
     /// Primary by right: for how long?
     fn keep(&mut self, now: Ms) {
-        let reason = if self.leaving {
-            "this agent is being shut down"
-        } else if self.standby {
-            "standby"
-        } else if let Some(why) = self.unfit.clone() {
-            self.fault(now, &why);
-            "what runs here is not healthy"
-        } else {
-            match &self.local {
-                _ if !self.looked => return,
-                None => {
-                    self.fault(now, "the daemon does not answer");
-                    "the daemon does not answer"
+        let broken = |why: &'static str| (why, Some(why.to_owned()));
+        let (reason, fault) = match (&self.unfit, &self.local) {
+            _ if self.leaving => ("this agent is being shut down", None),
+            _ if self.standby => ("standby", None),
+            (Some(why), _) => ("what runs here is not healthy", Some(why.clone())),
+            (None, _) if !self.looked => return,
+            (None, None) => broken("the daemon does not answer"),
+            (None, Some(local)) if !local.primary => broken("somebody demoted it"),
+            (None, Some(_)) => {
+                if now >= self.since + self.plan.back_off_limit {
+                    self.failures = 0;
                 }
-                Some(local) if !local.primary => {
-                    self.fault(now, "somebody demoted it");
-                    "somebody demoted it"
-                }
-                Some(_) => {
-                    if now >= self.since + self.plan.back_off_limit {
-                        self.failures = 0;
-                    }
-                    return;
-                }
+                return;
             }
         };
+        if let Some(why) = fault {
+            self.fault(now, &why);
+        }
         self.begin(now, Phase::Stopping { demoted: false }, Job::Stop, reason);
     }
 
