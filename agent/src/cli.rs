@@ -255,17 +255,15 @@ async fn join(
 ) -> Reply {
     if parts.is_empty() {
         let name = question.resource.as_deref().unwrap_or("any");
-        return Reply {
-            code: NOTHING,
-            text: format!("no resource `{name}` is in the agent's configuration"),
-        };
+        let text = format!("no resource `{name}` is in the agent's configuration");
+        return Reply::new(NOTHING, text);
     }
-    let mut whole = Reply { code: 0, text: String::new() };
+    let mut whole = Reply::new(0, "");
     for part in parts {
         let (answer, answered) = tokio::sync::oneshot::channel();
         // One that has ended drops the question, and with it the way back.
         let _ = part.send((question.verb, answer)).await;
-        let gone = |_| Reply { code: NOTHING, text: "the agent is ending".into() };
+        let gone = |_| Reply::new(NOTHING, "the agent is ending");
         let reply = answered.await.unwrap_or_else(gone);
         whole.code = whole.code.max(reply.code);
         if !whole.text.is_empty() {

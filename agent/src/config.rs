@@ -93,7 +93,6 @@ struct PeerSection {
 pub(crate) type Route = (SocketAddr, SocketAddr);
 
 /// A health program, ready to be run.
-#[derive(Clone)]
 pub(crate) struct Health {
     pub(crate) program: String,
     pub(crate) every: Duration,
@@ -151,8 +150,7 @@ fn line(text: &str, span: &Range<usize>) -> usize {
 }
 
 fn seconds(name: &str, value: f64) -> Result<Duration, String> {
-    let valid = value > 0.0 && value <= 86_400.0;
-    if valid {
+    if value > 0.0 && value <= 86_400.0 {
         Ok(Duration::from_secs_f64(value))
     } else {
         Err(format!("`{name}` must be more than 0 seconds, and a day at most"))
@@ -172,11 +170,8 @@ fn meant(
     pollux_is_ready(&name, &facts)?;
     let dead_time = said.dead_time.unwrap_or(5.0);
     if !DEAD_TIME.contains(&dead_time) {
-        return Err(format!(
-            "`dead-time` must be {} to {} seconds",
-            DEAD_TIME.start(),
-            DEAD_TIME.end()
-        ));
+        let (least, most) = DEAD_TIME.into_inner();
+        return Err(format!("`dead-time` must be {least} to {most} seconds"));
     }
     let (me, peer) = (&facts.me.name, &facts.peer.name);
     if let Some(stranger) = said.prefer.iter().find(|name| *name != me && *name != peer) {
@@ -198,19 +193,16 @@ fn meant(
     let stonith = said.stonith.map(|it| stonith(it, peer)).transpose()?;
     let routes = said.peer.map_or(Ok(Vec::new()), |it| routes(&it, me, peer))?;
     if arbiter == Arbiter::Fencing {
+        let needs = |what| Err(format!("`arbiter = \"fencing\"` needs {what}"));
         if stonith.is_none() {
-            return Err(format!(
-                "`arbiter = \"fencing\"` needs [resource.{name}.stonith] with an agent"
-            ));
+            return needs(format!("[resource.{name}.stonith] with an agent"));
         }
         if routes.is_empty() {
-            return Err(format!(
-                "`arbiter = \"fencing\"` needs [resource.{name}.peer] with addresses of both nodes"
-            ));
+            return needs(format!("[resource.{name}.peer] with addresses of both nodes"));
         }
         if facts.secret.is_none() {
-            return Err(format!(
-                "`arbiter = \"fencing\"` needs net {{ shared-secret \"..\"; }} of `{name}`: the agents' messages are signed with it"
+            return needs(format!(
+                "net {{ shared-secret \"..\"; }} of `{name}`: the agents' messages are signed with it"
             ));
         }
     }

@@ -1,6 +1,7 @@
 //! The resource's own daemon, by its control socket: what it says of itself, and what it is told.
 
 use crate::decide::{Disk, Local, Ms};
+use crate::peer::Answer;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,17 +22,6 @@ pub(crate) struct Daemon {
     /// The newest lease. Sent in order, so that an old one never replaces it.
     lease: AtomicU64,
     sending: Mutex<()>,
-}
-
-/// What came of an order to be outdated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outdating {
-    Done,
-    WorseAlready,
-    Primary,
-    Refused,
-    /// The daemon does not run.
-    Down,
 }
 
 impl Daemon {
@@ -88,19 +78,19 @@ impl Daemon {
         }
     }
 
-    /// Makes its data Outdated, stably.
-    pub(crate) async fn outdate(&self) -> Outdating {
+    /// Makes its data Outdated, stably; what can be said of that. `None`: the daemon does not run.
+    pub(crate) async fn outdate(&self) -> Option<Answer> {
         match self.order(json!({ "command": "outdate" }), STATUS).await {
-            Ok(()) => Outdating::Done,
-            Err(failure) if failure.is_down => Outdating::Down,
-            Err(failure) => match failure.code {
-                code::WORSE_ALREADY => Outdating::WorseAlready,
-                code::IS_PRIMARY => Outdating::Primary,
+            Ok(()) => Some(Answer::Outdated),
+            Err(failure) if failure.is_down => None,
+            Err(failure) => Some(match failure.code {
+                code::WORSE_ALREADY => Answer::Inconsistent,
+                code::IS_PRIMARY => Answer::Primary,
                 _ => {
                     tracing::info!("outdate was refused: {}", failure.text);
-                    Outdating::Refused
+                    Answer::Refused
                 }
-            },
+            }),
         }
     }
 }

@@ -51,10 +51,6 @@ pub(crate) struct Means {
     pub(crate) resource: Resource,
 }
 
-fn reply(code: u8, text: impl Into<String>) -> Reply {
-    Reply { code, text: text.into() }
-}
-
 impl Means {
     pub(crate) fn view(&self) -> View {
         self.view.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -76,8 +72,10 @@ impl Means {
                 Ok(None) => {
                     let _one = self.shooting.lock().await;
                     match self.off().await {
-                        Ok(true) => return (reply(code::SHOT, "the peer is verified off"), true),
-                        Ok(false) => return (reply(code::SHOT, "the peer is off"), false),
+                        Ok(true) => {
+                            return (Reply::new(code::SHOT, "the peer is verified off"), true);
+                        }
+                        Ok(false) => return (Reply::new(code::SHOT, "the peer is off"), false),
                         // Again, as long as there is time: I/O is suspended.
                         Err(why) => {
                             tracing::error!("fencing failed: {why}");
@@ -90,7 +88,7 @@ impl Means {
             };
             sleep(AGAIN).await;
         }
-        (reply(code::NOTHING, why), false)
+        (Reply::new(code::NOTHING, why), false)
     }
 
     /// With etcd: the peer can never take the lock again, before it has our data.
@@ -100,24 +98,22 @@ impl Means {
             if view.phase.is_busy() {
                 return Err("the lock is not known to be ours".into());
             }
-            return Ok(reply(
-                code::NOTHING,
-                "this node does not have the lock, and must not be Primary",
-            ));
+            let text = "this node does not have the lock, and must not be Primary";
+            return Ok(Reply::new(code::NOTHING, text));
         };
         Ok(match etcd.outdate_peer(&held).await? {
-            Outdated::Peer => reply(code::OUTDATED, "etcd knows that the peer is outdated"),
+            Outdated::Peer => Reply::new(code::OUTDATED, "etcd knows that the peer is outdated"),
             Outdated::Me => {
-                reply(code::I_AM_OUTDATED, "the peer has gone on: this node is outdated")
+                Reply::new(code::I_AM_OUTDATED, "the peer has gone on: this node is outdated")
             }
-            Outdated::Neither => reply(code::NOTHING, "the lock is lost"),
+            Outdated::Neither => Reply::new(code::NOTHING, "the lock is lost"),
         })
     }
 
     /// Without a third machine: the peer's word; `None`: it must be off.
     async fn ask(&self) -> Result<Option<Reply>, String> {
         let view = self.view();
-        let said = |code, text: &str| Ok(Some(reply(code, text)));
+        let said = |code, text: &str| Ok(Some(Reply::new(code, text)));
         if !view.phase.wants_peer_gone() {
             let text = format!("the agent is {}: this node is not to be Primary", view.phase);
             return said(code::NOTHING, &text);

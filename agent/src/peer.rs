@@ -266,11 +266,10 @@ impl Talk {
                 if to_incarnation != self.names.incarnation {
                     return None;
                 }
-                match self.answered {
-                    Some((old, said)) if old == nonce => {
-                        return said.map(|answer| Content::Answer { nonce, answer });
-                    }
-                    Some(_) | None => {}
+                if let Some((old, said)) = self.answered
+                    && old == nonce
+                {
+                    return said.map(|answer| Content::Answer { nonce, answer });
                 }
                 let (answer, thinking) = oneshot::channel();
                 self.answered = Some((nonce, None));
@@ -279,10 +278,7 @@ impl Talk {
                 None
             }
             Content::Answer { nonce, answer } => {
-                if let Some((asked, _, _)) = &self.asked
-                    && *asked == nonce
-                    && let Some((_, _, question)) = self.asked.take()
-                {
+                if let Some((_, _, question)) = self.asked.take_if(|(asked, ..)| *asked == nonce) {
                     // Who asked may have given up.
                     let _ = question.send(answer);
                 }

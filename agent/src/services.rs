@@ -20,7 +20,7 @@ const CHANGE: Duration = Duration::from_secs(60);
 const STATUS: Duration = Duration::from_secs(20);
 
 /// One entry of `start`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct Service {
     /// Where the device is mounted.

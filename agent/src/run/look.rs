@@ -48,10 +48,9 @@ pub(super) async fn at_lock(means: Arc<Means>, to: mpsc::Sender<Message>) {
                     Lock::Mine
                 } else {
                     let looked = etcd.look().await;
-                    match &looked {
-                        // Once; the same comes five times a second.
-                        Err(why) if answers => tracing::warn!("nothing is known of the lock: {why}"),
-                        Err(_) | Ok(_) => {}
+                    // Once; the same comes five times a second.
+                    if let (Err(why), true) = (&looked, answers) {
+                        tracing::warn!("nothing is known of the lock: {why}");
                     }
                     answers = looked.is_ok();
                     looked.unwrap_or(Lock::Unknown)

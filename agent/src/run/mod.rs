@@ -8,8 +8,9 @@ use crate::arbiter::http::Members;
 use crate::clock;
 use crate::config::Resource;
 use crate::control::{Reply, Verb};
-use crate::daemon::{Daemon, Outdating};
+use crate::daemon::Daemon;
 use crate::decide::{Action, Arbiter, Decider, Disk, Event, Job, Local, Lock, Ms, Phase};
+use crate::handler::code::NOTHING;
 use crate::handler::{Means, View};
 use crate::peer::{Answer, Heard, Names, Peer};
 use crate::services;
@@ -325,11 +326,8 @@ impl Loop {
         tokio::spawn(async move {
             let name = &means.resource.name;
             let said = match means.daemon.outdate().await {
-                Outdating::Done => Answer::Outdated,
-                Outdating::WorseAlready => Answer::Inconsistent,
-                Outdating::Primary => Answer::Primary,
-                Outdating::Refused => Answer::Refused,
-                Outdating::Down => match state.set(name, BARRED, true) {
+                Some(said) => said,
+                None => match state.set(name, BARRED, true) {
                     Ok(()) => {
                         // The loop is gone: so is the danger, the file stays.
                         let _ = to.send(Message::Barred).await;
@@ -365,18 +363,17 @@ impl Loop {
     fn question(&mut self, verb: Verb, answer: oneshot::Sender<Reply>) {
         match verb {
             Verb::Status => {
-                let text = self.status().to_string();
-                let _ = answer.send(Reply { code: 0, text });
+                let _ = answer.send(Reply::new(0, self.status().to_string()));
             }
             Verb::Standby | Verb::Unstandby => {
                 let wanted = verb == Verb::Standby;
                 let kept = self.state.set(self.name(), STANDBY, wanted);
                 self.event(Event::Standby(wanted));
                 let reply = match kept {
-                    Ok(()) => Reply { code: 0, text: String::new() },
+                    Ok(()) => Reply::new(0, ""),
                     Err(error) => {
                         let text = format!("{}: not kept over a restart: {error}", self.name());
-                        Reply { code: tools::code::FAILED, text }
+                        Reply::new(tools::code::FAILED, text)
                     }
                 };
                 let _ = answer.send(reply);
@@ -397,8 +394,8 @@ impl Loop {
                 let means = self.means.clone();
                 tokio::spawn(async move {
                     let reply = match means.unfence_peer().await {
-                        Ok(()) => Reply { code: 0, text: String::new() },
-                        Err(text) => Reply { code: 1, text },
+                        Ok(()) => Reply::new(0, ""),
+                        Err(text) => Reply::new(NOTHING, text),
                     };
                     let _ = answer.send(reply);
                 });
