@@ -48,8 +48,7 @@ pub(super) async fn status(place: &Place, options: StatusOptions) -> Result {
     }
     // An answer means that it is a terminal; 0, that nobody has told it its size.
     let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok();
-    let width =
-        size.map(|size| size.ws_col.into()).map(|width| if width == 0 { 80 } else { width });
+    let width = size.map(|size| if size.ws_col == 0 { 80 } else { size.ws_col.into() });
     let layout = Layout { verbose: options.verbose, statistics: options.statistics, width };
     print(&status::print(&running, layout));
     Ok(())
