@@ -1,8 +1,9 @@
 //! `pollux-agent`: the agent itself, its operators' commands, and the two handlers. Exit codes: 0 done, 1 usage, 10 configuration,
 //! 20 failed; those of `fence-peer` are DRBD's.
 
-use crate::config::{self, Place};
+use crate::config;
 use crate::control::{self, Question, Reply, Verb};
+use crate::handler::code::{NOTHING, SHOT};
 use crate::run::{self, Running};
 use crate::state::State;
 use clap::{Parser, Subcommand};
@@ -15,13 +16,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tools::{Failure, Place, Result, code};
 
-const CONFIGURATION: u8 = 10;
-const FAILED: u8 = 20;
-/// Of a handler that achieved nothing.
-const NOTHING: u8 = 1;
-/// Of `fence-peer`, `fence`: the peer is verified off.
-const SHOT: u8 = 7;
 /// How long an answer may take; a handler's patience is the daemon's.
 const ANSWER: Duration = Duration::from_secs(10);
 const HANDLER: Duration = Duration::from_secs(3_600);
@@ -29,22 +25,15 @@ const HANDLER: Duration = Duration::from_secs(3_600);
 /// Decides which of two nodes is Primary, and runs what needs the device there.
 #[derive(Parser)]
 #[command(name = "pollux-agent", version)]
+#[command(mut_arg("config", |it| it.help("Pollux's configuration")))]
+#[command(mut_arg("run_dir", |it| it.help("Where the sockets of running resources and of the agent are")))]
 struct Args {
     /// The agent's configuration.
     #[arg(long, global = true, env = "POLLUX_AGENT_CONFIG", value_name = "FILE")]
     #[arg(default_value = "/etc/pollux/agent.toml")]
     agent_config: PathBuf,
-    /// Pollux's configuration.
-    #[arg(long, short, global = true, env = "POLLUX_CONFIG", value_name = "FILE")]
-    #[arg(default_value = "/etc/pollux/pollux.conf")]
-    config: PathBuf,
-    /// Which host of the configuration this is; else what `uname -n` says.
-    #[arg(long, global = true, env = "POLLUX_NODE", value_name = "NAME")]
-    node: Option<String>,
-    /// Where the sockets of running resources and of the agent are.
-    #[arg(long, global = true, env = "POLLUX_RUN_DIR", value_name = "DIR")]
-    #[arg(default_value = "/run/pollux")]
-    run_dir: PathBuf,
+    #[command(flatten)]
+    place: Place,
     /// What the agent must remember.
     #[arg(long, global = true, env = "POLLUX_STATE_DIR", value_name = "DIR")]
     #[arg(default_value = "/var/lib/pollux")]
@@ -103,35 +92,19 @@ enum Command {
 
 /// Runs the command line.
 pub fn main() -> ExitCode {
-    let args = match Args::try_parse() {
-        Ok(args) => args,
-        Err(error) => {
-            // Nobody is there to be told that it cannot be printed.
-            let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(1) } else { ExitCode::SUCCESS };
-        }
-    };
-    let level = tracing_subscriber::EnvFilter::try_from_default_env();
-    tracing_subscriber::fmt()
-        .with_env_filter(level.unwrap_or_else(|_| "info".into()))
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let ended = match runtime {
-        Ok(runtime) => runtime.block_on(act(&args)),
-        Err(error) => Err((FAILED, error.to_string())),
-    };
-    match ended {
-        Ok(code) => ExitCode::from(code),
-        Err((code, text)) => {
-            eprintln!("{text}");
-            ExitCode::from(code)
-        }
-    }
+    tools::program(|args: Args| {
+        let level = tracing_subscriber::EnvFilter::try_from_default_env();
+        tracing_subscriber::fmt()
+            .with_env_filter(level.unwrap_or_else(|_| "info".into()))
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_writer(std::io::stderr)
+            .init();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.map_err(Failure::failed)?.block_on(act(&args)).map(ExitCode::from)
+    })
 }
 
-async fn act(args: &Args) -> Result<u8, (u8, String)> {
+async fn act(args: &Args) -> Result<u8> {
     match &args.command {
         Command::Run => run(args).await.map(|()| 0),
         Command::Check => load(args).map(|resources| {
@@ -141,7 +114,8 @@ async fn act(args: &Args) -> Result<u8, (u8, String)> {
             0
         }),
         Command::Status { resource, json } => {
-            let reply = ask(args, Verb::Status, resource.clone(), ANSWER).await?;
+            let reply =
+                ask(args, Verb::Status, resource.as_ref()).await.map_err(Failure::failed)?;
             for line in reply.text.lines() {
                 match serde_json::from_str::<BTreeMap<String, Value>>(line) {
                     Ok(status) if !json => print_status(&status),
@@ -150,56 +124,56 @@ async fn act(args: &Args) -> Result<u8, (u8, String)> {
             }
             Ok(reply.code)
         }
-        Command::Standby { resource } => tell(args, Verb::Standby, resource.clone()).await,
-        Command::Unstandby { resource } => tell(args, Verb::Unstandby, resource.clone()).await,
+        Command::Standby { resource } => tell(args, Verb::Standby, resource.as_ref()).await,
+        Command::Unstandby { resource } => tell(args, Verb::Unstandby, resource.as_ref()).await,
         Command::FencePeer { resource } => handler(args, Verb::FencePeer, resource).await,
         Command::UnfencePeer { resource } => handler(args, Verb::UnfencePeer, resource).await,
         Command::Fence { resource, status } => fence(args, resource, *status).await,
     }
 }
 
-fn load(args: &Args) -> Result<Vec<config::Resource>, (u8, String)> {
-    let place = Place { pollux: args.config.clone(), node: args.node.clone() };
-    config::load(&args.agent_config, &place).map_err(|text| (CONFIGURATION, text))
+fn load(args: &Args) -> Result<Vec<config::Resource>> {
+    config::load(&args.agent_config, &args.place)
+        .map_err(|text| Failure::new(code::CONFIGURATION, text))
 }
 
-async fn ask(
-    args: &Args,
-    verb: Verb,
-    resource: Option<String>,
-    limit: Duration,
-) -> Result<Reply, (u8, String)> {
-    let question = Question { verb, resource };
-    control::ask(&args.run_dir, &question, limit).await.map_err(|text| (FAILED, text))
+async fn ask(args: &Args, verb: Verb, resource: Option<&String>) -> Result<Reply, String> {
+    let question = Question { verb, resource: resource.cloned() };
+    let handlers = matches!(verb, Verb::FencePeer | Verb::UnfencePeer);
+    let limit = if handlers { HANDLER } else { ANSWER };
+    control::ask(&args.place.run_dir, &question, limit).await
 }
 
-async fn tell(args: &Args, verb: Verb, resource: Option<String>) -> Result<u8, (u8, String)> {
-    let reply = ask(args, verb, resource, ANSWER).await?;
+async fn tell(args: &Args, verb: Verb, resource: Option<&String>) -> Result<u8> {
+    let reply = ask(args, verb, resource).await.map_err(Failure::failed)?;
     if !reply.text.is_empty() {
         eprintln!("{}", reply.text);
     }
     Ok(reply.code)
 }
 
+fn nothing(text: String) -> Failure {
+    Failure::new(NOTHING, text)
+}
+
 /// An agent that does not run has achieved nothing: I/O stays suspended.
-async fn handler(args: &Args, verb: Verb, resource: &str) -> Result<u8, (u8, String)> {
-    let reply = ask(args, verb, Some(resource.to_owned()), HANDLER).await;
-    let reply = reply.map_err(|(_, text)| (NOTHING, text))?;
+async fn handler(args: &Args, verb: Verb, resource: &String) -> Result<u8> {
+    let reply = ask(args, verb, Some(resource)).await.map_err(nothing)?;
     eprintln!("{}", reply.text);
     Ok(reply.code)
 }
 
-async fn fence(args: &Args, name: &str, status: bool) -> Result<u8, (u8, String)> {
+async fn fence(args: &Args, name: &str, status: bool) -> Result<u8> {
     let resource = load(args)?.into_iter().find(|resource| resource.name == name);
     let stonith = resource.and_then(|resource| resource.stonith).ok_or_else(|| {
         let file = args.agent_config.display();
-        (NOTHING, format!("{file}: no plug-in: add [resource.{name}.stonith]"))
+        nothing(format!("{file}: no plug-in: add [resource.{name}.stonith]"))
     })?;
     if status {
-        let ended = stonith.act("status").await.map_err(|text| (NOTHING, text))?;
+        let ended = stonith.act("status").await.map_err(nothing)?;
         return Ok(ended.code.and_then(|code| u8::try_from(code).ok()).unwrap_or(NOTHING));
     }
-    stonith.off().await.map(|()| SHOT).map_err(|text| (NOTHING, text))
+    stonith.off().await.map(|()| SHOT).map_err(nothing)
 }
 
 fn print_status(status: &BTreeMap<String, Value>) {
@@ -214,24 +188,23 @@ fn print_status(status: &BTreeMap<String, Value>) {
     }
 }
 
-async fn run(args: &Args) -> Result<(), (u8, String)> {
-    let failed = |text: String| (FAILED, text);
+async fn run(args: &Args) -> Result {
     let resources = load(args)?;
-    let _alone = control::lock(&args.run_dir).map_err(failed)?;
+    let _alone = control::lock(&args.place.run_dir).map_err(Failure::failed)?;
     let counted = State::new(&args.state_dir).and_then(|state| Ok((state.incarnation()?, state)));
     let (incarnation, state) =
-        counted.map_err(|error| failed(format!("{}: {error}", args.state_dir.display())))?;
-    let signal = |kind| signal(kind).map_err(|error| failed(error.to_string()));
+        counted.map_err(|error| Failure::of(args.state_dir.display(), error))?;
+    let signal = |kind| signal(kind).map_err(Failure::failed);
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut all: BTreeMap<String, Running> = BTreeMap::new();
     for resource in resources {
         let name = resource.name.clone();
-        let running = run::start(resource, &args.run_dir, &state, incarnation).await;
-        all.insert(name, running.map_err(failed)?);
+        let running = run::start(resource, &args.place.run_dir, &state, incarnation).await;
+        all.insert(name, running.map_err(Failure::failed)?);
     }
     let (asked, mut questions) = mpsc::channel(32);
-    control::listen(&args.run_dir, asked).map_err(failed)?;
+    control::listen(&args.place.run_dir, asked).map_err(Failure::failed)?;
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     tracing::info!("pollux-agent runs, life {incarnation}");
     let mut leaving = false;
@@ -251,8 +224,8 @@ async fn run(args: &Args) -> Result<(), (u8, String)> {
             _ = terminate.recv() => leaving = true,
             _ = interrupt.recv() => leaving = true,
             () = ended(&mut all) => {
-                let _ = std::fs::remove_file(control::path(&args.run_dir));
-                return if leaving { Ok(()) } else { Err(failed("a resource's loop has ended".into())) };
+                let _ = std::fs::remove_file(control::path(&args.place.run_dir));
+                return if leaving { Ok(()) } else { Err(Failure::failed("a resource's loop has ended")) };
             }
         }
         if leaving {
@@ -282,19 +255,16 @@ async fn join(
 ) -> Reply {
     if parts.is_empty() {
         let name = question.resource.as_deref().unwrap_or("any");
-        return Reply {
-            code: NOTHING,
-            text: format!("no resource `{name}` is in the agent's configuration"),
-        };
+        let text = format!("no resource `{name}` is in the agent's configuration");
+        return Reply::new(NOTHING, text);
     }
-    let mut whole = Reply { code: 0, text: String::new() };
+    let mut whole = Reply::new(0, "");
     for part in parts {
         let (answer, answered) = tokio::sync::oneshot::channel();
-        let gone = || Reply { code: NOTHING, text: "the agent is ending".into() };
-        let reply = match part.send((question.verb, answer)).await {
-            Ok(()) => answered.await.unwrap_or_else(|_| gone()),
-            Err(_) => gone(),
-        };
+        // One that has ended drops the question, and with it the way back.
+        let _ = part.send((question.verb, answer)).await;
+        let gone = |_| Reply::new(NOTHING, "the agent is ending");
+        let reply = answered.await.unwrap_or_else(gone);
         whole.code = whole.code.max(reply.code);
         if !whole.text.is_empty() {
             whole.text.push('\n');

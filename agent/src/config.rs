@@ -23,9 +23,10 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 use toml::Spanned;
+use tools::Place;
 use tools::facts::Facts;
 
 /// The shortest and the longest dead time, in seconds; etcd itself needs two.
@@ -40,17 +41,10 @@ struct File {
     resource: BTreeMap<String, Spanned<Said>>,
 }
 
-#[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "kebab-case")]
-enum ArbiterWord {
-    Etcd,
-    Fencing,
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Said {
-    arbiter: ArbiterWord,
+    arbiter: Arbiter,
     dead_time: Option<f64>,
     margin: Option<f64>,
     grace: Option<f64>,
@@ -99,7 +93,6 @@ struct PeerSection {
 pub(crate) type Route = (SocketAddr, SocketAddr);
 
 /// A health program, ready to be run.
-#[derive(Clone)]
 pub(crate) struct Health {
     pub(crate) program: String,
     pub(crate) every: Duration,
@@ -119,14 +112,6 @@ pub(crate) struct Resource {
     pub(crate) monitor: Duration,
     pub(crate) health: Option<Health>,
     pub(crate) self_fence: Option<String>,
-}
-
-/// Where Pollux' own files are.
-#[derive(Clone, Debug)]
-pub(crate) struct Place {
-    /// `pollux.conf`.
-    pub(crate) pollux: PathBuf,
-    pub(crate) node: Option<String>,
 }
 
 /// Reads it.
@@ -149,7 +134,7 @@ pub(crate) fn load(path: &Path, place: &Place) -> Result<Vec<Resource>, String> 
     let mut all = Vec::new();
     for (name, said) in file.resource {
         let at = format!("{}:{}", path.display(), line(&text, &said.span()));
-        let facts = tools::facts::facts(&place.pollux, place.node.as_deref(), &name);
+        let facts = tools::facts::facts(place, &name);
         let facts = facts.map_err(|failure| format!("{at}: {}", failure.text))?;
         let resource = meant(name, said.into_inner(), etcd.as_ref(), facts);
         all.push(resource.map_err(|why| match why.starts_with('/') {
@@ -165,8 +150,7 @@ fn line(text: &str, span: &Range<usize>) -> usize {
 }
 
 fn seconds(name: &str, value: f64) -> Result<Duration, String> {
-    let valid = value > 0.0 && value <= 86_400.0;
-    if valid {
+    if value > 0.0 && value <= 86_400.0 {
         Ok(Duration::from_secs_f64(value))
     } else {
         Err(format!("`{name}` must be more than 0 seconds, and a day at most"))
@@ -186,11 +170,8 @@ fn meant(
     pollux_is_ready(&name, &facts)?;
     let dead_time = said.dead_time.unwrap_or(5.0);
     if !DEAD_TIME.contains(&dead_time) {
-        return Err(format!(
-            "`dead-time` must be {} to {} seconds",
-            DEAD_TIME.start(),
-            DEAD_TIME.end()
-        ));
+        let (least, most) = DEAD_TIME.into_inner();
+        return Err(format!("`dead-time` must be {least} to {most} seconds"));
     }
     let (me, peer) = (&facts.me.name, &facts.peer.name);
     if let Some(stranger) = said.prefer.iter().find(|name| *name != me && *name != peer) {
@@ -204,10 +185,7 @@ fn meant(
     if margin * 2 > dead_time {
         return Err("`margin` must be half of `dead-time` at most".into());
     }
-    let arbiter = match said.arbiter {
-        ArbiterWord::Etcd => Arbiter::Etcd,
-        ArbiterWord::Fencing => Arbiter::Fencing,
-    };
+    let arbiter = said.arbiter;
     let etcd = etcd.filter(|_| arbiter == Arbiter::Etcd).cloned();
     if arbiter == Arbiter::Etcd && etcd.as_ref().is_none_or(|etcd| etcd.0.endpoints.is_empty()) {
         return Err("`arbiter = \"etcd\"` needs [etcd] with endpoints = [\"HOST:PORT\", ..]".into());
@@ -215,19 +193,16 @@ fn meant(
     let stonith = said.stonith.map(|it| stonith(it, peer)).transpose()?;
     let routes = said.peer.map_or(Ok(Vec::new()), |it| routes(&it, me, peer))?;
     if arbiter == Arbiter::Fencing {
+        let needs = |what| Err(format!("`arbiter = \"fencing\"` needs {what}"));
         if stonith.is_none() {
-            return Err(format!(
-                "`arbiter = \"fencing\"` needs [resource.{name}.stonith] with an agent"
-            ));
+            return needs(format!("[resource.{name}.stonith] with an agent"));
         }
         if routes.is_empty() {
-            return Err(format!(
-                "`arbiter = \"fencing\"` needs [resource.{name}.peer] with addresses of both nodes"
-            ));
+            return needs(format!("[resource.{name}.peer] with addresses of both nodes"));
         }
         if facts.secret.is_none() {
-            return Err(format!(
-                "`arbiter = \"fencing\"` needs net {{ shared-secret \"..\"; }} of `{name}`: the agents' messages are signed with it"
+            return needs(format!(
+                "net {{ shared-secret \"..\"; }} of `{name}`: the agents' messages are signed with it"
             ));
         }
     }

@@ -45,6 +45,12 @@ pub(crate) struct Reply {
     pub(crate) text: String,
 }
 
+impl Reply {
+    pub(crate) fn new(code: u8, text: impl Into<String>) -> Self {
+        Self { code, text: text.into() }
+    }
+}
+
 /// A question with the way back.
 pub(crate) type Asked = (Question, oneshot::Sender<Reply>);
 

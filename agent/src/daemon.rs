@@ -1,12 +1,13 @@
 //! The resource's own daemon, by its control socket: what it says of itself, and what it is told.
 
 use crate::decide::{Disk, Local, Ms};
+use crate::peer::Answer;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Mutex;
-use tools::{Client, Failure};
+use tools::{Client, Failure, code};
 
 /// How long the daemon may take to say how it is.
 const STATUS: Duration = Duration::from_secs(3);
@@ -14,9 +15,6 @@ const STATUS: Duration = Duration::from_secs(3);
 const PROMOTE: Duration = Duration::from_secs(60);
 /// How long an orderly demotion may take.
 const DEMOTE: Duration = Duration::from_secs(15);
-/// Exit codes of `polluxadm outdate`.
-const WORSE_ALREADY: u8 = 5;
-const IS_PRIMARY: u8 = 17;
 
 /// The way to it.
 pub(crate) struct Daemon {
@@ -24,17 +22,6 @@ pub(crate) struct Daemon {
     /// The newest lease. Sent in order, so that an old one never replaces it.
     lease: AtomicU64,
     sending: Mutex<()>,
-}
-
-/// What came of an order to be outdated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outdating {
-    Done,
-    WorseAlready,
-    Primary,
-    Refused,
-    /// The daemon does not run.
-    Down,
 }
 
 impl Daemon {
@@ -46,8 +33,8 @@ impl Daemon {
     async fn order(&self, body: Value, limit: Duration) -> Result<(), Failure> {
         let answer = tokio::time::timeout(limit, self.client.command(&body)).await;
         answer.unwrap_or_else(|_| {
-            let text = format!("the daemon did not answer in {} s", limit.as_secs());
-            Err(Failure { code: 20, text, is_down: false })
+            let seconds = limit.as_secs();
+            Err(Failure::failed(format_args!("the daemon did not answer in {seconds} s")))
         })
     }
 
@@ -91,19 +78,19 @@ impl Daemon {
         }
     }
 
-    /// Makes its data Outdated, stably.
-    pub(crate) async fn outdate(&self) -> Outdating {
+    /// Makes its data Outdated, stably; what can be said of that. `None`: the daemon does not run.
+    pub(crate) async fn outdate(&self) -> Option<Answer> {
         match self.order(json!({ "command": "outdate" }), STATUS).await {
-            Ok(()) => Outdating::Done,
-            Err(failure) if failure.is_down => Outdating::Down,
-            Err(failure) => match failure.code {
-                WORSE_ALREADY => Outdating::WorseAlready,
-                IS_PRIMARY => Outdating::Primary,
+            Ok(()) => Some(Answer::Outdated),
+            Err(failure) if failure.is_down => None,
+            Err(failure) => Some(match failure.code {
+                code::WORSE_ALREADY => Answer::Inconsistent,
+                code::IS_PRIMARY => Answer::Primary,
                 _ => {
                     tracing::info!("outdate was refused: {}", failure.text);
-                    Outdating::Refused
+                    Answer::Refused
                 }
-            },
+            }),
         }
     }
 }

@@ -7,7 +7,6 @@ use std::time::Duration;
 use tokio::process::Command;
 
 /// A plug-in and its options, as configured.
-#[derive(Clone, Debug)]
 pub(crate) struct Stonith {
     /// The program.
     pub(crate) agent: String,

@@ -2,22 +2,24 @@
 //! their time, I/O is suspended meanwhile; a guess is never an answer.
 
 use crate::arbiter::etcd::{Etcd, Held, Outdated};
+use crate::config::Resource;
 use crate::control::Reply;
 use crate::daemon::Daemon;
 use crate::decide::{Disk, Ms, Phase};
-use crate::fence::Stonith;
 use crate::peer::{Answer, Peer};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 /// Exit codes of a `fence-peer` handler, as DRBD has them.
-mod code {
-    pub(super) const NOTHING: u8 = 1;
-    pub(super) const INCONSISTENT: u8 = 3;
-    pub(super) const OUTDATED: u8 = 4;
-    pub(super) const I_AM_OUTDATED: u8 = 6;
-    pub(super) const SHOT: u8 = 7;
+pub(crate) mod code {
+    /// Nothing was achieved.
+    pub(crate) const NOTHING: u8 = 1;
+    pub(crate) const INCONSISTENT: u8 = 3;
+    pub(crate) const OUTDATED: u8 = 4;
+    pub(crate) const I_AM_OUTDATED: u8 = 6;
+    /// The peer is verified off.
+    pub(crate) const SHOT: u8 = 7;
 }
 
 const AGAIN: Duration = Duration::from_millis(200);
@@ -44,16 +46,9 @@ pub(crate) struct Means {
     pub(crate) daemon: Daemon,
     pub(crate) etcd: Option<Etcd>,
     pub(crate) peer: Option<Peer>,
-    pub(crate) stonith: Option<Stonith>,
     /// One at a time: the second finds it done.
     pub(crate) shooting: tokio::sync::Mutex<()>,
-    pub(crate) dead_time: Ms,
-    /// How long a handler may try: less than the daemon's patience with it.
-    pub(crate) patience: Duration,
-}
-
-fn reply(code: u8, text: impl Into<String>) -> Reply {
-    Reply { code, text: text.into() }
+    pub(crate) resource: Resource,
 }
 
 impl Means {
@@ -62,21 +57,38 @@ impl Means {
     }
 
     /// The daemon lost its peer, as Primary or on the way there. The second: the peer was turned off for that.
-    pub(crate) async fn fence_peer(self: Arc<Self>) -> (Reply, bool) {
-        let until = Instant::now() + self.patience;
+    pub(crate) async fn fence_peer(&self) -> (Reply, bool) {
+        // The daemon's patience with a handler is longer.
+        let patience = self.resource.facts.handler_timeout.saturating_sub(5).max(1);
+        let until = Instant::now() + Duration::from_secs(patience);
         let mut why = String::from("there was no time");
         while Instant::now() < until {
             let answer = match &self.etcd {
-                Some(etcd) => self.bar(etcd).await.map(|reply| (reply, false)),
-                None => self.ask_or_shoot().await,
+                Some(etcd) => self.bar(etcd).await.map(Some),
+                None => self.ask().await,
             };
-            match answer {
-                Ok(answer) => return answer,
-                Err(said) => why = said,
-            }
+            why = match answer {
+                Ok(Some(reply)) => return (reply, false),
+                Ok(None) => {
+                    let _one = self.shooting.lock().await;
+                    match self.off().await {
+                        Ok(true) => {
+                            return (Reply::new(code::SHOT, "the peer is verified off"), true);
+                        }
+                        Ok(false) => return (Reply::new(code::SHOT, "the peer is off"), false),
+                        // Again, as long as there is time: I/O is suspended.
+                        Err(why) => {
+                            tracing::error!("fencing failed: {why}");
+                            sleep(AFTER_A_MISS).await;
+                            format!("fencing failed: {why}")
+                        }
+                    }
+                }
+                Err(why) => why,
+            };
             sleep(AGAIN).await;
         }
-        (reply(code::NOTHING, why), false)
+        (Reply::new(code::NOTHING, why), false)
     }
 
     /// With etcd: the peer can never take the lock again, before it has our data.
@@ -86,77 +98,61 @@ impl Means {
             if view.phase.is_busy() {
                 return Err("the lock is not known to be ours".into());
             }
-            return Ok(reply(
-                code::NOTHING,
-                "this node does not have the lock, and must not be Primary",
-            ));
+            let text = "this node does not have the lock, and must not be Primary";
+            return Ok(Reply::new(code::NOTHING, text));
         };
         Ok(match etcd.outdate_peer(&held).await? {
-            Outdated::Peer => reply(code::OUTDATED, "etcd knows that the peer is outdated"),
+            Outdated::Peer => Reply::new(code::OUTDATED, "etcd knows that the peer is outdated"),
             Outdated::Me => {
-                reply(code::I_AM_OUTDATED, "the peer has gone on: this node is outdated")
+                Reply::new(code::I_AM_OUTDATED, "the peer has gone on: this node is outdated")
             }
-            Outdated::Neither => reply(code::NOTHING, "the lock is lost"),
+            Outdated::Neither => Reply::new(code::NOTHING, "the lock is lost"),
         })
     }
 
-    /// Without a third machine: the peer's word, else it must be off.
-    async fn ask_or_shoot(&self) -> Result<(Reply, bool), String> {
+    /// Without a third machine: the peer's word; `None`: it must be off.
+    async fn ask(&self) -> Result<Option<Reply>, String> {
         let view = self.view();
+        let said = |code, text: &str| Ok(Some(Reply::new(code, text)));
         if !view.phase.wants_peer_gone() {
             let text = format!("the agent is {}: this node is not to be Primary", view.phase);
-            return Ok((reply(code::NOTHING, text), false));
+            return said(code::NOTHING, &text);
         }
         if view.fenced {
-            return Ok((reply(code::SHOT, "the peer was turned off before, and is silent"), false));
+            return said(code::SHOT, "the peer was turned off before, and is silent");
         }
-        let (Some(peer), Some(stonith)) = (&self.peer, &self.stonith) else {
-            return Ok((reply(code::NOTHING, "no way to fence is configured"), false));
+        let (Some(peer), Some(_)) = (&self.peer, &self.resource.stonith) else {
+            return said(code::NOTHING, "no way to fence is configured");
         };
-        let left = (view.silent_since + self.dead_time).saturating_sub(crate::clock::now());
+        let dead = view.silent_since + self.resource.plan.dead_time;
+        let left = dead.saturating_sub(crate::clock::now());
         if left > 0 {
             // No longer than it takes to be dead: who has the resource shoots before the other does.
             let asking = tokio::time::timeout(Duration::from_millis(left), peer.stay_away());
-            match asking.await.ok().flatten() {
-                Some(Answer::Outdated) => {
-                    return Ok((reply(code::OUTDATED, "the peer's agent has it outdated"), false));
-                }
+            return match asking.await.ok().flatten() {
+                Some(Answer::Outdated) => said(code::OUTDATED, "the peer's agent has it outdated"),
                 // Out of the way as one that is off; that our data is the newest is not said with it.
-                Some(Answer::Barred) => {
-                    let text =
-                        "the peer's daemon is down, and its agent keeps it from being Primary";
-                    return Ok((reply(code::SHOT, text), false));
-                }
+                Some(Answer::Barred) => said(
+                    code::SHOT,
+                    "the peer's daemon is down, and its agent keeps it from being Primary",
+                ),
                 Some(Answer::Inconsistent) => {
-                    let text = "the peer's data is Inconsistent or worse";
-                    return Ok((reply(code::INCONSISTENT, text), false));
+                    said(code::INCONSISTENT, "the peer's data is Inconsistent or worse")
                 }
                 Some(Answer::Primary) if matches!(view.phase, Phase::Promoting(_)) => {
-                    return Ok((reply(code::I_AM_OUTDATED, "the peer is Primary"), false));
+                    said(code::I_AM_OUTDATED, "the peer is Primary")
                 }
-                Some(Answer::Primary) => {
-                    return Ok((reply(code::NOTHING, "both nodes are Primary"), false));
-                }
-                Some(Answer::Refused) => return Err("the peer's agent refuses to stay away".into()),
-                None => return Err("the peer's agent does not answer yet".into()),
+                Some(Answer::Primary) => said(code::NOTHING, "both nodes are Primary"),
+                Some(Answer::Refused) => Err("the peer's agent refuses to stay away".into()),
+                None => Err("the peer's agent does not answer yet".into()),
+            };
+        }
+        match view.unfit {
+            Some(why) => {
+                let text = format!("this node is not healthy, it shoots nobody: {why}");
+                said(code::NOTHING, &text)
             }
-        }
-        if let Some(why) = view.unfit {
-            let text = format!("this node is not healthy, it shoots nobody: {why}");
-            return Ok((reply(code::NOTHING, text), false));
-        }
-        let _one = self.shooting.lock().await;
-        if self.view().fenced {
-            return Ok((reply(code::SHOT, "the peer is off"), false));
-        }
-        match stonith.off().await {
-            Ok(()) => Ok((reply(code::SHOT, "the peer is verified off"), true)),
-            // Again, as long as there is time: I/O is suspended.
-            Err(why) => {
-                tracing::error!("fencing failed: {why}");
-                sleep(AFTER_A_MISS).await;
-                Err(format!("fencing failed: {why}"))
-            }
+            None => Ok(None),
         }
     }
 
@@ -191,11 +187,16 @@ impl Means {
 
     /// Turns the peer off, unless it is.
     pub(crate) async fn shoot(&self) -> Result<(), String> {
-        let stonith = self.stonith.as_ref().ok_or("no stonith is configured")?;
         let _one = self.shooting.lock().await;
+        self.off().await.map(drop)
+    }
+
+    /// The same for who has `shooting`; `false`: it was off before.
+    async fn off(&self) -> Result<bool, String> {
+        let stonith = self.resource.stonith.as_ref().ok_or("no stonith is configured")?;
         if self.view().fenced {
-            return Ok(());
+            return Ok(false);
         }
-        stonith.off().await
+        stonith.off().await.map(|()| true)
     }
 }

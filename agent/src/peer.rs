@@ -7,6 +7,7 @@ use crate::decide::Word;
 use hmac::{Hmac, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -93,7 +94,8 @@ pub(crate) struct Peer {
 
 struct Talk {
     names: Names,
-    sockets: Vec<Arc<UdpSocket>>,
+    /// Our end of each, and the other's address.
+    paths: Vec<(Arc<UdpSocket>, SocketAddr)>,
     manner: Arc<Manner>,
     number: u64,
     /// Of the other's last message.
@@ -117,20 +119,19 @@ impl Peer {
         to: mpsc::Sender<Heard>,
     ) -> Result<Self, String> {
         let (datagrams, mut received) = mpsc::channel(QUEUE);
-        let mut sockets = Vec::new();
+        let mut paths = Vec::new();
         for (mine, theirs) in routes {
             let socket = UdpSocket::bind(mine).await.map_err(|error| format!("{mine}: {error}"))?;
             let socket = Arc::new(socket);
             // Not connected: an ICMP error of the other's restart would be an error of ours. Who it was from, the signature says.
             tokio::spawn(read(socket.clone(), datagrams.clone()));
-            sockets.push((socket, *theirs));
+            paths.push((socket, *theirs));
         }
         let manner = Arc::<Manner>::default();
         let (questions, mut asked) = mpsc::channel::<oneshot::Sender<Answer>>(4);
-        let theirs: Vec<_> = sockets.iter().map(|(_, theirs)| *theirs).collect();
         let mut talk = Talk {
             names,
-            sockets: sockets.into_iter().map(|(socket, _)| socket).collect(),
+            paths,
             manner: manner.clone(),
             number: 0,
             last: (0, 0),
@@ -154,7 +155,7 @@ impl Peer {
                     Some(answer) = thought(&mut talk.thinking) => talk.thought(answer),
                 };
                 if let Some(content) = content {
-                    talk.say(content, &theirs).await;
+                    talk.say(content).await;
                 }
             }
         });
@@ -203,7 +204,7 @@ impl Talk {
         mac
     }
 
-    async fn say(&mut self, content: Content, theirs: &[std::net::SocketAddr]) {
+    async fn say(&mut self, content: Content) {
         if self.manner.silent.load(Ordering::Acquire) {
             return;
         }
@@ -221,7 +222,7 @@ impl Talk {
         let mut mac = self.signer();
         mac.update(&body);
         let datagram = [&mac.finalize().into_bytes()[..], &body].concat();
-        for (socket, to) in self.sockets.iter().zip(theirs) {
+        for (socket, to) in &self.paths {
             // What is lost is said again.
             let _ = socket.send_to(&datagram, to).await;
         }
@@ -265,11 +266,10 @@ impl Talk {
                 if to_incarnation != self.names.incarnation {
                     return None;
                 }
-                match self.answered {
-                    Some((old, said)) if old == nonce => {
-                        return said.map(|answer| Content::Answer { nonce, answer });
-                    }
-                    Some(_) | None => {}
+                if let Some((old, said)) = self.answered
+                    && old == nonce
+                {
+                    return said.map(|answer| Content::Answer { nonce, answer });
                 }
                 let (answer, thinking) = oneshot::channel();
                 self.answered = Some((nonce, None));
@@ -278,10 +278,7 @@ impl Talk {
                 None
             }
             Content::Answer { nonce, answer } => {
-                if let Some((asked, _, _)) = &self.asked
-                    && *asked == nonce
-                    && let Some((_, _, question)) = self.asked.take()
-                {
+                if let Some((_, _, question)) = self.asked.take_if(|(asked, ..)| *asked == nonce) {
                     // Who asked may have given up.
                     let _ = question.send(answer);
                 }

@@ -4,7 +4,7 @@
 use crate::program::{self, Ended};
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::process::Command;
 
@@ -20,7 +20,7 @@ const CHANGE: Duration = Duration::from_secs(60);
 const STATUS: Duration = Duration::from_secs(20);
 
 /// One entry of `start`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct Service {
     /// Where the device is mounted.
@@ -57,16 +57,16 @@ enum Verb {
 }
 
 impl Service {
+    /// What it is; one that was checked is one thing.
+    fn names(&self) -> impl Iterator<Item = &str> {
+        let mount = self.mount.as_deref().and_then(Path::to_str);
+        let others = [&self.address, &self.unit, &self.ocf, &self.program];
+        mount.into_iter().chain(others.into_iter().flatten().map(String::as_str))
+    }
+
     /// Is it exactly one thing, and complete?
     pub(crate) fn check(&self) -> Result<(), String> {
-        let kinds = [
-            self.mount.is_some(),
-            self.address.is_some(),
-            self.unit.is_some(),
-            self.ocf.is_some(),
-            self.program.is_some(),
-        ];
-        if kinds.into_iter().filter(|&is| is).count() != 1 {
+        if self.names().count() != 1 {
             return Err(
                 "an entry of `start` has exactly one of mount, address, unit, ocf, program".into(),
             );
@@ -74,11 +74,8 @@ impl Service {
         if self.address.is_some() && self.device.is_none() {
             return Err("an `address` needs the network `device` that gets it".into());
         }
-        if self
-            .ocf
-            .as_ref()
-            .is_some_and(|name| name.split(':').count() != 3 || !name.starts_with("ocf:"))
-        {
+        let is_ocf = |name: &String| name.split(':').count() == 3 && name.starts_with("ocf:");
+        if !self.ocf.iter().all(is_ocf) {
             return Err("`ocf` is written ocf:PROVIDER:AGENT".into());
         }
         let fits = |seconds: &f64| *seconds > 0.0 && *seconds <= 86_400.0;
@@ -88,10 +85,8 @@ impl Service {
         Ok(())
     }
 
-    fn name(&self) -> String {
-        let mount = self.mount.as_ref().map(|at| at.display().to_string());
-        let names = [&mount, &self.address, &self.unit, &self.ocf, &self.program];
-        names.into_iter().flatten().next().cloned().unwrap_or_default()
+    fn name(&self) -> &str {
+        self.names().next().unwrap_or_default()
     }
 
     fn limit(&self, verb: Verb) -> Duration {
@@ -116,12 +111,12 @@ impl Service {
             command.args(&self.kind).args(&self.options);
         } else if let Some(address) = &self.address {
             command = Command::new("ip");
-            let device = self.device.clone().unwrap_or_default();
+            let device = self.device.as_deref().unwrap_or_default();
             match verb {
-                Verb::Start => command.args(["address", "replace", address, "dev", &device]),
-                Verb::Stop => command.args(["address", "del", address, "dev", &device]),
+                Verb::Start => command.args(["address", "replace", address, "dev", device]),
+                Verb::Stop => command.args(["address", "del", address, "dev", device]),
                 Verb::Status => {
-                    command.args(["-o", "address", "show", "dev", &device, "to", bare(address)])
+                    command.args(["-o", "address", "show", "dev", device, "to", bare(address)])
                 }
             };
         } else if let Some(unit) = &self.unit {
@@ -136,15 +131,14 @@ impl Service {
             command.arg(if verb == Verb::Status { "monitor" } else { word });
             command.env("OCF_ROOT", OCF_ROOT).env("OCF_RA_VERSION_MAJOR", "1");
             command.env("OCF_RA_VERSION_MINOR", "1").env("OCF_RESOURCE_PROVIDER", provider);
-            command
-                .env("OCF_RESOURCE_TYPE", agent)
-                .env("OCF_RESOURCE_INSTANCE", format!("{resource}-{agent}"));
+            command.env("OCF_RESOURCE_TYPE", agent);
+            command.env("OCF_RESOURCE_INSTANCE", format!("{resource}-{agent}"));
             command.env("OCF_RESKEY_CRM_meta_timeout", self.limit(verb).as_millis().to_string());
-            command.envs(
-                self.parameters.iter().map(|(name, value)| (format!("OCF_RESKEY_{name}"), value)),
-            );
+            for (name, value) in &self.parameters {
+                command.env(format!("OCF_RESKEY_{name}"), value);
+            }
         } else {
-            command = Command::new(self.program.clone().unwrap_or_default());
+            command = Command::new(self.program.as_deref().unwrap_or_default());
             command.arg(word);
         }
         command.env("POLLUX_RESOURCE", resource);

@@ -16,11 +16,29 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::UnixStream;
+use tokio::task::JoinSet;
 
 /// How long a daemon may take to tell its state; it needs a turn of its loop.
 const ANSWER: Duration = Duration::from_secs(10);
 /// Bytes of an answer, at most.
 const LONGEST: usize = 16 << 20;
+
+/// Asks several resources for a page at the same time; the answers come in the order of `names`.
+pub(crate) async fn ask_all(
+    run_dir: &Path,
+    names: &[String],
+    path: &'static str,
+    within: Duration,
+) -> Vec<Result<String>> {
+    let mut all = JoinSet::new();
+    for (at, name) in names.iter().enumerate() {
+        let client = Client::new(run_dir, name);
+        all.spawn(async move { (at, client.text(path, within).await) });
+    }
+    let mut answers = all.join_all().await;
+    answers.sort_by_key(|(at, _)| *at);
+    answers.into_iter().map(|(_, answer)| answer).collect()
+}
 
 /// A way to one resource.
 #[derive(Clone, Debug)]
@@ -44,7 +62,7 @@ impl Client {
     }
 
     /// The same of a page that is no JSON, for whoever has only so long.
-    pub(crate) async fn text(&self, path: &str, within: Duration) -> Result<String> {
+    async fn text(&self, path: &str, within: Duration) -> Result<String> {
         let exchange = self.exchange(Method::GET, path, String::new());
         let (status, body) = self.in_time(within, exchange).await?;
         let text = String::from_utf8(body.into()).ok().filter(|_| status.is_success());

@@ -1,10 +1,9 @@
 //! What a program beside `polluxd` and `polluxadm` needs to know of a resource before it may drive it: who the two nodes are, and
 //! whether fencing is as it must be. Not the whole configuration.
 
+use crate::cli::Place;
 use crate::config::{Configuration, Host};
 use crate::failure::{Failure, Result, code};
-use std::net::SocketAddr;
-use std::path::Path;
 
 /// One node of a resource.
 #[derive(Clone, Debug)]
@@ -13,8 +12,6 @@ pub struct Node {
     pub name: String,
     /// 0..31.
     pub id: u8,
-    /// Where it is reached by its peers.
-    pub address: SocketAddr,
 }
 
 /// A resource of two nodes.
@@ -40,16 +37,14 @@ pub struct Facts {
     pub handler_timeout: u64,
 }
 
-/// What `config` says of `resource`, as `node` sees it (else, what `uname -n` says).
+/// What the configuration says of `resource`, as this node sees it.
 ///
 /// # Errors
 /// If it cannot be read, does not name the resource or this node, or if the resource has no peer.
-pub fn facts(config: &Path, node: Option<&str>, resource: &str) -> Result<Facts> {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let node = node.unwrap_or(name.trim());
-    let (configuration, _) = Configuration::load(config, node)?;
+pub fn facts(place: &Place, resource: &str) -> Result<Facts> {
+    let (configuration, _) = Configuration::load(&place.config, &place.node())?;
     let found = configuration.resource(resource).ok_or_else(|| {
-        let file = config.display();
+        let (file, node) = (configuration.file.display(), &configuration.node);
         let text = format!("{file}: no resource `{resource}` is defined for host `{node}`");
         Failure::new(code::CONFIGURATION, text)
     })?;
@@ -58,8 +53,7 @@ pub fn facts(config: &Path, node: Option<&str>, resource: &str) -> Result<Facts>
         let text = format!("{place}: resource `{resource}` has no peer: add another `on` section");
         return Err(Failure::new(code::CONFIGURATION, text));
     };
-    let of =
-        |host: &Host| Node { name: host.name.clone(), id: host.node_id, address: host.address };
+    let of = |host: &Host| Node { name: host.name.clone(), id: host.node_id };
     let word = |text: Option<&str>| text.map(str::to_owned);
     Ok(Facts {
         place,

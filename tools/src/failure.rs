@@ -3,20 +3,28 @@
 use std::fmt::Display;
 
 /// What a command comes to.
-pub(crate) type Result<T = (), E = Failure> = std::result::Result<T, E>;
+pub type Result<T = (), E = Failure> = std::result::Result<T, E>;
 
 /// Exit codes, as in drbdadm and drbdsetup.
-pub(crate) mod code {
-    pub(crate) const USAGE: u8 = 1;
-    pub(crate) const TIMED_OUT: u8 = 5;
+pub mod code {
+    /// The words make no command.
+    pub const USAGE: u8 = 1;
+    /// Of `wait-connect` and `wait-sync`.
+    pub const TIMED_OUT: u8 = 5;
     /// Of `outdate`, as handlers expect it.
-    pub(crate) const WORSE_ALREADY: u8 = 5;
-    pub(crate) const IS_PRIMARY: u8 = 17;
-    pub(crate) const CONFIGURATION: u8 = 10;
-    pub(crate) const REFUSED: u8 = 11;
-    pub(crate) const NEEDS_DISK: u8 = 16;
-    pub(crate) const NO_UP_TO_DATE_DATA: u8 = 17;
-    pub(crate) const FAILED: u8 = 20;
+    pub const WORSE_ALREADY: u8 = 5;
+    /// Of `outdate`, too.
+    pub const IS_PRIMARY: u8 = 17;
+    /// A file is wrong, or names no such thing; or the resource does not run.
+    pub const CONFIGURATION: u8 = 10;
+    /// The state does not allow it.
+    pub const REFUSED: u8 = 11;
+    /// There is no disk to do it with.
+    pub const NEEDS_DISK: u8 = 16;
+    /// Of `primary`.
+    pub const NO_UP_TO_DATE_DATA: u8 = 17;
+    /// Something did not work.
+    pub const FAILED: u8 = 20;
 }
 
 /// Why a command ended badly: what to print, and the exit code.
@@ -31,17 +39,18 @@ pub struct Failure {
 }
 
 impl Failure {
-    pub(crate) fn new(code: u8, text: impl Display) -> Self {
+    /// With that exit code.
+    pub fn new(code: u8, text: impl Display) -> Self {
         Self { code, text: text.to_string(), is_down: false }
     }
 
     /// Something did not work: `failed` in drbdadm.
-    pub(crate) fn failed(text: impl Display) -> Self {
+    pub fn failed(text: impl Display) -> Self {
         Self::new(code::FAILED, text)
     }
 
     /// The same, of one file or action.
-    pub(crate) fn of(what: impl Display, error: impl Display) -> Self {
+    pub fn of(what: impl Display, error: impl Display) -> Self {
         Self::failed(format_args!("{what}: {error}"))
     }
 }

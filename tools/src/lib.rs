@@ -21,5 +21,6 @@ mod resource;
 mod serve;
 mod status;
 
+pub use cli::{Place, program};
 pub use client::Client;
-pub use failure::Failure;
+pub use failure::{Failure, Result, code};

@@ -200,26 +200,13 @@ impl Decider {
     }
 
     fn denied(&mut self, now: Ms, why: &str) {
-        match self.phase {
-            Phase::Asking { adopt: false } => {
-                self.barred_until = self.barred_until.max(now + RETRY);
-                self.go(now, Phase::Waiting, why);
-            }
-            Phase::Asking { adopt: true } => {
-                self.out.push(Action::Alert(format!("Primary without the lock: {why}")));
-                self.retreat(now, why);
-            }
-            Phase::Waiting
-            | Phase::Looking
-            | Phase::Fencing
-            | Phase::Promoting(_)
-            | Phase::Starting
-            | Phase::Active
-            | Phase::Stopping { .. }
-            | Phase::Demoting { .. }
-            | Phase::Releasing
-            | Phase::Stuck(_)
-            | Phase::Ended => {}
+        let Phase::Asking { adopt } = self.phase else { return };
+        if adopt {
+            self.out.push(Action::Alert(format!("Primary without the lock: {why}")));
+            self.retreat(now, why);
+        } else {
+            self.barred_until = self.barred_until.max(now + RETRY);
+            self.go(now, Phase::Waiting, why);
         }
     }
 
@@ -268,8 +255,7 @@ impl Decider {
                 }
             }
             (Phase::Releasing, Job::Release) => self.rest(now),
-            (_, Job::Ask | Job::Fence | Job::Promote | Job::Start | Job::Stop)
-            | (_, Job::Demote { .. } | Job::Release) => {}
+            _ => {}
         }
     }
 
@@ -329,8 +315,7 @@ impl Decider {
             }
             // It ends by itself with its lease.
             (Phase::Releasing, Job::Release) => self.rest(now),
-            (_, Job::Ask | Job::Fence | Job::Promote | Job::Start | Job::Stop)
-            | (_, Job::Demote { .. } | Job::Release) => {}
+            _ => {}
         }
     }
 
@@ -370,17 +355,7 @@ impl Decider {
                 let next = Phase::Demoting { force: true, stopped: false };
                 self.begin(now, next, Job::Demote { force: true }, "once more");
             }
-            Phase::Waiting
-            | Phase::Asking { .. }
-            | Phase::Looking
-            | Phase::Fencing
-            | Phase::Promoting(_)
-            | Phase::Starting
-            | Phase::Stopping { .. }
-            | Phase::Demoting { .. }
-            | Phase::Releasing
-            | Phase::Stuck(_)
-            | Phase::Ended => {}
+            _ => {}
         }
         let leaves =
             matches!(self.phase, Phase::Stopping { demoted: false } | Phase::Demoting { .. });
@@ -392,32 +367,24 @@ impl Decider {
 
     /// Primary by right: for how long?
     fn keep(&mut self, now: Ms) {
-        let reason = if self.leaving {
-            "this agent is being shut down"
-        } else if self.standby {
-            "standby"
-        } else if let Some(why) = self.unfit.clone() {
-            self.fault(now, &why);
-            "what runs here is not healthy"
-        } else {
-            match &self.local {
-                _ if !self.looked => return,
-                None => {
-                    self.fault(now, "the daemon does not answer");
-                    "the daemon does not answer"
+        let broken = |why: &'static str| (why, Some(why.to_owned()));
+        let (reason, fault) = match (&self.unfit, &self.local) {
+            _ if self.leaving => ("this agent is being shut down", None),
+            _ if self.standby => ("standby", None),
+            (Some(why), _) => ("what runs here is not healthy", Some(why.clone())),
+            (None, _) if !self.looked => return,
+            (None, None) => broken("the daemon does not answer"),
+            (None, Some(local)) if !local.primary => broken("somebody demoted it"),
+            (None, Some(_)) => {
+                if now >= self.since + self.plan.back_off_limit {
+                    self.failures = 0;
                 }
-                Some(local) if !local.primary => {
-                    self.fault(now, "somebody demoted it");
-                    "somebody demoted it"
-                }
-                Some(_) => {
-                    if now >= self.since + self.plan.back_off_limit {
-                        self.failures = 0;
-                    }
-                    return;
-                }
+                return;
             }
         };
+        if let Some(why) = fault {
+            self.fault(now, &why);
+        }
         self.begin(now, Phase::Stopping { demoted: false }, Job::Stop, reason);
     }
 

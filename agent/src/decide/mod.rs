@@ -10,12 +10,14 @@ mod decider;
 pub use decider::Decider;
 
 use core::fmt;
+use serde::{Deserialize, Serialize};
 
 /// Milliseconds of CLOCK_BOOTTIME, which goes on while the machine sleeps.
 pub type Ms = u64;
 
-/// Who says which node may be Primary.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Who says which node may be Primary; by these words also in the configuration and the status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Arbiter {
     /// A lock in etcd.
     Etcd,

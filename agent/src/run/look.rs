@@ -3,10 +3,10 @@
 use super::Message;
 use crate::arbiter::etcd::Held;
 use crate::clock;
-use crate::config::Health;
+use crate::config::Resource;
 use crate::decide::{Event, Lock, Phase};
 use crate::handler::Means;
-use crate::services::{self, Service};
+use crate::services;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::process::Command;
@@ -48,10 +48,9 @@ pub(super) async fn at_lock(means: Arc<Means>, to: mpsc::Sender<Message>) {
                     Lock::Mine
                 } else {
                     let looked = etcd.look().await;
-                    match &looked {
-                        // Once; the same comes five times a second.
-                        Err(why) if answers => tracing::warn!("nothing is known of the lock: {why}"),
-                        Err(_) | Ok(_) => {}
+                    // Once; the same comes five times a second.
+                    if let (Err(why), true) = (&looked, answers) {
+                        tracing::warn!("nothing is known of the lock: {why}");
                     }
                     answers = looked.is_ok();
                     looked.unwrap_or(Lock::Unknown)
@@ -70,7 +69,8 @@ pub(super) async fn at_lock(means: Arc<Means>, to: mpsc::Sender<Message>) {
     }
 }
 
-pub(super) async fn at_health(said: Health, to: mpsc::Sender<Message>) {
+pub(super) async fn at_health(means: Arc<Means>, to: mpsc::Sender<Message>) {
+    let Some(said) = &means.resource.health else { return };
     let (mut again, mut failures) = (interval(said.every), 0_u32);
     loop {
         again.tick().await;
@@ -96,14 +96,9 @@ pub(super) async fn at_health(said: Health, to: mpsc::Sender<Message>) {
     }
 }
 
-pub(super) async fn at_services(
-    services: Arc<Vec<Service>>,
-    name: String,
-    every: Duration,
-    means: Arc<Means>,
-    to: mpsc::Sender<Message>,
-) {
-    let (mut again, mut failures) = (interval(every), 0);
+pub(super) async fn at_services(means: Arc<Means>, to: mpsc::Sender<Message>) {
+    let Resource { name, services, monitor, .. } = &means.resource;
+    let (mut again, mut failures) = (interval(*monitor), 0);
     again.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         again.tick().await;
@@ -111,7 +106,7 @@ pub(super) async fn at_services(
             failures = 0;
             continue;
         }
-        match services::all_run(&services, &name).await {
+        match services::all_run(services, name).await {
             Ok(()) => failures = 0,
             Err(why) => {
                 failures += 1;

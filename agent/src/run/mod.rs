@@ -8,11 +8,12 @@ use crate::arbiter::http::Members;
 use crate::clock;
 use crate::config::Resource;
 use crate::control::{Reply, Verb};
-use crate::daemon::{Daemon, Outdating};
+use crate::daemon::Daemon;
 use crate::decide::{Action, Arbiter, Decider, Disk, Event, Job, Local, Lock, Ms, Phase};
+use crate::handler::code::NOTHING;
 use crate::handler::{Means, View};
 use crate::peer::{Answer, Heard, Names, Peer};
-use crate::services::{self, Service};
+use crate::services;
 use crate::state::State;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -56,19 +57,12 @@ pub(crate) struct Running {
 }
 
 struct Loop {
-    name: String,
-    peer_name: String,
     decider: Decider,
-    arbiter: Arbiter,
     means: Arc<Means>,
-    services: Arc<Vec<Service>>,
-    self_fence: Option<String>,
     state: State,
     messages: mpsc::Sender<Message>,
     renewal: Option<JoinHandle<()>>,
     serving: Option<JoinHandle<()>>,
-    /// This node is lower; of two that cannot both have their will it has it.
-    first: bool,
     /// Barred by the peer while the daemon was down; since when.
     barred: Option<Ms>,
 }
@@ -130,45 +124,17 @@ pub(crate) async fn start(
         daemon: Daemon::new(run_dir, name),
         etcd,
         peer,
-        stonith: resource.stonith.clone(),
         shooting: tokio::sync::Mutex::new(()),
-        dead_time: plan.dead_time,
-        patience: Duration::from_secs(facts.handler_timeout.saturating_sub(5).max(1)),
+        resource,
     });
     tokio::spawn(look::at_daemon(means.clone(), messages.clone()));
-    if means.etcd.is_some() {
-        tokio::spawn(look::at_lock(means.clone(), messages.clone()));
-    }
-    if let Some(health) = &resource.health {
-        tokio::spawn(look::at_health(health.clone(), messages.clone()));
-    }
-    let services = Arc::new(resource.services.clone());
-    if !services.is_empty() {
-        tokio::spawn(look::at_services(
-            services.clone(),
-            name.clone(),
-            resource.monitor,
-            means.clone(),
-            messages.clone(),
-        ));
-    }
+    tokio::spawn(look::at_lock(means.clone(), messages.clone()));
+    tokio::spawn(look::at_health(means.clone(), messages.clone()));
+    tokio::spawn(look::at_services(means.clone(), messages.clone()));
     let (asked, questions) = mpsc::channel(QUEUE);
     let (shutdown, ending) = mpsc::channel(1);
-    let it = Loop {
-        name: name.clone(),
-        peer_name: facts.peer.name.clone(),
-        decider,
-        arbiter: plan.arbiter,
-        means,
-        services,
-        self_fence: resource.self_fence.clone(),
-        state: state.clone(),
-        messages,
-        renewal: None,
-        serving: None,
-        first: facts.me.id < facts.peer.id,
-        barred,
-    };
+    let state = state.clone();
+    let it = Loop { decider, means, state, messages, renewal: None, serving: None, barred };
     let task = tokio::spawn(it.run(inbox, hearing, questions, ending));
     Ok(Running { asked, shutdown, task })
 }
@@ -238,6 +204,10 @@ impl Loop {
         }
     }
 
+    fn name(&self) -> &str {
+        &self.means.resource.name
+    }
+
     fn change_view(&self, change: impl FnOnce(&mut View)) {
         change(&mut self.means.view.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
     }
@@ -255,7 +225,7 @@ impl Loop {
         let actions = self.decider.handle(now, event);
         let decider = &self.decider;
         if (decider.phase, &decider.why) != (before.0, &before.1) {
-            tracing::info!("{}: {}: {}", self.name, decider.phase, decider.why);
+            tracing::info!("{}: {}: {}", self.name(), decider.phase, decider.why);
         }
         let (phase, fenced) = (decider.phase, decider.is_fenced());
         let unfit = decider.unfit.clone();
@@ -273,9 +243,10 @@ impl Loop {
         match action {
             Action::Begin(job) => self.begin(job),
             Action::Lease(until) => {
-                let (means, name) = (self.means.clone(), self.name.clone());
+                let means = self.means.clone();
                 tokio::spawn(async move {
                     if let Err(why) = means.daemon.lease(until).await {
+                        let name = &means.resource.name;
                         tracing::warn!("{name}: the daemon did not take its lease: {why}");
                     }
                 });
@@ -286,39 +257,38 @@ impl Loop {
                     peer.manner.silent.store(true, Ordering::Release);
                 }
             }
-            Action::SelfFence => match &self.self_fence {
+            Action::SelfFence => match &self.means.resource.self_fence {
                 Some(line) => {
-                    tracing::error!("{}: this node fences itself: {line}", self.name);
+                    tracing::error!("{}: this node fences itself: {line}", self.name());
                     let mut shell = Command::new("sh");
                     shell.args(["-c", line]);
                     tokio::spawn(crate::program::run(shell, "", Duration::from_secs(60)));
                 }
                 None => tracing::error!(
                     "{}: this node should be turned off, and no `self-fence` is configured",
-                    self.name
+                    self.name()
                 ),
             },
-            Action::Alert(why) => tracing::error!("{}: {why}", self.name),
+            Action::Alert(why) => tracing::error!("{}: {why}", self.name()),
             Action::Exit => {}
         }
     }
 
     fn begin(&mut self, job: Job) {
-        let (means, name) = (self.means.clone(), self.name.clone());
-        let (to, services) = (self.messages.clone(), self.services.clone());
+        let (means, to) = (self.means.clone(), self.messages.clone());
         let held = means.view().held;
         if job == Job::Release {
             self.stop_renewing();
             self.change_view(|view| view.held = None);
         }
-        let with_lease = self.arbiter == Arbiter::Etcd;
         let work = async move {
+            let Resource { name, plan, services, .. } = &means.resource;
             let ended = match job {
                 Job::Ask => return ask(&means, &to).await,
                 Job::Fence => means.shoot().await,
-                Job::Promote => means.daemon.promote(with_lease).await,
-                Job::Start => services::start(&services, &name).await,
-                Job::Stop => services::stop(&services, &name).await,
+                Job::Promote => means.daemon.promote(plan.arbiter == Arbiter::Etcd).await,
+                Job::Start => services::start(services, name).await,
+                Job::Stop => services::stop(services, name).await,
                 Job::Demote { force } => means.daemon.demote(force).await,
                 Job::Release => match (&means.etcd, held) {
                     (Some(etcd), Some(held)) => etcd.release(&held).await,
@@ -346,19 +316,18 @@ impl Loop {
     /// The peer, which has lost us, asks us to stay away: we say yes only if that outlives this agent and the daemon.
     fn stay_away(&mut self, answer: oneshot::Sender<Answer>) {
         let promoting = matches!(self.decider.phase, Phase::Promoting(_) | Phase::Fencing);
-        if promoting && self.first {
+        let facts = &self.means.resource.facts;
+        // Of two that cannot both have their will the lower has it.
+        if promoting && facts.me.id < facts.peer.id {
             let _ = answer.send(Answer::Refused);
             return;
         }
-        let (means, state, name) = (self.means.clone(), self.state.clone(), self.name.clone());
-        let to = self.messages.clone();
+        let (means, state, to) = (self.means.clone(), self.state.clone(), self.messages.clone());
         tokio::spawn(async move {
+            let name = &means.resource.name;
             let said = match means.daemon.outdate().await {
-                Outdating::Done => Answer::Outdated,
-                Outdating::WorseAlready => Answer::Inconsistent,
-                Outdating::Primary => Answer::Primary,
-                Outdating::Refused => Answer::Refused,
-                Outdating::Down => match state.set(&name, BARRED, true) {
+                Some(said) => said,
+                None => match state.set(name, BARRED, true) {
                     Ok(()) => {
                         // The loop is gone: so is the danger, the file stays.
                         let _ = to.send(Message::Barred).await;
@@ -377,15 +346,15 @@ impl Loop {
     /// Ours is as good as the peer's again, as a daemon says that was down when we were barred.
     fn unbar(&mut self, local: Option<&Local>) {
         let same = local.is_some_and(|local| local.disk == Disk::UpToDate && local.peer_good);
-        if !same || self.arbiter != Arbiter::Fencing {
+        if !same || self.means.resource.plan.arbiter != Arbiter::Fencing {
             return;
         }
-        match self.state.set(&self.name, BARRED, false) {
+        match self.state.set(self.name(), BARRED, false) {
             Ok(()) => {
                 self.barred = None;
                 self.event(Event::Lock(Lock::Free));
             }
-            Err(error) => tracing::error!("{}: stays barred: {error}", self.name),
+            Err(error) => tracing::error!("{}: stays barred: {error}", self.name()),
         }
     }
 
@@ -394,27 +363,26 @@ impl Loop {
     fn question(&mut self, verb: Verb, answer: oneshot::Sender<Reply>) {
         match verb {
             Verb::Status => {
-                let text = self.status().to_string();
-                let _ = answer.send(Reply { code: 0, text });
+                let _ = answer.send(Reply::new(0, self.status().to_string()));
             }
             Verb::Standby | Verb::Unstandby => {
                 let wanted = verb == Verb::Standby;
-                let kept = self.state.set(&self.name, STANDBY, wanted);
+                let kept = self.state.set(self.name(), STANDBY, wanted);
                 self.event(Event::Standby(wanted));
                 let reply = match kept {
-                    Ok(()) => Reply { code: 0, text: String::new() },
+                    Ok(()) => Reply::new(0, ""),
                     Err(error) => {
-                        let text = format!("{}: not kept over a restart: {error}", self.name);
-                        Reply { code: 20, text }
+                        let text = format!("{}: not kept over a restart: {error}", self.name());
+                        Reply::new(tools::code::FAILED, text)
                     }
                 };
                 let _ = answer.send(reply);
             }
             Verb::FencePeer => {
-                let (means, to, name) =
-                    (self.means.clone(), self.messages.clone(), self.name.clone());
+                let (means, to) = (self.means.clone(), self.messages.clone());
                 tokio::spawn(async move {
                     let (reply, shot) = means.fence_peer().await;
+                    let name = &means.resource.name;
                     tracing::info!("{name}: fence-peer: {}: {}", reply.code, reply.text);
                     if shot {
                         let _ = to.send(Message::Shot).await;
@@ -426,8 +394,8 @@ impl Loop {
                 let means = self.means.clone();
                 tokio::spawn(async move {
                     let reply = match means.unfence_peer().await {
-                        Ok(()) => Reply { code: 0, text: String::new() },
-                        Err(text) => Reply { code: 1, text },
+                        Ok(()) => Reply::new(0, ""),
+                        Err(text) => Reply::new(NOTHING, text),
                     };
                     let _ = answer.send(reply);
                 });
@@ -437,21 +405,22 @@ impl Loop {
 
     fn status(&self) -> Value {
         let decider = &self.decider;
+        let Resource { name, facts, plan, .. } = &self.means.resource;
         let now = clock::now();
         let left = |until: Ms| until.saturating_sub(now);
         let local = decider.local.as_ref();
         json!({
-            "resource": self.name,
+            "resource": name,
             "phase": decider.phase.to_string(),
             "why": decider.why,
             "standby": decider.standby,
-            "arbiter": match self.arbiter { Arbiter::Etcd => "etcd", Arbiter::Fencing => "fencing" },
+            "arbiter": plan.arbiter,
             "lock": format!("{:?}", decider.lock),
             "authority-ms": decider.until.map(left),
             "primary": local.map(|local| local.primary),
             "disk": local.map(|local| format!("{:?}", local.disk)),
             "connected": local.map(|local| local.peer_primary.is_some()),
-            "peer": self.peer_name,
+            "peer": facts.peer.name,
             "peer-silent-ms": self.means.peer.as_ref().map(|_| decider.silence(now)),
             "peer-fenced": decider.is_fenced(),
             "unfit": decider.unfit,

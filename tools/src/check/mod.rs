@@ -10,44 +10,28 @@ mod verdict;
 #[cfg(test)]
 mod tests;
 
-use crate::cli::{Place, Target};
-use crate::client::Client;
+use crate::cli::{Place, Target, block_on};
+use crate::client::ask_all;
 use crate::failure::Failure;
 use clap::Parser;
-use range::Range;
 use serde_json::Value;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
-use tokio::task::JoinSet;
-use verdict::{Override, Report, Rules, Severity, judge};
+use verdict::{Report, Rules, Severity, judge};
 
 /// Checks resources that are mirrored between two nodes, for Nagios, Icinga and their kind.
 ///
 /// It must run as the user of the daemons (usually root, by sudo): their control sockets answer
 /// nobody else.
 #[derive(Parser)]
-#[command(name = "check_pollux", version)]
+// `-c` is `--critical`.
+#[command(name = "check_pollux", version, mut_arg("config", |config| config.short(None)))]
 struct Args {
     /// Which resources: one, or all of the configuration.
     #[arg(value_name = "RESOURCE | all", default_value = "all", value_parser = crate::cli::whole)]
     target: Target,
-    /// Bytes out of sync: warn outside of this range.
-    #[arg(short, long, value_name = "RANGE", allow_hyphen_values = true)]
-    warning: Option<Range>,
-    /// Bytes out of sync: critical outside of this range.
-    #[arg(short, long, value_name = "RANGE", allow_hyphen_values = true)]
-    critical: Option<Range>,
-    /// Seconds since both copies were good and equal: warn outside of this range.
-    #[arg(long, value_name = "RANGE")]
-    behind_warning: Option<Range>,
-    /// Seconds since both copies were good and equal: critical outside of this range.
-    #[arg(long, value_name = "RANGE")]
-    behind_critical: Option<Range>,
-    /// Another severity for a state, for instance `connection:Connecting=critical` or
-    /// `down=critical`; may be repeated.
-    #[arg(long, value_name = "STATE=SEVERITY")]
-    state: Vec<Override>,
+    #[command(flatten)]
+    rules: Rules,
     /// Seconds in which this ends.
     #[arg(short, long, value_name = "SECONDS", default_value_t = 10)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
@@ -55,16 +39,8 @@ struct Args {
     /// Also each resource in a line of its own.
     #[arg(short, long)]
     verbose: bool,
-    /// The configuration.
-    #[arg(long, env = "POLLUX_CONFIG", value_name = "FILE")]
-    #[arg(default_value = "/etc/pollux/pollux.conf")]
-    config: PathBuf,
-    /// Which host of the configuration this is; else what `uname -n` says.
-    #[arg(long, env = "POLLUX_NODE", value_name = "NAME")]
-    node: Option<String>,
-    /// Where the sockets of running resources are.
-    #[arg(long, env = "POLLUX_RUN_DIR", value_name = "DIR", default_value = "/run/pollux")]
-    run_dir: PathBuf,
+    #[command(flatten)]
+    place: Place,
 }
 
 /// Runs it with the arguments of the process.
@@ -87,35 +63,14 @@ fn unknown(text: &str) -> (Severity, String) {
 }
 
 fn check(args: &Args) -> Result<Report, Failure> {
-    let place = Place {
-        config: args.config.clone(),
-        node: args.node.clone(),
-        run_dir: args.run_dir.clone(),
-    };
     let names: Vec<_> =
-        args.target.resources(&place.load()?)?.iter().map(|r| r.name.clone()).collect();
-    let rules = Rules {
-        overrides: args.state.clone(),
-        out_of_sync: [args.warning.clone(), args.critical.clone()],
-        behind: [args.behind_warning.clone(), args.behind_critical.clone()],
-    };
+        args.target.resources(&args.place.load()?)?.iter().map(|r| r.name.clone()).collect();
     // A tenth is for ourselves.
     let limit = Duration::from_secs(args.timeout).mul_f64(0.9);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::of("cannot start", error))?;
-    let answers = runtime.block_on(async {
-        let mut all = JoinSet::new();
-        for (at, name) in names.iter().enumerate() {
-            let client = Client::new(&args.run_dir, name);
-            all.spawn(async move { (at, client.text("/status", limit).await) });
-        }
-        let mut answers = all.join_all().await;
-        answers.sort_by_key(|(at, _)| *at);
-        answers
-    });
+    let answers = block_on(ask_all(&args.place.run_dir, &names, "/status", limit))?;
     let mut report = Report::default();
-    for (name, (_, answer)) in names.iter().zip(answers) {
-        report.add(of(name, answer, &rules));
+    for (name, answer) in names.iter().zip(answers) {
+        report.add(of(name, answer, &args.rules));
     }
     Ok(report)
 }

@@ -23,12 +23,7 @@ fn healthy() -> Value {
 }
 
 fn rules(words: &[&str]) -> Rules {
-    let args = Args::try_parse_from([&["check_pollux"], words].concat()).unwrap();
-    Rules {
-        overrides: args.state,
-        out_of_sync: [args.warning, args.critical],
-        behind: [args.behind_warning, args.behind_critical],
-    }
+    Args::try_parse_from([&["check_pollux"], words].concat()).unwrap().rules
 }
 
 /// The resource after `changes` (where, and what is there then), judged.

@@ -107,18 +107,29 @@ impl FromStr for Override {
 }
 
 /// What is alerted about.
-#[derive(Clone, Debug, Default)]
+#[derive(clap::Args)]
 pub(super) struct Rules {
-    pub(super) overrides: Vec<Override>,
-    /// Bytes out of sync: for a warning, for a critical.
-    pub(super) out_of_sync: [Option<Range>; 2],
-    /// Seconds since the copies were in sync.
-    pub(super) behind: [Option<Range>; 2],
+    /// Bytes out of sync: warn outside of this range.
+    #[arg(short, long, value_name = "RANGE", allow_hyphen_values = true)]
+    warning: Option<Range>,
+    /// Bytes out of sync: critical outside of this range.
+    #[arg(short, long, value_name = "RANGE", allow_hyphen_values = true)]
+    critical: Option<Range>,
+    /// Seconds since both copies were good and equal: warn outside of this range.
+    #[arg(long, value_name = "RANGE")]
+    behind_warning: Option<Range>,
+    /// Seconds since both copies were good and equal: critical outside of this range.
+    #[arg(long, value_name = "RANGE")]
+    behind_critical: Option<Range>,
+    /// Another severity for a state, for instance `connection:Connecting=critical` or
+    /// `down=critical`; may be repeated.
+    #[arg(long, value_name = "STATE=SEVERITY")]
+    state: Vec<Override>,
 }
 
 impl Rules {
     pub(super) fn severity(&self, state: &str) -> Severity {
-        let said = self.overrides.iter().rev().find(|Override(of, _)| of == state);
+        let said = self.state.iter().rev().find(|Override(of, _)| of == state);
         let known =
             || SEVERITIES.iter().find(|(of, _)| *of == state).map(|(_, severity)| *severity);
         said.map(|Override(_, severity)| *severity).or_else(known).unwrap_or(Severity::Critical)
@@ -171,10 +182,10 @@ impl Report {
         &mut self,
         label: &str,
         value: (f64, &str),
-        limits: &[Option<Range>; 2],
+        limits: [&Option<Range>; 2],
         ends: &str,
     ) {
-        let [warn, crit] = limits.each_ref().map(Option::as_ref);
+        let [warn, crit] = limits.map(Option::as_ref);
         self.number(label, value, [warn, crit], ends);
         let alerts = |range: Option<&Range>| range.is_some_and(|range| range.alerts(value.0));
         let (severity, range) = match (alerts(crit), alerts(warn)) {
@@ -184,6 +195,10 @@ impl Report {
         };
         let range = range.map(Range::to_string).unwrap_or_default();
         self.problem(severity, format!("{label} is {}{} (range {range})", value.0, value.1));
+    }
+
+    fn reason(&mut self, of: &str, object: &Value) {
+        self.reasons.extend(object["reason"].as_str().map(|reason| format!("{of}: {reason}")));
     }
 
     fn flag(&mut self, label: &str, is: bool) {
@@ -261,9 +276,11 @@ pub(super) fn judge(status: &Value, rules: &Rules) -> Report {
             let size = size.and_then(|device| device["size"].as_u64()).unwrap_or(0) * 1024;
             let bytes = pair["out-of-sync"].as_f64().unwrap_or_default() * 1024.0;
             let ends = format!("0;{size}");
-            report.limited(&label("out_of_sync"), (bytes, "B"), &rules.out_of_sync, &ends);
+            let limits = [&rules.warning, &rules.critical];
+            report.limited(&label("out_of_sync"), (bytes, "B"), limits, &ends);
             if let Some(seconds) = pair["seconds-since-in-sync"].as_f64() {
-                report.limited(&label("since_in_sync"), (seconds, "s"), &rules.behind, "0");
+                let limits = [&rules.behind_warning, &rules.behind_critical];
+                report.limited(&label("since_in_sync"), (seconds, "s"), limits, "0");
             }
             if let Some(done) = done {
                 report.number(&label("resync"), (done, "%"), [None, None], "0;100");
@@ -272,12 +289,6 @@ pub(super) fn judge(status: &Value, rules: &Rules) -> Report {
     }
     report.summary.push(words.join(" "));
     report
-}
-
-impl Report {
-    fn reason(&mut self, of: &str, object: &Value) {
-        self.reasons.extend(object["reason"].as_str().map(|reason| format!("{of}: {reason}")));
-    }
 }
 
 fn text(value: &Value) -> &str {

@@ -20,26 +20,26 @@ use clap::{Parser, Subcommand};
 use replicator::daemon::control::{RunLock, Wanted};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{ExitCode, Termination};
 
 /// Where a node is: several may live on one machine.
 #[derive(Clone, Debug, clap::Args)]
-pub(crate) struct Place {
+pub struct Place {
     /// The configuration.
     #[arg(long, short, global = true, env = "POLLUX_CONFIG", value_name = "FILE")]
     #[arg(default_value = "/etc/pollux/pollux.conf")]
-    pub(crate) config: PathBuf,
+    pub config: PathBuf,
     /// Which host of the configuration this is; else what `uname -n` says.
     #[arg(long, global = true, env = "POLLUX_NODE", value_name = "NAME")]
-    pub(crate) node: Option<String>,
+    pub node: Option<String>,
     /// Where the sockets of running resources are.
     #[arg(long, global = true, env = "POLLUX_RUN_DIR", value_name = "DIR")]
     #[arg(default_value = "/run/pollux")]
-    pub(crate) run_dir: PathBuf,
+    pub run_dir: PathBuf,
 }
 
 impl Place {
-    fn node(&self) -> String {
+    pub(crate) fn node(&self) -> String {
         self.node.clone().unwrap_or_else(|| {
             let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
             name.trim().to_owned()
@@ -66,7 +66,7 @@ impl Place {
     /// The daemons that are meant. One that runs, and is named, also if the configuration cannot be
     /// read: a mistake in it must not keep a cluster manager from asking and demoting.
     fn daemons(&self, target: &Target) -> Result<Vec<Client>> {
-        match (self.load(), target.name()) {
+        match (self.load(), &target.resource) {
             (Err(failure), Some(name)) if RunLock::is_held(&self.run_dir, name) => {
                 eprintln!("{}\n{name} runs with what it was started with", failure.text);
                 Ok(Vec::from([Client::new(&self.run_dir, name)]))
@@ -196,10 +196,7 @@ pub fn main() -> ExitCode {
     if std::env::args_os().next().is_some_and(|name| Path::new(&name).ends_with("polluxd")) {
         return daemon();
     }
-    program(|args: Args| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.map_err(|error| Failure::of("cannot start", error))?.block_on(run(args))
-    })
+    program(|args: Args| block_on(run(args))?)
 }
 
 /// Runs one resource of the configuration on this node, in the foreground.
@@ -239,21 +236,26 @@ pub fn daemon() -> ExitCode {
 }
 
 /// Runs a program with the arguments of the process, and ends as it ended.
-pub(crate) fn program<T: Parser>(run: impl FnOnce(T) -> Result) -> ExitCode {
-    let code = match T::try_parse().map(run) {
-        Ok(Ok(())) => 0,
+pub fn program<A: Parser, E: Termination>(run: impl FnOnce(A) -> Result<E>) -> ExitCode {
+    match A::try_parse().map(run) {
+        Ok(Ok(ended)) => ended.report(),
         Ok(Err(Failure { code, text, .. })) => {
             eprintln!("{text}");
-            code
+            code.into()
         }
         // What clap has to say: help and version are no errors.
         Err(error) => {
             // If nobody reads it, nobody reads that.
             let _ = error.print();
-            if error.use_stderr() { code::USAGE } else { 0 }
+            if error.use_stderr() { code::USAGE.into() } else { ExitCode::SUCCESS }
         }
-    };
-    ExitCode::from(code)
+    }
+}
+
+/// Runs what waits for sockets and signals.
+pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    Ok(runtime.map_err(|error| Failure::of("cannot start", error))?.block_on(work))
 }
 
 /// Prints what is wanted of a command. A reader that has gone is no error.

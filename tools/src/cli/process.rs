@@ -106,16 +106,11 @@ fn spawn(it: &Subject, log: File) -> std::io::Result<Child> {
 
 /// Of a resource that does not run there is nothing to do.
 pub(crate) async fn down(place: &Place, daemon: &Client) -> Result {
-    match if_up(daemon.command(&Wanted::Down {}).await)? {
-        Some(()) => ended(place, &daemon.resource).await,
-        None => Ok(()),
+    if if_up(daemon.command(&Wanted::Down {}).await)?.is_none() {
+        return Ok(());
     }
-}
-
-/// Waits until the daemon has ended. Its socket is closed before its lock is free, and `up` needs
-/// the lock.
-async fn ended(place: &Place, name: &str) -> Result {
-    let until = Instant::now() + PATIENCE;
+    // Its socket is closed before its lock is free, and `up` needs the lock.
+    let (name, until) = (&daemon.resource, Instant::now() + PATIENCE);
     while RunLock::is_held(&place.run_dir, name) {
         if Instant::now() > until {
             let text = format!("{name} is down, but its daemon has not ended");

@@ -48,8 +48,7 @@ pub(super) async fn status(place: &Place, options: StatusOptions) -> Result {
     }
     // An answer means that it is a terminal; 0, that nobody has told it its size.
     let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok();
-    let width =
-        size.map(|size| size.ws_col.into()).map(|width| if width == 0 { 80 } else { width });
+    let width = size.map(|size| if size.ws_col == 0 { 80 } else { size.ws_col.into() });
     let layout = Layout { verbose: options.verbose, statistics: options.statistics, width };
     print(&status::print(&running, layout));
     Ok(())
@@ -58,9 +57,9 @@ pub(super) async fn status(place: &Place, options: StatusOptions) -> Result {
 pub(super) async fn role(place: &Place, target: &Target) -> Result {
     for daemon in place.daemons(target)? {
         let status = daemon.page("/status").await?;
-        let Some(role) = status::role(&status, target.peer()) else {
+        let Some(role) = status::role(&status, target.peer.as_deref()) else {
             // The daemon was started with another configuration.
-            let name = target.peer().unwrap_or_default();
+            let name = target.peer.as_deref().unwrap_or_default();
             return Err(Failure::failed(format_args!(
                 "the running resource has no peer {name}, its configuration was changed since: \
                  `polluxadm down`, then `polluxadm up`"

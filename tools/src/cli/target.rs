@@ -13,8 +13,8 @@ use std::str::FromStr;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Target {
     /// `None`: all resources.
-    resource: Option<String>,
-    peer: Option<String>,
+    pub(super) resource: Option<String>,
+    pub(super) peer: Option<String>,
     volume: Option<u16>,
 }
 
@@ -66,16 +66,6 @@ impl Target {
     /// No resource was named.
     pub(super) fn is_all(&self) -> bool {
         self.resource.is_none()
-    }
-
-    /// The resource that was named.
-    pub(super) fn name(&self) -> Option<&str> {
-        self.resource.as_deref()
-    }
-
-    /// The peer that was named.
-    pub(super) fn peer(&self) -> Option<&str> {
-        self.peer.as_deref()
     }
 }
 

@@ -32,10 +32,8 @@ pub(crate) async fn wait_one(it: &Subject, seconds: f64, what: &str) -> Result {
     let why = format!("next: polluxadm status {name} says why");
     match it.client.wait(what, seconds).await? {
         Ended::TimedOut => {
-            return Err(Failure::new(
-                code::TIMED_OUT,
-                format!("{name}: not in {seconds} s; {why}"),
-            ));
+            let text = format!("{name}: not in {seconds} s; {why}");
+            return Err(Failure::new(code::TIMED_OUT, text));
         }
         Ended::StandAlone => {
             eprintln!("{name}: a connection stands alone, which no wait changes; {why}");

@@ -141,19 +141,18 @@ impl Reading<'_> {
                 "resource `{name}` is not mirrored: it has one `on` section, write a second"
             )));
         }
-        if let Some(digest) = joined.options.get(&("net", "cram-hmac-alg"))
-            && !joined.options.contains_key(&("net", "shared-secret"))
+        let net = |name| joined.options.get(&("net", name));
+        if let Some(digest) = net("cram-hmac-alg")
+            && net("shared-secret").is_none()
         {
             return Err(digest.place.error(format!(
                 "`cram-hmac-alg` without `shared-secret` would not authenticate the peers of \
                  `{name}`: write `shared-secret \"...\";` beside it"
             )));
         }
-        if let Some(fencing) =
-            joined.options.get(&("net", "fencing")).filter(|w| w.text != "dont-care")
-        {
-            let protocol = joined.options.get(&("net", "protocol"));
-            if fencing.text == "resource-and-stonith" && protocol.is_some_and(|w| w.text == "A") {
+        if let Some(fencing) = net("fencing").filter(|w| w.text != "dont-care") {
+            let is_a = net("protocol").is_some_and(|w| w.text == "A");
+            if fencing.text == "resource-and-stonith" && is_a {
                 return Err(fencing.place.error(format!(
                     "`fencing resource-and-stonith` of `{name}` needs protocol B or C: under A the \
                      peer may lack what clients were told was done"

@@ -7,7 +7,8 @@
 mod join;
 mod limits;
 
-use crate::client::Client;
+use crate::cli::block_on;
+use crate::client::ask_all;
 use crate::failure::{Failure, Result};
 use clap::Parser;
 use http_body_util::Full;
@@ -28,7 +29,6 @@ use std::sync::Arc;
 use std::time::Instant;
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, Semaphore};
-use tokio::task::JoinSet;
 
 /// Shows all resources that run on this node to Prometheus, as http://ADDRESS/metrics.
 ///
@@ -46,10 +46,7 @@ struct Args {
 
 /// Runs it with the arguments of the process.
 pub fn main() -> ExitCode {
-    crate::cli::program(|args: Args| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.map_err(|error| Failure::of("cannot start", error))?.block_on(serve(args))
-    })
+    crate::cli::program(|args: Args| block_on(serve(args))?)
 }
 
 /// For the log. If nobody reads it any more, that is no reason to end.
@@ -142,21 +139,16 @@ impl Exporter {
 
 /// Asks all daemons at the same time.
 async fn gather(run_dir: &Path) -> io::Result<String> {
-    let mut all = JoinSet::new();
-    for name in resources(run_dir)? {
-        let client = Client::new(run_dir, &name);
-        all.spawn(async move { (name, client.text("/metrics", limits::ANSWER).await) });
-    }
-    let mut answers = all.join_all().await;
-    answers.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let names = resources(run_dir)?;
+    let answers = ask_all(run_dir, &names, "/metrics", limits::ANSWER).await;
     let mut joined = Joined::default();
     let help = "1 if the daemon of the resource answers; 0 if it was killed, is stopped or hangs.";
     joined.add(&format!("# HELP pollux_up {help}\n# TYPE pollux_up gauge\n"));
-    for (name, answer) in &answers {
+    for (name, answer) in names.iter().zip(&answers) {
         let label = name.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
         joined.add(&format!("pollux_up{{resource=\"{label}\"}} {}\n", u8::from(answer.is_ok())));
     }
-    answers.iter().filter_map(|(_, answer)| answer.as_ref().ok()).for_each(|page| joined.add(page));
+    answers.iter().flatten().for_each(|page| joined.add(page));
     Ok(joined.text())
 }
 
