@@ -1,6 +1,6 @@
 //! The resource's own daemon, by its control socket: what it says of itself, and what it is told.
 
-use crate::decide::{Disk, Local, Ms};
+use crate::decide::{Disk, Local, Ms, NoAnswer};
 use crate::peer::Answer;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -38,14 +38,13 @@ impl Daemon {
         })
     }
 
-    /// How it is; `None`: it does not run, or does not answer.
-    pub(crate) async fn local(&self) -> Option<Local> {
-        read(&self.status().await?)
-    }
-
-    /// Its own words.
-    pub(crate) async fn status(&self) -> Option<Value> {
-        tokio::time::timeout(STATUS, self.client.page("/status")).await.ok()?.ok()
+    /// How it is.
+    pub(crate) async fn local(&self) -> Result<Local, NoAnswer> {
+        match tokio::time::timeout(STATUS, self.client.page("/status")).await {
+            Ok(Ok(status)) => read(&status).ok_or(NoAnswer::Hangs),
+            Ok(Err(failure)) if failure.is_down => Err(NoAnswer::Down),
+            Ok(Err(_)) | Err(_) => Err(NoAnswer::Hangs),
+        }
     }
 
     /// It answers nobody from `until` on, unless it is told a later instant.

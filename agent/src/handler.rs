@@ -5,7 +5,7 @@ use crate::arbiter::etcd::{Etcd, Held, Outdated};
 use crate::config::Resource;
 use crate::control::Reply;
 use crate::daemon::Daemon;
-use crate::decide::{Disk, Ms, Phase};
+use crate::decide::{Disk, Ms, NoAnswer, Phase};
 use crate::peer::{Answer, Peer};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -160,7 +160,7 @@ impl Means {
     pub(crate) async fn unfence_peer(&self) -> Result<(), String> {
         let Some(etcd) = &self.etcd else { return Ok(()) };
         let Some(note) = etcd.peer_note().await? else { return Ok(()) };
-        let local = self.daemon.local().await.ok_or("the daemon does not answer")?;
+        let local = self.daemon.local().await.map_err(NoAnswer::text)?;
         if local.disk != Disk::UpToDate || !local.peer_good {
             return Err("the copies are not both good any more".into());
         }
@@ -172,7 +172,7 @@ impl Means {
         let (Some(etcd), view) = (&self.etcd, self.view()) else { return Ok(()) };
         let (Phase::Active, Some(held)) = (view.phase, view.held) else { return Ok(()) };
         let note = etcd.peer_note().await?;
-        let local = self.daemon.local().await.ok_or("the daemon does not answer")?;
+        let local = self.daemon.local().await.map_err(NoAnswer::text)?;
         match note {
             Some(note) if local.disk == Disk::UpToDate && local.peer_good => {
                 etcd.forget(&note).await

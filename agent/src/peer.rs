@@ -77,11 +77,10 @@ pub(crate) struct Names {
 }
 
 /// How we speak.
-#[derive(Default)]
 pub(crate) struct Manner {
     /// Said with every heartbeat.
     pub(crate) busy: AtomicBool,
-    /// Nothing is said at all: this node cannot let go of the resource, and the other is to count it as dead.
+    /// Nothing is said at all: the other is to count this node as dead.
     pub(crate) silent: AtomicBool,
 }
 
@@ -127,7 +126,8 @@ impl Peer {
             tokio::spawn(read(socket.clone(), datagrams.clone()));
             paths.push((socket, *theirs));
         }
-        let manner = Arc::<Manner>::default();
+        // Before anything is known of the daemon.
+        let manner = Arc::new(Manner { busy: true.into(), silent: false.into() });
         let (questions, mut asked) = mpsc::channel::<oneshot::Sender<Answer>>(4);
         let mut talk = Talk {
             names,

@@ -117,6 +117,10 @@ fn start_agent(host: &Host) {
     host.start_unit("agent", "pollux-agent", R0);
 }
 
+fn kill_agent(host: &Host) {
+    assert_eq!(host.kill9(&["pollux-agent"]), 1);
+}
+
 /// Who may not serve, as etcd has it.
 fn note(pair: &Pair) -> String {
     let words = ["etcdctl", "--endpoints", "10.0.0.3:2379", "get", "--prefix", "--keys-only"];
@@ -144,12 +148,13 @@ fn phase(host: &Host) -> String {
     begin.split('"').next().unwrap_or_default().to_owned()
 }
 
-/// The daemon of the active node is stopped: who was active, and who serves now. That is no dead time: the agent first sees for some seconds that
-/// it does not answer.
-fn daemon_hangs(stage: &Stage<Agent>) -> (&Host, &Host) {
+/// The daemon of the active node is stopped, and something more is done there: who was active, and who serves now. That is no dead time: the
+/// agent first sees for some seconds that it does not answer.
+fn daemon_hangs(stage: &Stage<Agent>, more: impl FnOnce(&Host)) -> (&Host, &Host) {
     let (lost, to) = stage.roles();
     let since = SystemTime::now();
     assert_eq!(lost.stop(&["polluxd"]), 1);
+    more(lost);
     stage.wait_serves(&[to]);
     let silence = stage.writer.longest_silence(since);
     println!("SIGSTOP of the daemon: clients without the service for {silence:.2?}");
@@ -170,19 +175,18 @@ fn the_active_node_dies() {
     stage.wait_back(to);
 
     // Its daemon alone is stopped, and goes on when the other serves already.
-    let (lost, to) = daemon_hangs(&stage);
+    let (lost, to) = daemon_hangs(&stage, |_| {});
     lost.continue_all();
     stage.wait_back(to);
 
     // Only its agent dies, and nobody starts it again before the other serves.
-    let kill = |host: &Host| assert_eq!(host.kill9(&["pollux-agent"]), 1);
-    let (lost, to) = stage.takeover("kill -9 of the agent", kill);
+    let (lost, to) = stage.takeover("kill -9 of the agent", kill_agent);
     start_agent(lost);
     stage.wait_back(to);
 
     // Only its agent dies, and is started at once: nothing moves.
     let since = SystemTime::now();
-    kill(to);
+    kill_agent(to);
     start_agent(to);
     stage.writer.wait_for_more(3, seconds(20));
     stage.wait_back(to);
@@ -297,12 +301,27 @@ fn without_a_third_machine_the_switch_is_the_judge() {
     let Some(stage) = Stage::new(Agent::Fencing) else { return };
     stage.shot("power off", Host::power_off);
     stage.shot("kill -9 of everything", |host| assert!(host.kill_all() > 2));
-    stage.shot("kill -9 of the agent", |host| assert_eq!(host.kill9(&["pollux-agent"]), 1));
+    stage.shot("kill -9 of the agent", kill_agent);
     stage.shot("SIGSTOP of everything", Host::stop_all);
-    let (lost, to) = daemon_hangs(&stage);
-    assert!(!lost.is_on() && to.is_on(), "who does not let go is shot");
-    stage.boot(lost);
-    stage.wait_back(to);
+    // An agent that is started anew meanwhile does not know what the daemon is.
+    for anew in [false, true] {
+        let (lost, to) = daemon_hangs(&stage, |host| {
+            if anew {
+                kill_agent(host);
+                start_agent(host);
+            }
+        });
+        assert!(!lost.is_on() && to.is_on(), "who does not let go is shot");
+        stage.boot(lost);
+        stage.wait_back(to);
+    }
+    // The passive daemon hangs: without its word the active one goes on when it is off.
+    let (active, other) = stage.roles();
+    assert_eq!(other.stop(&["polluxd"]), 1);
+    active.wait("the other is off", seconds(20), || !other.is_on());
+    stage.writer.wait_for_more(3, seconds(20));
+    stage.boot(other);
+    stage.wait_back(active);
     // Each turns the other off if it can; neither serves before it has.
     for cable in [Cable::Out, Cable::Mute, Cable::Deaf] {
         stage.one_is_shot(&format!("the active: {cable:?}"), stage.roles().0, cable);

@@ -1,6 +1,8 @@
 //! The state machine itself: one resource on one node. What its words mean is in [`super`].
 
-use super::{Action, Arbiter, Counters, Disk, Event, Job, Local, Lock, Ms, Phase, Plan, Word};
+use super::{
+    Action, Arbiter, Counters, Disk, Event, Job, Local, Lock, Ms, NoAnswer, Phase, Plan, Word,
+};
 
 /// Between two attempts at something cheap.
 const RETRY: Ms = 250;
@@ -26,7 +28,7 @@ pub struct Decider {
     /// Nobody else is Primary before this instant.
     pub until: Option<Ms>,
     /// What the daemon said last.
-    pub local: Option<Local>,
+    pub local: Result<Local, NoAnswer>,
     /// The daemon was asked, whether it answered or not, after `news`.
     looked: bool,
     /// When its role was last changed from here, or the lock got: what it says of before is old.
@@ -44,6 +46,8 @@ pub struct Decider {
     /// Told to stay away.
     pub standby: bool,
     leaving: bool,
+    /// What is to be let go may hang: the peer is not to wait for it.
+    abandoned: bool,
     /// What an earlier life left running is stopped, or was taken up.
     clean: bool,
     /// The last decision, and why.
@@ -62,9 +66,9 @@ impl Decider {
             since: now,
             started: now,
             until: None,
-            local: None,
+            local: Err(NoAnswer::Hangs),
             looked: false,
-            news: now,
+            news: 0,
             lock: Lock::Unknown,
             heard: None,
             fenced: None,
@@ -74,6 +78,7 @@ impl Decider {
             unfit: None,
             standby,
             leaving: false,
+            abandoned: false,
             clean: false,
             why: "just started".into(),
             counters: Counters::default(),
@@ -84,6 +89,17 @@ impl Decider {
     /// Is the peer off, by what was verified?
     pub const fn is_fenced(&self) -> bool {
         self.fenced.is_some()
+    }
+
+    /// To be said to the peer: this node is Primary, or on the way there or back, or what an earlier life left is not known yet.
+    pub const fn is_busy(&self) -> bool {
+        self.phase.is_busy() || !self.clean
+    }
+
+    /// Without a third machine nothing is said to the peer while this node cannot let go, or its daemon hangs: that may be Primary, and, if
+    /// not, cannot give its word that it is outdated. So the peer counts this node as dead, and turns it off if it wants to be Primary.
+    pub fn is_silent(&self) -> bool {
+        self.abandoned || (self.looked && self.local == Err(NoAnswer::Hangs))
     }
 
     /// How long the peer's agent has been silent.
@@ -106,7 +122,7 @@ impl Decider {
         match event {
             Event::Tick => {}
             Event::Local { asked, local } if asked > self.news => {
-                if local.as_ref().is_some_and(|local| local.peer_primary.is_some()) {
+                if local.as_ref().is_ok_and(|local| local.peer_primary.is_some()) {
                     self.fenced = None;
                 }
                 (self.local, self.looked) = (local, true);
@@ -152,6 +168,7 @@ impl Decider {
             Event::Shutdown => self.leaving = true,
         }
         self.step(now);
+        self.abandoned &= self.phase.is_busy();
         core::mem::take(&mut self.out)
     }
 
@@ -180,23 +197,23 @@ impl Decider {
 
     fn adopted(&mut self, now: Ms, until: Ms) {
         match &self.local {
-            Some(local) if local.primary => {
+            Ok(local) if local.primary => {
                 self.out.push(Action::Lease(until));
                 let why = "the daemon was Primary, and the lock is ours";
                 self.begin(now, Phase::Starting, Job::Start, why);
             }
-            Some(_) => self.release(now, "the daemon is not Primary any more"),
+            Ok(_) => self.release(now, "the daemon is not Primary any more"),
             // If it hangs, it is Primary still, with a lease of an earlier life: HA-3.
-            None => self.retreat(now, "the daemon does not answer any more"),
+            Err(_) => self.retreat(now, "the daemon does not answer any more"),
         }
     }
 
     fn is_primary(&self) -> bool {
-        self.local.as_ref().is_some_and(|local| local.primary)
+        self.local.as_ref().is_ok_and(|local| local.primary)
     }
 
     fn peer_primary(&self) -> Option<bool> {
-        self.local.as_ref()?.peer_primary
+        self.local.as_ref().ok()?.peer_primary
     }
 
     fn denied(&mut self, now: Ms, why: &str) {
@@ -324,7 +341,7 @@ impl Decider {
     fn step(&mut self, now: Ms) {
         let over = self.until.is_some_and(|until| now >= until);
         let given_up = self.until.is_some_and(|until| now >= until.saturating_add(self.plan.grace));
-        let is_mute = self.looked && self.local.is_none();
+        let is_mute = self.looked && self.local.is_err();
         match self.phase {
             Phase::Waiting if self.looked => self.wait(now),
             Phase::Looking | Phase::Fencing if over => {
@@ -361,6 +378,7 @@ impl Decider {
             matches!(self.phase, Phase::Stopping { demoted: false } | Phase::Demoting { .. });
         if is_mute && leaves {
             // The daemon may hang, and then what is to be stopped does, too: the other must not wait for that.
+            self.abandoned = true;
             self.out.push(Action::Abandon);
         }
     }
@@ -373,9 +391,9 @@ impl Decider {
             _ if self.standby => ("standby", None),
             (Some(why), _) => ("what runs here is not healthy", Some(why.clone())),
             (None, _) if !self.looked => return,
-            (None, None) => broken("the daemon does not answer"),
-            (None, Some(local)) if !local.primary => broken("somebody demoted it"),
-            (None, Some(_)) => {
+            (None, Err(why)) => broken(why.text()),
+            (None, Ok(local)) if !local.primary => broken("somebody demoted it"),
+            (None, Ok(_)) => {
                 if now >= self.since + self.plan.back_off_limit {
                     self.failures = 0;
                 }
@@ -394,7 +412,7 @@ impl Decider {
         }
         if !self.clean {
             // The daemon may just be starting, too, or be slow to answer.
-            if self.local.is_some() || now >= self.started + LOOK {
+            if self.local.is_ok() || now >= self.started + LOOK {
                 self.clean = true;
                 let why = "services may be left over from before";
                 self.begin(now, Phase::Stopping { demoted: true }, Job::Stop, why);
@@ -447,7 +465,7 @@ impl Decider {
 
     /// May this node try to become Primary? If not, why.
     fn may(&self, now: Ms) -> Result<(), &'static str> {
-        let local = self.local.as_ref().ok_or("the daemon does not run, or does not answer")?;
+        let local = self.local.as_ref().map_err(|why| why.text())?;
         let no = |refused: bool, why| if refused { Err(why) } else { Ok(()) };
         no(self.standby, "standby")?;
         no(self.unfit.is_some(), "this node is not healthy")?;
@@ -479,11 +497,11 @@ impl Decider {
     /// How long to leave it to a better one.
     fn turn(&self) -> Ms {
         let steps = match self.local.as_ref().map(|local| local.disk) {
-            Some(Disk::UpToDate) => 0,
-            Some(Disk::Consistent) => 1,
-            Some(Disk::Outdated) => 2,
-            Some(Disk::Inconsistent) => 3,
-            Some(Disk::Diskless) | None => 6,
+            Ok(Disk::UpToDate) => 0,
+            Ok(Disk::Consistent) => 1,
+            Ok(Disk::Outdated) => 2,
+            Ok(Disk::Inconsistent) => 3,
+            Ok(Disk::Diskless) | Err(_) => 6,
         };
         let polite = if self.plan.arbiter == Arbiter::Fencing { POLITE } else { 0 };
         STEP * (steps + u64::from(self.plan.place)) + polite

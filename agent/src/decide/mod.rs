@@ -72,6 +72,25 @@ pub struct Local {
     pub peer_good: bool,
 }
 
+/// Why the daemon of this node does not say how it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoAnswer {
+    /// It does not run, so it is not Primary.
+    Down,
+    /// It runs, and may be Primary.
+    Hangs,
+}
+
+impl NoAnswer {
+    /// For people.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Down => "the daemon does not run",
+            Self::Hangs => "the daemon does not answer",
+        }
+    }
+}
+
 /// The lock, as it was seen last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lock {
@@ -92,7 +111,7 @@ pub enum Lock {
 pub struct Word {
     /// Counts its lives.
     pub incarnation: u64,
-    /// It is Primary, or on the way there or back.
+    /// It is Primary, or on the way there or back, or not known not to be.
     pub busy: bool,
 }
 
@@ -127,8 +146,8 @@ pub enum Event {
     Local {
         /// When.
         asked: Ms,
-        /// `None`: it does not run, or does not answer.
-        local: Option<Local>,
+        /// What it said.
+        local: Result<Local, NoAnswer>,
     },
     /// The lock was looked at.
     Lock(Lock),
@@ -163,8 +182,7 @@ pub enum Action {
     Begin(Job),
     /// Tell the daemon to answer nobody from this instant on.
     Lease(Ms),
-    /// Renew the lock no more: it ends when the daemon's lease has, unless it can be given back before. Without a third machine: say nothing
-    /// more to the peer, which so turns this node off as one that is dead, unless it is not Primary any more by then.
+    /// Renew the lock no more: it ends when the daemon's lease has, unless it can be given back before.
     Abandon,
     /// The last resort: this machine must go down.
     SelfFence,

@@ -9,7 +9,7 @@ use crate::clock;
 use crate::config::Resource;
 use crate::control::{Reply, Verb};
 use crate::daemon::Daemon;
-use crate::decide::{Action, Arbiter, Decider, Disk, Event, Job, Local, Lock, Ms, Phase};
+use crate::decide::{Action, Arbiter, Decider, Disk, Event, Job, Local, Lock, Ms, NoAnswer, Phase};
 use crate::handler::code::NOTHING;
 use crate::handler::{Means, View};
 use crate::peer::{Answer, Heard, Names, Peer};
@@ -37,7 +37,7 @@ const BARRED: &str = "barred";
 enum Message {
     Event(Event),
     /// Of the daemon, asked then.
-    Local(Ms, Option<Local>),
+    Local(Ms, Result<Local, NoAnswer>),
     Granted(Held),
     /// The lock: renewed until.
     Renewed(Ms),
@@ -168,7 +168,7 @@ impl Loop {
             Message::Event(event) => self.event(event),
             Message::Local(asked, local) => {
                 if self.barred.is_some_and(|since| since < asked) {
-                    self.unbar(local.as_ref());
+                    self.unbar(local.as_ref().ok());
                 }
                 self.event(Event::Local { asked, local });
             }
@@ -231,8 +231,8 @@ impl Loop {
         let unfit = decider.unfit.clone();
         self.change_view(|view| (view.phase, view.fenced, view.unfit) = (phase, fenced, unfit));
         if let Some(peer) = &self.means.peer {
-            peer.manner.busy.store(phase.is_busy(), Ordering::Release);
-            peer.manner.silent.fetch_and(phase.is_busy(), Ordering::AcqRel);
+            peer.manner.busy.store(self.decider.is_busy(), Ordering::Release);
+            peer.manner.silent.store(self.decider.is_silent(), Ordering::Release);
         }
         for action in actions {
             self.act(action);
@@ -251,12 +251,7 @@ impl Loop {
                     }
                 });
             }
-            Action::Abandon => {
-                self.stop_renewing();
-                if let Some(peer) = &self.means.peer {
-                    peer.manner.silent.store(true, Ordering::Release);
-                }
-            }
+            Action::Abandon => self.stop_renewing(),
             Action::SelfFence => match &self.means.resource.self_fence {
                 Some(line) => {
                     tracing::error!("{}: this node fences itself: {line}", self.name());
@@ -408,7 +403,7 @@ impl Loop {
         let Resource { name, facts, plan, .. } = &self.means.resource;
         let now = clock::now();
         let left = |until: Ms| until.saturating_sub(now);
-        let local = decider.local.as_ref();
+        let local = decider.local.as_ref().ok();
         json!({
             "resource": name,
             "phase": decider.phase.to_string(),

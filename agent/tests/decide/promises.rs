@@ -24,9 +24,9 @@ impl Watch {
     pub(crate) fn told(&mut self, now: Ms, event: &Event) {
         match event {
             Event::Local { asked, local } => {
-                self.mute = local.is_none() && *asked > self.changed;
-                self.primary = local.as_ref().is_some_and(|local| local.primary);
-                self.local.clone_from(local);
+                self.mute = local.is_err() && *asked > self.changed;
+                self.primary = local.as_ref().is_ok_and(|local| local.primary);
+                self.local = local.clone().ok();
             }
             Event::Lock(lock) => self.lock = Some(*lock),
             Event::Standby(standby) => self.standby = *standby,

@@ -6,7 +6,7 @@ mod storage;
 use crate::parts::{Chance, Etcd, Held, Storage};
 use crate::promises::Watch;
 use agent::decide::{
-    Action, Arbiter, Decider, Disk, Event, Job, Local, Lock, Ms, Phase, Plan, Word,
+    Action, Arbiter, Decider, Disk, Event, Job, Local, Lock, Ms, NoAnswer, Phase, Plan, Word,
 };
 use std::collections::VecDeque;
 
@@ -16,13 +16,15 @@ pub(crate) const BACK_OFF: Ms = 2_000;
 const STEP: Ms = 50;
 /// Between two looks at the daemon.
 const LOOK: Ms = 200;
+/// How long an agent waits for a daemon that hangs.
+pub(crate) const PATIENCE: Ms = 1_000;
 
 pub(crate) struct Node {
     pub(crate) agent: Option<Decider>,
     storage: Storage,
     jobs: Vec<(Ms, Job)>,
     /// A look at the daemon: when it is told, when it was asked, what it said.
-    look: Option<(Ms, Ms, Option<Local>)>,
+    look: Option<(Ms, Ms, Result<Local, NoAnswer>)>,
     revision: u64,
     renew_at: Ms,
     /// Stopped (SIGSTOP) until.
@@ -37,12 +39,10 @@ pub(crate) struct Node {
     /// The next starts fail.
     sick: u32,
     pub(crate) back_at: Ms,
-    daemon_back_at: Ms,
+    pub(crate) daemon_back_at: Ms,
     powered: bool,
     /// Its daemon is stopped until.
     pub(crate) hung: Ms,
-    /// It says nothing to the other.
-    silent: bool,
 }
 
 pub(crate) struct World {
@@ -92,7 +92,6 @@ impl World {
             daemon_back_at: 0,
             powered: false,
             hung: 0,
-            silent: false,
         };
         Self {
             seed,
@@ -142,10 +141,18 @@ impl World {
         (node.daemon_back_at, node.hung) = (back_at, 0);
     }
 
+    /// The agent is killed, and what it set going.
+    pub(crate) fn agent_ends(&mut self, n: usize, back_at: Ms) {
+        self.tell(format!("agent {n} is killed"));
+        let node = &mut self.nodes[n];
+        (node.agent, node.revision, node.back_at) = (None, 0, back_at);
+        (node.jobs, node.look) = (Vec::new(), None);
+    }
+
     pub(crate) fn power_off(&mut self, n: usize, why: &str) {
         self.daemon_ends(n, &format!("power off: {why}"), 0);
         let node = &mut self.nodes[n];
-        (node.agent, node.services, node.powered, node.silent) = (None, false, false, false);
+        (node.agent, node.services, node.powered) = (None, false, false);
         (node.jobs, node.look) = (Vec::new(), None);
         node.back_at = self.now + 2_000 + self.chance.below(12_000);
     }
@@ -172,7 +179,6 @@ impl World {
             self.act(n, action);
         }
         let node = &mut self.nodes[n];
-        node.silent &= to.is_busy();
         node.watch.counted(now, failures);
     }
 
@@ -191,7 +197,9 @@ impl World {
                 if job == Job::Release {
                     self.release(n);
                 }
-                let at = self.now + 10 + self.chance.below(250);
+                // Another member of etcd may have to be asked.
+                let slow = job == Job::Ask && self.refuses(4);
+                let at = self.now + 10 + self.chance.below(if slow { 2 * PATIENCE } else { 250 });
                 self.nodes[n].jobs.push((at, job));
             }
             Action::Lease(until) => {
@@ -202,15 +210,13 @@ impl World {
                     self.nodes[n].storage.lease = Some(until);
                 }
             }
-            Action::Abandon => {
-                (self.nodes[n].renew_at, self.nodes[n].silent) = (Ms::MAX, true);
-            }
+            Action::Abandon => self.nodes[n].renew_at = Ms::MAX,
             // Not everybody has it configured.
             Action::SelfFence if self.chance.one_in(2) => self.power_off(n, "it fences itself"),
             Action::SelfFence => {}
             Action::Alert(text) => self.tell(format!("agent {n}: ALERT {text}")),
-            // What does not answer cannot be told, and is bound by its lease.
-            Action::Exit if self.nodes[n].storage.primary && self.daemon_awake(n) => {
+            // What does not answer cannot be told: it is bound by its lease, or the other turns it off.
+            Action::Exit if self.nodes[n].storage.primary && !self.nodes[n].watch.mute => {
                 self.fail("HA-3", &format!("agent {n} leaves a Primary behind"));
             }
             Action::Exit => self.nodes[n].agent = None,
@@ -355,7 +361,7 @@ impl World {
             node.incarnation += 1;
             let plan = Plan { place: u32::try_from(n).expect("0 or 1"), ..self.plan.clone() };
             node.agent = Some(Decider::new(plan, now, false));
-            node.watch = Watch::default();
+            (node.watch, node.look) = (Watch::default(), None);
             let lock = if node.barred { Lock::Barred } else { Lock::Free };
             self.tell(format!("agent {n} starts"));
             if self.plan.arbiter == Arbiter::Fencing {
@@ -373,6 +379,52 @@ impl World {
         }
     }
 
+    fn local(&self, n: usize) -> Result<Local, NoAnswer> {
+        let (storage, other) = (&self.nodes[n].storage, &self.nodes[1 - n]);
+        if !storage.up {
+            return Err(NoAnswer::Down);
+        }
+        if !self.daemon_awake(n) {
+            return Err(NoAnswer::Hangs);
+        }
+        // A Secondary that vanished tells nothing; what it is, the daemon knows from before.
+        Ok(Local {
+            primary: storage.primary,
+            disk: match storage {
+                Storage { outdated: true, .. } => Disk::Outdated,
+                Storage { connected: true, .. } => Disk::UpToDate,
+                Storage { .. } => Disk::Consistent,
+            },
+            peer_primary: storage.connected.then_some(other.storage.primary),
+            peer_good: storage.connected,
+        })
+    }
+
+    /// The daemon is looked at now and then, and the answer takes a while: the role may change. One that hangs answers if it goes on in time.
+    fn look(&mut self, n: usize) {
+        let local = self.local(n);
+        let hangs = local == Err(NoAnswer::Hangs);
+        let takes = if hangs { PATIENCE } else { self.chance.below(LOOK) };
+        let node = &mut self.nodes[n];
+        match &mut node.look {
+            Some((at, _, said)) if *said == Err(NoAnswer::Hangs) && !hangs => {
+                (*at, *said) = (self.now, local);
+            }
+            None if (self.now + node.incarnation * STEP).is_multiple_of(LOOK) => {
+                node.look = Some((self.now + takes, self.now, local));
+            }
+            Some(_) | None => {}
+        }
+    }
+
+    /// What the agent of a node says to the other, if anything.
+    fn word(&self, n: usize) -> Option<Word> {
+        let node = &self.nodes[n];
+        let agent = node.agent.as_ref().filter(|agent| !agent.is_silent())?;
+        let heard = self.awake(n) && !self.heartbeat_cut;
+        heard.then(|| Word { incarnation: node.incarnation, busy: agent.is_busy() })
+    }
+
     pub(crate) fn step(&mut self) {
         self.now += STEP;
         if self.etcd.lock.is_some_and(|held| self.now >= held.expires) {
@@ -384,24 +436,7 @@ impl World {
             if !self.awake(n) {
                 continue;
             }
-            let storage = &self.nodes[n].storage;
-            let other = &self.nodes[1 - n];
-            // A Secondary that vanished tells nothing; what it is, the daemon knows from before.
-            let local = Local {
-                primary: storage.primary,
-                disk: match storage {
-                    Storage { outdated: true, .. } => Disk::Outdated,
-                    Storage { connected: true, .. } => Disk::UpToDate,
-                    Storage { .. } => Disk::Consistent,
-                },
-                peer_primary: storage.connected.then_some(other.storage.primary),
-                peer_good: storage.connected,
-            };
-            let local = (storage.up && self.daemon_awake(n)).then_some(local);
-            // Looked at now and then, and the answer takes a while: the role may change.
-            if (self.now + self.nodes[n].incarnation * STEP).is_multiple_of(LOOK) {
-                self.nodes[n].look = Some((self.now + self.chance.below(LOOK), self.now, local));
-            }
+            self.look(n);
             if let Some((_, asked, local)) = self.nodes[n].look.take_if(|it| it.0 <= self.now) {
                 self.event(n, Event::Local { asked, local });
             }
@@ -409,15 +444,8 @@ impl World {
                 let lock = if self.etcd_cut[n] { Lock::Unknown } else { self.etcd.look(n) };
                 self.event(n, Event::Lock(lock));
                 self.renew(n);
-            } else if !self.heartbeat_cut && self.awake(1 - n) && !self.nodes[1 - n].silent {
-                let other = &self.nodes[1 - n];
-                let word = other.agent.as_ref().map(|agent| Word {
-                    incarnation: other.incarnation,
-                    busy: agent.phase.is_busy(),
-                });
-                if let Some(word) = word {
-                    self.event(n, Event::Heard(word));
-                }
+            } else if let Some(word) = self.word(1 - n) {
+                self.event(n, Event::Heard(word));
             }
             self.event(n, Event::Tick);
             self.still_by_right(n);
@@ -444,12 +472,7 @@ impl World {
         let until = self.now + 500 + self.chance.below(8_000);
         match self.chance.below(12) {
             0 if self.nodes[n].powered => self.power_off(n, "misfortune"),
-            1 => {
-                self.tell(format!("agent {n} is killed"));
-                let node = &mut self.nodes[n];
-                (node.agent, node.revision, node.back_at) = (None, 0, until);
-                (node.jobs, node.look) = (Vec::new(), None);
-            }
+            1 => self.agent_ends(n, until),
             8 if self.nodes[n].powered => self.daemon_ends(n, "its daemon is killed", until),
             9 => {
                 let ill = self.chance.one_in(2);

@@ -87,8 +87,7 @@ impl World {
                     return sure;
                 }
                 if agent.silence(self.now) < TTL {
-                    let heard = !self.heartbeat_cut && !self.nodes[other].silent;
-                    if !heard || !self.daemon_awake(other) {
+                    if self.word(other).is_none() || !self.daemon_awake(other) {
                         return false;
                     }
                     let version = self.nodes[n].storage.version;

@@ -371,7 +371,7 @@ fn every_warning_names_its_line_and_the_option() {
         ("net { after-sb-0pri discard-node-oslo; }", not_yet("after-sb-0pri")),
         ("options { quorum 2; }", not_yet("quorum")),
         ("startup { wait-after-sb; }", not_yet("wait-after-sb")),
-        ("handlers { pri-lost \"/bin/x \\\"a\\\"\"; }", not_yet("pri-lost")),
+        ("handlers { out-of-sync \"/bin/x \\\"a\\\"\"; }", not_yet("out-of-sync")),
         ("handlers { split-brain \"/bin/x \\\"a\\\"\"; }", String::new()),
         (
             "net { fencing resource-only; }",
