@@ -77,7 +77,7 @@ fn every_error_names_its_line_and_what_to_type() {
         (
             "resource r { handlers { xyzzy 3; } }",
             "F:1: `xyzzy` is not known in `handlers`: allowed: fence-peer, unfence-peer, \
-             initial-split-brain, split-brain, pri-on-incon-degr, local-io-error, before-resync-target, \
+             initial-split-brain, split-brain, pri-lost, pri-on-incon-degr, local-io-error, before-resync-target, \
              after-resync-target, disconnected",
         ),
         (
