@@ -18,18 +18,6 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use bitmap::{ByteRange, DirtyBitmap, NodeId};
 
-/// How long this process listens, when the time for an answer is over, for one that came while it stood still itself.
-const LOOK_MS: u64 = 50;
-
-/// A question whether the peer lives.
-#[derive(Clone, Copy, Debug)]
-struct Ping {
-    /// Until when it may answer.
-    due: Time,
-    /// That is over, and this is the last look.
-    looked: bool,
-}
-
 /// A peer.
 #[derive(Clone, Debug)]
 pub(super) struct Peer {
@@ -42,8 +30,8 @@ pub(super) struct Peer {
     retry_at: Option<Time>,
     backoff: u64,
     heard: Time,
-    /// It was asked whether it lives.
-    pinged: Option<Ping>,
+    /// It was asked whether it lives: until when it may answer.
+    pinged: Option<Time>,
     pub(super) incarnation: u64,
     /// Incarnation of the last completed handshake of this process; 0: none.
     pub(super) last_incarnation: u64,
@@ -184,12 +172,10 @@ impl Peer {
     }
 
     pub(super) fn deadline(&self, timing: &Timing) -> Option<Time> {
-        let alive = self.link.filter(|_| self.state >= ConnectionState::Handshaking).map(|_| {
-            match self.pinged {
-                Some(ping) => ping.due,
-                None => self.heard.plus_ms(timing.ping_interval),
-            }
-        });
+        let alive = self
+            .link
+            .filter(|_| self.state >= ConnectionState::Handshaking)
+            .map(|_| self.pinged.unwrap_or(self.heard.plus_ms(timing.ping_interval)));
         let resyncs = self.volumes.iter().filter_map(|v| v.target.as_ref()?.retry_at());
         let others = self.retry_at.into_iter().chain(self.fence_at());
         resyncs.chain(alive).chain(others).chain(self.handshake.deadline()).min()
@@ -476,30 +462,22 @@ impl Node {
         if self.peers[p].link.is_none() || self.peers[p].state < ConnectionState::Handshaking {
             return;
         }
-        if self.peers[p].handshake.deadline().is_some_and(|at| now >= at) {
+        let quiet = now.ms_since(self.peers[p].heard);
+        let unanswered = self.peers[p].pinged.is_some_and(|due| now >= due);
+        if unanswered || quiet >= timing.ping_interval + timing.ping_timeout {
+            self.drop_link(p, "the peer does not answer");
+            self.retry(p, "the peer does not answer");
+        } else if self.peers[p].handshake.deadline().is_some_and(|at| now >= at) {
             self.drop_link(p, "the handshake took too long");
-            return self.retry(p, "the handshake took too long");
-        }
-        let asked = self.peers[p].pinged;
-        let idle = self.peers[p].heard.plus_ms(timing.ping_interval);
-        if now < asked.map_or(idle, |ping| ping.due) {
-            return;
-        }
-        match asked {
-            None => self.ping(p, now.plus_ms(timing.ping_timeout)),
-            // LIVE-3: what was not listened to is no silence.
-            Some(ping) if !ping.looked || now.ms_since(ping.due) > LOOK_MS => {
-                self.peers[p].pinged = Some(Ping { due: now.plus_ms(LOOK_MS), looked: true });
-            }
-            Some(_) => {
-                self.drop_link(p, "the peer does not answer");
-                self.retry(p, "the peer does not answer");
-            }
+            self.retry(p, "the handshake took too long");
+        } else if quiet >= timing.ping_interval && self.peers[p].pinged.is_none() {
+            let due = self.peers[p].heard.plus_ms(timing.ping_interval + timing.ping_timeout);
+            self.ping(p, due);
         }
     }
 
     fn ping(&mut self, p: usize, due: Time) {
-        self.peers[p].pinged = Some(Ping { due, looked: false });
+        self.peers[p].pinged = Some(due);
         self.send(p, Message::Ping);
     }
 
@@ -507,8 +485,8 @@ impl Node {
     /// Not without fencing: then nothing would stop one that stood still for that moment from serving beside us.
     pub(super) fn probe(&mut self, p: usize) {
         let due = self.now.plus_ms(self.config.timing.ping_timeout);
-        let soon = self.peers[p].pinged.is_some_and(|ping| ping.due <= due);
-        if self.config.fencing != Fencing::DontCare && !soon {
+        let fencing = self.config.fencing != Fencing::DontCare;
+        if fencing && self.peers[p].pinged.is_none_or(|other| due < other) {
             self.ping(p, due);
         }
     }

@@ -8,7 +8,7 @@ use super::volume::{self, Volume};
 use super::world::{MS, World};
 use crate::model::{Parted, View};
 use bitmap::ByteRange;
-use replicator::node::{ConnectionState, DiskState, LinkId, PeerStatus, Role, Status, mirror};
+use replicator::node::{ConnectionState, DiskState, LinkId, Role, Status, mirror};
 use replicator::wire::{Agreed, Message, RefuseReason, VolumeVerdict};
 
 impl World {
@@ -17,7 +17,6 @@ impl World {
         let Some(process) = self.hosts[n].process.as_ref() else { return };
         let status = process.status();
         self.watch_retry(n, &status);
-        self.watch_given_up(n, &status);
         for v in 0..self.volumes.len() {
             if let Some(view) = View::of(&status, v) {
                 self.observe_volume(n, v, view);
@@ -260,23 +259,6 @@ impl World {
                 allowed / MS,
                 self.view(n)
             );
-            self.violate("LIVE-3", story);
-        }
-    }
-
-    /// LIVE-3: nobody is called silent of whom something came in time, also if this node stood still when it came.
-    fn watch_given_up(&mut self, n: usize, status: &Status) {
-        let silent = |p: &PeerStatus| p.reason == "the peer does not answer";
-        let Some(id) = self.network.held(n).filter(|_| self.view(n).connected()) else { return };
-        if !status.peers.iter().any(silent) {
-            return;
-        }
-        let since = (self.now - self.network.connections[&id].heard[n]) / MS;
-        let since = since * self.hosts[n].clock.rate_ppm() / 1_000_000;
-        // What comes while it takes its last look, came late.
-        if (101..self.knobs.timing.ping_timeout).contains(&since) {
-            let story =
-                format!("node {n} calls its peer silent, of which it was told {since} ms ago");
             self.violate("LIVE-3", story);
         }
     }
