@@ -157,7 +157,7 @@ fn what_was_stopped_and_goes_on_finds_itself_replaced() {
     stage.switch.set_mood(Mood::Lies);
     let (active, other) = stage.takeover("SIGSTOP of everything, not shot", Host::stop_all);
     active.continue_all();
-    // It has the address, the file system and its service still; but nothing it is told is acknowledged any more: `finish` would miss it.
+    // It has the address, the file system and its service still; but nothing it is told is acknowledged any more: `end` would miss it.
     // Heartbeat cannot know better, since both believed the device.
     active.wait("it restarts itself", seconds(20), || !active.is_on());
     assert_eq!(stage.switch.restarted_themselves(), [active.name()]);

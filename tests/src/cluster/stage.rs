@@ -166,7 +166,7 @@ impl<M: Manager> Stage<M> {
             "{what}: {} {manager:.2?} ({shot}), promoted and mounted {ours:.2?}; clients without the service for {silence:.2?}",
             M::NAME
         );
-        // What else the machine does may make one takeover late, not all of a story: see `finish`.
+        // What else the machine does may make one takeover late, not all of a story: see `end`.
         assert!(ours < M::MOST, "{what}: Pollux took {ours:?} of the takeover");
         self.shares.borrow_mut().push(ours);
     }
@@ -254,17 +254,9 @@ impl<M: Manager> Stage<M> {
     /// The ends of every story: nothing is about to change, nothing lost, both copies and the file system are right.
     ///
     /// # Panics
-    /// If not.
+    /// If something was lost, or differs.
     pub fn end(self) {
         self.wait_settled();
-        self.finish();
-    }
-
-    /// As [`Self::end`], where the manager cannot be asked any more.
-    ///
-    /// # Panics
-    /// If something was lost, or differs.
-    pub fn finish(self) {
         let best = self.shares.borrow().iter().copied().min();
         assert!(best.is_none_or(|best| best < seconds(1)), "Pollux took {best:?} of each takeover");
         let (active, passive) = self.roles();
