@@ -272,7 +272,8 @@ impl Decider {
                 }
             }
             (Phase::Releasing, Job::Release) => self.rest(now),
-            _ => {}
+            (_, Job::Ask | Job::Fence | Job::Promote | Job::Start | Job::Stop)
+            | (_, Job::Demote { .. } | Job::Release) => {}
         }
     }
 
@@ -332,7 +333,8 @@ impl Decider {
             }
             // It ends by itself with its lease.
             (Phase::Releasing, Job::Release) => self.rest(now),
-            _ => {}
+            (_, Job::Ask | Job::Fence | Job::Promote | Job::Start | Job::Stop)
+            | (_, Job::Demote { .. } | Job::Release) => {}
         }
     }
 
@@ -372,7 +374,17 @@ impl Decider {
                 let next = Phase::Demoting { force: true, stopped: false };
                 self.begin(now, next, Job::Demote { force: true }, "once more");
             }
-            _ => {}
+            Phase::Waiting
+            | Phase::Asking { .. }
+            | Phase::Looking
+            | Phase::Fencing
+            | Phase::Promoting(_)
+            | Phase::Starting
+            | Phase::Stopping { .. }
+            | Phase::Demoting { .. }
+            | Phase::Releasing
+            | Phase::Stuck(_)
+            | Phase::Ended => {}
         }
         let leaves =
             matches!(self.phase, Phase::Stopping { demoted: false } | Phase::Demoting { .. });
