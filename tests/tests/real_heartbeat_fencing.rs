@@ -1,5 +1,6 @@
 //! The fence-peer handler for Heartbeat, with commands that stand in for ssh and for the device: what it answers, and how often it shoots.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -107,6 +108,42 @@ fn one_shot_serves_heartbeat_and_pollux_until_the_peer_is_back() {
     handler.shoot = "exit 1";
     assert_eq!((handler.run(&[]), handler.shots()), (Some(1), 3));
     assert!(!stamp.exists(), "a failed shot leaves none");
+}
+
+/// A host that reaches nobody fences itself only if it is told how, is Primary, and its peer is not back.
+#[test]
+fn who_is_cut_off_as_primary_restarts_itself() {
+    let mut handler = Handler::new("exit 255", "exit 0");
+    handler.may_shoot = "false";
+    let bin = handler.dir.path().join("bin");
+    std::fs::create_dir(&bin).expect("a folder");
+    let polluxadm = bin.join("polluxadm");
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").expect("one is set"));
+    let restarted = handler.dir.path().join("restarted");
+    let how = format!("touch {}", restarted.display());
+    let run = |arguments: &[&str], how: &str| {
+        let mut command = handler.command(arguments);
+        command.env("PATH", &path).env("POLLUX_SELF_FENCE", how);
+        command.env("POLLUX_SELF_FENCE_AFTER", "1").stdin(Stdio::null());
+        let output = command.output().expect("it can be started");
+        println!("{}", text(&output));
+        (output.status.code(), std::fs::remove_file(&restarted).is_ok())
+    };
+    for (role, cstate, how, restarts) in [
+        ("Primary", "Connecting", how.as_str(), true),
+        ("Primary", "Connecting", "", false),
+        ("Secondary", "Connecting", how.as_str(), false),
+        ("Primary", "Connected", how.as_str(), false),
+    ] {
+        let script =
+            format!("#!/bin/sh\ncase $1 in role) echo {role} ;; *) echo {cstate} ;; esac\n");
+        std::fs::write(&polluxadm, script).expect("a file");
+        std::fs::set_permissions(&polluxadm, PermissionsExt::from_mode(0o755)).expect("our own");
+        assert_eq!(run(&[], how), (Some(1), restarts), "{role} {cstate} `{how}`");
+    }
+    assert_eq!(run(&["lost"], &how), (Some(0), true));
+    assert_eq!(run(&["lost"], ""), (Some(1), false));
+    assert_eq!(handler.shots(), 0);
 }
 
 #[test]
