@@ -109,6 +109,8 @@ pub struct Limits {
     pub bitmap_runs: usize,
     /// Blocks written by a resync before both sides flush and clear their bits.
     pub resync_commit_blocks: u64,
+    /// Blocks for which a target that compares sends one digest; shorter runs are copied.
+    pub compare_unit: u64,
 }
 
 impl Default for Limits {
@@ -122,6 +124,7 @@ impl Default for Limits {
             extents_per_request: 32,
             bitmap_runs: 32_768,
             resync_commit_blocks: 16_384,
+            compare_unit: 16,
         }
     }
 }

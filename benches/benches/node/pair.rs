@@ -2,6 +2,7 @@
 
 use bitmap::{Bytes, FormatParams, MetaWrite, Metadata, NodeId, Placement};
 use replicator::config::{Config, Fencing, Limits, Timing, VolumeConfig};
+use replicator::digest::Digest;
 use replicator::node::{
     Action, Backing, BufferId, Command, CommandId, DiskDone, DiskOp, DiskState, Event, LinkDown,
     LinkEvent, LinkId, Node, OpenId, Protocol, Request, RequestId, RequestOp, Time,
@@ -228,6 +229,10 @@ impl Side {
             DiskOp::WriteMeta(writes) => {
                 self.store(writes);
                 DiskDone::Ok
+            }
+            DiskOp::Digest { range, block } => {
+                let blocks = range.len().div_ceil(u64::from(block));
+                DiskDone::Digests(vec![Digest::default(); blocks as usize])
             }
             DiskOp::Read { .. } | DiskOp::Write { .. } | DiskOp::Zero { .. } | DiskOp::Flush => {
                 DiskDone::Ok

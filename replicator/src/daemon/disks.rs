@@ -91,6 +91,10 @@ impl Disks {
                 let len = len.expect("the node reads in pieces of at most Limits::piece_bytes");
                 (Op::Read { offset: range.start, len, detect_zero }, Some(into))
             }
+            DiskOp::Digest { range, block } => {
+                let len = range.len().try_into().expect("a piece of a resync");
+                (Op::Digest { offset: range.start, len, block }, None)
+            }
             DiskOp::Write { range, buffer, fua } => {
                 let buffer = table.take(buffer);
                 assert_eq!(buffer.len() as u64, range.len(), "a write of {range:?}");
@@ -164,6 +168,7 @@ impl Disks {
         let result = match (result, into) {
             (Err(()), _) => Err(DiskError),
             (Ok(Done::Finished), None) => Ok(DiskDone::Ok),
+            (Ok(Done::Digests(digests)), None) => Ok(DiskDone::Digests(digests)),
             (Ok(Done::Zeros(_)), Some(_)) => Ok(DiskDone::Zero),
             (Ok(Done::Read(buffer)), Some(into)) => {
                 table.bind(into, buffer);

@@ -67,7 +67,8 @@ impl Backing {
 /// `None` if that could make the thread wait.
 fn try_at_once(files: &Files, op: &Op) -> Option<Result<Done, DiskError>> {
     let target = files.target(op);
-    if target.in_memory {
+    // Hashing is work for another core.
+    if target.in_memory && !matches!(op, Op::Digest { .. }) {
         return Some(files.perform(op));
     }
     match op {

@@ -14,6 +14,7 @@ use super::error::{Cause, DiskError};
 use super::target::Target;
 use super::{Done, Op};
 use crate::buffers::Pool;
+use crate::digest::Digest;
 
 #[derive(Debug)]
 pub(super) struct Files {
@@ -99,6 +100,7 @@ impl Files {
         let target = self.target(op);
         let done = match op {
             Op::Read { offset, len, detect_zero } => self.read(target, *offset, *len, *detect_zero),
+            Op::Digest { offset, len, block } => self.digest(target, *offset, *len, *block),
             Op::ReadMeta { offset, len } => self.read(target, *offset, *len, false),
             Op::Write { offset, buffer, fua } => {
                 finished(target.write(*offset, buffer.as_ref(), *fua, &self.pool))
@@ -126,6 +128,14 @@ impl Files {
             return Ok(Done::Zeros(len));
         }
         Ok(Done::Read(bytes))
+    }
+
+    fn digest(&self, target: &Target, offset: u64, len: u32, block: u32) -> Result<Done, Cause> {
+        let bytes = match self.read(target, offset, len, false)? {
+            Done::Read(bytes) => bytes,
+            done => unreachable!("a read ended with {done:?}"),
+        };
+        Ok(Done::Digests(bytes.chunks(block as usize).map(Digest::of).collect()))
     }
 
     fn write_meta(&self, target: &Target, write: &MetaWrite) -> Result<(), Cause> {

@@ -29,6 +29,7 @@
 use bitmap::{Bytes, MetaWrite};
 
 use crate::buffers::Buffer;
+use crate::digest::Digest;
 
 pub mod backing;
 pub mod error;
@@ -66,6 +67,15 @@ pub enum Op {
         len: u32,
         /// Answer [`Done::Zeros`] if there are only zeros; a hole then costs no transfer.
         detect_zero: bool,
+    },
+    /// Read data, and say the digest of each block: completes with [`Done::Digests`].
+    Digest {
+        /// First byte.
+        offset: u64,
+        /// How many, at most [`limits::TRANSFER`].
+        len: u32,
+        /// Bytes of a block; the last may be shorter.
+        block: u32,
     },
     /// Write data.
     Write {
@@ -106,7 +116,7 @@ impl Op {
     /// What it does, in words for the log.
     pub fn action(&self) -> &'static str {
         match self {
-            Self::Read { .. } => "read",
+            Self::Read { .. } | Self::Digest { .. } => "read",
             Self::Write { .. } => "write",
             Self::Zero { .. } => "zeroing",
             Self::Flush => "flush",
@@ -119,9 +129,9 @@ impl Op {
     /// First byte and number of bytes; zeros for a flush.
     pub fn range(&self) -> (u64, u64) {
         match self {
-            Self::Read { offset, len, .. } | Self::ReadMeta { offset, len } => {
-                (*offset, u64::from(*len))
-            }
+            Self::Read { offset, len, .. }
+            | Self::Digest { offset, len, .. }
+            | Self::ReadMeta { offset, len } => (*offset, u64::from(*len)),
             Self::Write { offset, buffer, .. } => (*offset, buffer.len() as u64),
             Self::Zero { offset, len, .. } => (*offset, *len),
             Self::Flush => (0, 0),
@@ -134,7 +144,7 @@ impl Op {
         match self {
             Self::Flush | Self::WriteMeta(_) => true,
             Self::Write { fua, .. } | Self::Zero { fua, .. } => *fua,
-            Self::Read { .. } | Self::ReadMeta { .. } => false,
+            Self::Read { .. } | Self::Digest { .. } | Self::ReadMeta { .. } => false,
         }
     }
 
@@ -163,6 +173,8 @@ impl Op {
 pub enum Done {
     /// The bytes read, of data or metadata. The memory may start unaligned if the offset did.
     Read(Buffer),
+    /// One for each block.
+    Digests(Vec<Digest>),
     /// So many bytes of data were asked for with `detect_zero`, and all are zero.
     Zeros(u32),
     /// Written, zeroed, flushed.

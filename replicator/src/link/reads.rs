@@ -4,6 +4,7 @@
 
 use super::error::LinkError;
 use crate::wire::Message;
+use bitmap::ByteRange;
 use std::collections::{HashMap, VecDeque};
 
 /// Reads under way on one link, in each direction; the node's limits keep it far below.
@@ -18,9 +19,16 @@ struct Open {
 
 #[derive(Clone, Copy, Debug)]
 struct Read {
-    /// Part of a resync.
-    sync: bool,
+    kind: Kind,
     len: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Client,
+    Sync,
+    /// Only digests come, however much is compared.
+    Compare,
 }
 
 impl Open {
@@ -38,9 +46,11 @@ impl Open {
 
 /// The read a message asks for.
 fn asked_by(message: &Message) -> Option<(u64, Read)> {
+    let read = |id, kind, range: ByteRange| Some((id, Read { kind, len: range.len() }));
     match *message {
-        Message::Read { id, range, .. } => Some((id, Read { sync: false, len: range.len() })),
-        Message::SyncRead { id, range, .. } => Some((id, Read { sync: true, len: range.len() })),
+        Message::Read { id, range, .. } => read(id, Kind::Client, range),
+        Message::SyncRead { id, range, .. } => read(id, Kind::Sync, range),
+        Message::SyncCompare { id, range, .. } => read(id, Kind::Compare, range),
         _ => None,
     }
 }
@@ -48,7 +58,9 @@ fn asked_by(message: &Message) -> Option<(u64, Read)> {
 /// The read a message answers.
 fn answered_by(message: &Message) -> Option<u64> {
     match *message {
-        Message::ReadData { id, .. } | Message::SyncData { id, .. } => Some(id),
+        Message::ReadData { id, .. }
+        | Message::SyncData { id, .. }
+        | Message::SyncDiffers { id, .. } => Some(id),
         _ => None,
     }
 }
@@ -92,9 +104,10 @@ impl Reads {
         }
         if let Some(id) = answered_by(&message) {
             let fits = |read: &Read| match message {
-                Message::SyncData { .. } => read.sync,
-                // A refusal answers both kinds.
-                _ => payload.is_none() || !read.sync,
+                Message::SyncData { .. } => read.kind == Kind::Sync,
+                Message::SyncDiffers { .. } => read.kind == Kind::Compare,
+                // A refusal answers all kinds.
+                _ => payload.is_none() || read.kind == Kind::Client,
             };
             let read = self.asked.remove(id).filter(fits);
             let unasked = LinkError::Read(id, "an answer to a read that was not asked");
@@ -127,7 +140,6 @@ impl Reads {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bitmap::ByteRange;
 
     fn read(id: u64, len: u64) -> Message {
         let (volume, range) = (0, ByteRange::new(0, len));

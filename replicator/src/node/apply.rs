@@ -1,10 +1,12 @@
 //! What a peer asks of our disk: its writes, reads and flushes, and both sides of a resync. In stream order where they overlap,
 //! epoch by epoch (ORD-2), barrier by barrier (ORD-1).
 
+use super::compare;
 use super::resync::Fetched;
 use super::types::{Action, BufferId, DiskDone, DiskError, DiskOp, LinkId, Protocol};
 use super::waits::Then;
 use super::{Node, Op, Purpose, Work};
+use crate::digest::Digest;
 use crate::wire::{Content, Message, PeerWrite};
 use alloc::collections::{BTreeSet, VecDeque};
 use alloc::vec::Vec;
@@ -55,6 +57,8 @@ pub(super) struct PeerOp {
     pub(super) volume: usize,
     pub(super) range: ByteRange,
     kind: Kind,
+    /// Of a comparison: what the peer holds.
+    theirs: Vec<Digest>,
     /// Has its range, and its extents in the log if it needs them.
     ready: bool,
     /// With the disk now.
@@ -85,6 +89,15 @@ enum Kind {
         id: u64,
         content: Content,
     },
+    /// As source of a resync that compares.
+    Compare {
+        id: u64,
+        unit: u64,
+    },
+    /// As its target.
+    Digest {
+        id: u64,
+    },
 }
 
 /// What a write counts as until it is carried out, where it is sent and where it is received.
@@ -99,15 +112,23 @@ impl PeerOp {
 
     /// This peer wants it, and is answered when it ends.
     pub(super) fn is_asked_by(&self, p: usize) -> bool {
-        self.peer == p && !matches!(self.kind, Kind::Fetch { .. })
+        self.peer == p && !matches!(self.kind, Kind::Fetch { .. } | Kind::Digest { .. })
     }
 
     /// Bytes of resync this peer will get by it.
     pub(super) fn resync_bytes(&self, p: usize) -> u64 {
         match self.kind {
-            Kind::SyncRead { .. } if self.peer == p => self.range.len(),
+            Kind::SyncRead { .. } | Kind::Compare { .. } if self.peer == p => self.range.len(),
             _ => 0,
         }
+    }
+}
+
+/// What a `DiskOp::Digest` brought.
+fn digests(done: DiskDone) -> Vec<Digest> {
+    match done {
+        DiskDone::Digests(digests) => digests,
+        DiskDone::Ok | DiskDone::Zero | DiskDone::Meta(_) => unreachable!("no digests: {done:?}"),
     }
 }
 
@@ -146,7 +167,8 @@ impl Node {
         let place = match message {
             Message::Write(PeerWrite { volume, range, .. })
             | Message::Read { volume, range, .. }
-            | Message::SyncRead { volume, range, .. } => Some((*volume, Some(*range))),
+            | Message::SyncRead { volume, range, .. }
+            | Message::SyncCompare { volume, range, .. } => Some((*volume, Some(*range))),
             Message::SyncCommit { volume, .. }
             | Message::SyncFinish { volume }
             | Message::SyncGrant { volume, .. } => Some((*volume, None)),
@@ -163,6 +185,12 @@ impl Node {
         let size = self.volumes[v].size;
         if range.is_some_and(|range| range.start >= range.end || range.end > size) {
             return Err("a range outside the volume");
+        }
+        if let Message::SyncCompare { range, unit, digests, .. } = message
+            && let Some(geometry) = self.volumes[v].geometry()
+            && !compare::is_sound(geometry, *range, *unit, digests.len())
+        {
+            return Err("a comparison of odd pieces");
         }
         let resync = &mut self.peers[p].volumes[v];
         let again = match (message, &mut resync.target) {
@@ -211,15 +239,24 @@ impl Node {
                     self.send(p, Message::Received(write.dagtag));
                 }
                 let PeerWrite { range, content, fua, dagtag, .. } = write;
-                return self.begin_op(p, v, range, Kind::Write { content, fua, dagtag, log });
+                self.begin_op(p, v, range, Kind::Write { content, fua, dagtag, log });
+                return;
             }
             Message::Read { id, volume, range } => {
                 let v = index(self, volume);
-                return self.begin_op(p, v, range, Kind::Read { id, into: None });
+                self.begin_op(p, v, range, Kind::Read { id, into: None });
+                return;
             }
             Message::SyncRead { id, volume, range } => {
                 let v = index(self, volume);
-                return self.begin_op(p, v, range, Kind::SyncRead { id, into: None });
+                self.begin_op(p, v, range, Kind::SyncRead { id, into: None });
+                return;
+            }
+            Message::SyncCompare { id, volume, range, unit, digests } => {
+                let v = index(self, volume);
+                let op = self.begin_op(p, v, range, Kind::Compare { id, unit });
+                self.peer_op(op).theirs = digests;
+                return;
             }
             Message::SyncData { id, buffer } => {
                 let content = buffer.map_or(Content::Zero { unmap: true }, Content::Data);
@@ -299,7 +336,7 @@ impl Node {
         self.pump_rx(p);
     }
 
-    fn begin_op(&mut self, p: usize, v: usize, range: ByteRange, kind: Kind) {
+    fn begin_op(&mut self, p: usize, v: usize, range: ByteRange, kind: Kind) -> u64 {
         let id = self.new_op();
         let link = self.peers[p].rx.link;
         let op = PeerOp {
@@ -308,6 +345,7 @@ impl Node {
             volume: v,
             range,
             kind,
+            theirs: Vec::new(),
             ready: false,
             running: false,
             extents: false,
@@ -320,6 +358,7 @@ impl Node {
         if self.locks.acquire(id, v, self.lock_range(v, range), !writes) {
             self.peer_op_locked(id);
         }
+        id
     }
 
     fn peer_op(&mut self, id: u64) -> &mut PeerOp {
@@ -381,6 +420,14 @@ impl Node {
                 self.peer_op(id).kind = Kind::SyncRead { id: name, into: Some(into) };
                 self.read_for_peer(id, v, op.range, into, true);
             }
+            Kind::Compare { .. } => {
+                if self.volumes[v].state > super::DiskState::Inconsistent {
+                    self.digest_disk(v, op.range, id);
+                } else {
+                    self.peer_read_failed(id);
+                }
+            }
+            Kind::Digest { .. } => self.digest_disk(v, op.range, id),
             Kind::Fetch { id: name, content } => {
                 if self.fetch_may_apply(p, name) {
                     self.write_disk(v, op.range, content, false, id);
@@ -389,6 +436,16 @@ impl Node {
                 }
             }
         }
+    }
+
+    /// Our own part of a comparison, as its target.
+    pub(super) fn begin_digest(&mut self, p: usize, v: usize, range: ByteRange, id: u64) {
+        self.begin_op(p, v, range, Kind::Digest { id });
+    }
+
+    fn digest_disk(&mut self, v: usize, range: ByteRange, id: u64) {
+        let block = self.volumes[v].geometry().expect("usable").block_size;
+        self.disk(v, DiskOp::Digest { range, block }, Purpose::Op(id));
     }
 
     fn read_for_peer(
@@ -427,7 +484,10 @@ impl Node {
     /// We cannot serve it.
     fn peer_read_failed(&mut self, id: u64) {
         let op = self.peer_op(id).clone();
-        if let Kind::Read { id: name, .. } | Kind::SyncRead { id: name, .. } = op.kind {
+        if let Kind::Read { id: name, .. }
+        | Kind::SyncRead { id: name, .. }
+        | Kind::Compare { id: name, .. } = op.kind
+        {
             self.answer(&op, Message::ReadData { id: name, buffer: None });
         }
         self.end_peer_op(id, false);
@@ -452,6 +512,11 @@ impl Node {
         }
         let op = self.peer_op(id).clone();
         let Ok(done) = result else {
+            if let Kind::Digest { id: name } = op.kind {
+                // What cannot be read is written anew.
+                self.digested(op.peer, name, None);
+                return self.end_peer_op(id, false);
+            }
             if !op.writes() {
                 self.read_failed(v);
                 return self.peer_read_failed(id);
@@ -470,6 +535,13 @@ impl Node {
                 }
             }
             Kind::Fetch { .. } => self.wrote(v),
+            Kind::Compare { id: name, unit } => {
+                let own = digests(done);
+                let (units, told) = compare::answer(&own, unit, &op.theirs);
+                self.equal_at_source(op.peer, v, own.len() - told.len());
+                self.answer(&op, Message::SyncDiffers { id: name, units, digests: told });
+            }
+            Kind::Digest { id: name } => self.digested(op.peer, name, Some(digests(done))),
             Kind::Read { id: name, into } => {
                 self.answer(&op, Message::ReadData { id: name, buffer: into });
             }
@@ -498,7 +570,9 @@ impl Node {
             Kind::Read { into, .. } | Kind::SyncRead { into, .. } => {
                 self.out.extend(into.map(Action::Release));
             }
-            Kind::Write { content: Content::Zero { .. }, .. } => {}
+            Kind::Write { content: Content::Zero { .. }, .. }
+            | Kind::Compare { .. }
+            | Kind::Digest { .. } => {}
         }
         if let Kind::Write { .. } = op.kind {
             self.peers[p].rx.held -= weight(op.range);

@@ -292,8 +292,11 @@ impl Node {
                 op.written = op.sent;
                 self.count_copies(id);
             }
-            _ if buffer.is_none() => self.fetched(p, id, Fetched::Failed),
-            _ => self.out.extend(buffer.map(Action::Release)),
+            _ => match buffer {
+                Some(buffer) => self.out.push(Action::Release(buffer)),
+                None if self.copy_instead(p, id) => {}
+                None => self.fetched(p, id, Fetched::Failed),
+            },
         }
     }
 

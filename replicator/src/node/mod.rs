@@ -9,12 +9,13 @@
 //! ```
 //!
 //! Reading order: `types` (events, actions), `request` (a client's operation), `apply` (a peer's), `volume` (the local disk,
-//! durability, the activity log), `replica` (attach, failure), `peer` (the connection), `handshake` and `verdict`, `resync`,
-//! `role`, `fencing`, `admin`; `locks` and `waits` are the two mechanisms all of them use; `check` holds what is always true.
+//! durability, the activity log), `replica` (attach, failure), `peer` (the connection), `handshake` and `verdict`, `resync`
+//! and `compare`, `role`, `fencing`, `admin`; `locks` and `waits` are the two mechanisms all of them use; `check` holds what is always true.
 
 mod admin;
 mod apply;
 mod check;
+mod compare;
 mod copies;
 mod fencing;
 mod handshake;

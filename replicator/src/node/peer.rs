@@ -528,6 +528,9 @@ impl Node {
             Message::Flushed(number) => return self.flushed(p, number),
             Message::ReadData { id, buffer } => self.peer_read_done(p, id, buffer),
             Message::Bits { volume, runs, last } => return self.their_bits(p, volume, &runs, last),
+            Message::SyncDiffers { id, units, digests } => {
+                return self.sync_differs(p, id, units, &digests);
+            }
             Message::SyncCommitted { id } => return self.sync_committed(p, id),
             Message::InSync { volume } => return self.peer_in_sync(p, volume),
             Message::PromoteRequest => self.promote_request(p),
@@ -545,6 +548,7 @@ impl Node {
             | Message::Flush { .. }
             | Message::Read { .. }
             | Message::SyncRead { .. }
+            | Message::SyncCompare { .. }
             | Message::SyncData { .. }
             | Message::SyncCommit { .. }
             | Message::SyncFinish { .. }

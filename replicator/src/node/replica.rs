@@ -44,7 +44,7 @@ impl Node {
     pub(super) fn opening_read(&mut self, v: usize, result: Result<DiskDone, DiskError>) {
         match result {
             Ok(DiskDone::Meta(results)) => self.opening_step(v, results),
-            Ok(DiskDone::Ok | DiskDone::Zero) | Err(DiskError) => {
+            Ok(DiskDone::Ok | DiskDone::Zero | DiskDone::Digests(_)) | Err(DiskError) => {
                 self.attach_failed(v, "the metadata cannot be read".into());
             }
         }

@@ -4,6 +4,7 @@
 //! The source serves reads under its range lock, so what it sends and what its clients write share one order in the stream.
 //! A target that is Primary drops what it asked for before a client's write touched it, and asks again (COV-5).
 
+use super::compare::{Compare, UNITS, Worth};
 use super::types::{DiskState, Level, LinkId, Occasion, ReplicationState, VolumeNumber};
 use super::waits::Then;
 use super::{Node, Time};
@@ -36,9 +37,12 @@ pub(super) struct Target {
     todo: DirtyBitmap,
     cursor: u64,
     fetches: BTreeMap<u64, Fetch>,
-    asked: u64,
+    pub(super) compares: BTreeMap<u64, Compare>,
+    pub(super) worth: Worth,
+    /// Bytes of both.
+    pub(super) asked: u64,
     /// Blocks that now hold the source's content, not yet flushed on both sides.
-    written: DirtyBitmap,
+    pub(super) written: DirtyBitmap,
     commit: Option<Commit>,
     finishing: bool,
     /// Some blocks could not be read at the source; they are tried again then.
@@ -79,6 +83,8 @@ impl Target {
             todo: DirtyBitmap::new(blocks),
             cursor: 0,
             fetches: BTreeMap::new(),
+            compares: BTreeMap::new(),
+            worth: Worth::default(),
             asked: 0,
             written: DirtyBitmap::new(blocks),
             commit: None,
@@ -91,17 +97,22 @@ impl Target {
 
     /// When blocks that could not be read are tried again.
     pub(super) fn retry_at(&self) -> Option<Time> {
-        let waits = self.idle() && self.todo.count() == 0 && !self.finishing;
+        let waits = self.idle() && !self.finishing;
         self.retry_at.filter(|_| waits)
     }
 
     /// Asked for and not written yet: pieces, and bytes.
     pub(super) fn in_flight(&self) -> (u64, u64) {
-        (self.fetches.len() as u64, self.asked)
+        ((self.fetches.len() + self.compares.len()) as u64, self.asked)
+    }
+
+    /// Nothing is left to ask for, and nothing that was asked is to come.
+    fn all_asked(&self) -> bool {
+        self.todo.count() == 0 && self.fetches.is_empty() && self.compares.is_empty()
     }
 
     fn idle(&self) -> bool {
-        self.fetches.is_empty() && self.written.count() == 0 && self.commit.is_none()
+        self.all_asked() && self.written.count() == 0 && self.commit.is_none()
     }
 }
 
@@ -175,7 +186,7 @@ impl Node {
         let peer = &mut self.peers[p].volumes[v];
         peer.replication = replication;
         peer.began = now;
-        peer.progress = super::Resync { total: bytes, copied: 0, milliseconds: 0 };
+        peer.progress = super::Resync { total: bytes, ..super::Resync::default() };
         if let Some(target) = &mut peer.target {
             target.todo = bits;
             target.bits_complete = true;
@@ -232,7 +243,7 @@ impl Node {
         let slot = self.slot(p, v).expect("a target has a disk");
         let limit = self.config.limits.resync_commit_blocks;
         let target = self.peers[p].volumes[v].target.as_mut().expect("still a target");
-        let all_asked = target.todo.count() == 0 && target.fetches.is_empty();
+        let all_asked = target.all_asked();
         if target.commit.is_none()
             && target.written.count() > 0
             && (all_asked || target.written.count() >= limit)
@@ -252,7 +263,7 @@ impl Node {
         }
         let bits = self.volumes[v].meta.as_ref().expect("a target has a disk").bits(slot);
         let (empty, again) = (bits.count() == 0, bits.clone());
-        if all_asked && target.idle() && !target.finishing {
+        if target.idle() && !target.finishing {
             if empty {
                 target.finishing = true;
                 let volume = self.volumes[v].number;
@@ -268,27 +279,48 @@ impl Node {
     }
 
     fn ask(&mut self, p: usize, v: usize) {
-        let limit = self.config.limits.resync_bytes;
+        let limits = &self.config.limits;
+        let (limit, unit) = (limits.resync_bytes, limits.compare_unit);
+        let piece = PIECE.min(unit * UNITS);
         let geometry = *self.volumes[v].geometry().expect("a target has a disk");
-        let volume = self.volumes[v].number;
-        let mut messages = Vec::new();
+        let mut pieces = Vec::new();
         let target = self.peers[p].volumes[v].target.as_mut().expect("a target");
-        while target.asked < limit {
-            let next = target.todo.next_run(target.cursor, PIECE);
-            let Some(blocks) = next.or_else(|| target.todo.next_run(0, PIECE)) else {
+        let mut asked = target.asked;
+        while asked < limit {
+            let next = target.todo.next_run(target.cursor, piece);
+            let Some(blocks) = next.or_else(|| target.todo.next_run(0, piece)) else {
                 break;
             };
             target.todo.clear(blocks.clone());
             target.cursor = blocks.end;
-            let range = geometry.block_bytes(blocks.clone());
-            target.asked += range.len();
-            self.ids.op += 1;
-            target.fetches.insert(self.ids.op, Fetch { blocks, tainted: false });
-            messages.push(Message::SyncRead { id: self.ids.op, volume, range });
+            asked += geometry.block_bytes(blocks.clone()).len();
+            pieces.push(blocks);
         }
-        for message in messages {
-            self.send(p, message);
+        for blocks in pieces {
+            let target = self.peers[p].volumes[v].target.as_mut().expect("a target");
+            let trying = !target.compares.is_empty();
+            if blocks.end - blocks.start >= unit && target.worth.compares(trying) {
+                let range = geometry.block_bytes(blocks.clone());
+                target.asked += range.len();
+                self.ids.op += 1;
+                let id = self.ids.op;
+                target.compares.insert(id, Compare::new(blocks));
+                self.begin_digest(p, v, range, id);
+            } else {
+                self.fetch(p, v, blocks);
+            }
         }
+    }
+
+    /// Asks for the bytes of these blocks.
+    pub(super) fn fetch(&mut self, p: usize, v: usize, blocks: Range<u64>) {
+        let geometry = self.volumes[v].geometry().expect("a target has a disk");
+        let (volume, range) = (self.volumes[v].number, geometry.block_bytes(blocks.clone()));
+        self.ids.op += 1;
+        let target = self.peers[p].volumes[v].target.as_mut().expect("a target");
+        target.asked += range.len();
+        target.fetches.insert(self.ids.op, Fetch { blocks, tainted: false });
+        self.send(p, Message::SyncRead { id: self.ids.op, volume, range });
     }
 
     /// Where the answer to a `SyncRead` belongs.
@@ -479,10 +511,13 @@ impl Node {
         volume.replication = ReplicationState::Established;
         volume.progress.milliseconds = now.ms_since(volume.began);
         let (number, node) = (self.volumes[v].number, self.peers[p].node.0);
-        let copied = self.peers[p].volumes[v].progress.copied;
+        let super::Resync { copied, equal, .. } = self.peers[p].volumes[v].progress;
         self.notice(
             Level::Info,
-            format!("volume {number}: in sync with node {node}, {copied} bytes copied"),
+            format!(
+                "volume {number}: in sync with node {node}, {} bytes copied, {equal} were equal",
+                copied - equal
+            ),
         );
     }
 

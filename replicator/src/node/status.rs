@@ -105,8 +105,10 @@ pub struct PeerVolumeStatus {
 pub struct Resync {
     /// Bytes out of sync when it began.
     pub total: u64,
-    /// Bytes of blocks copied so far by it (sent or found zero).
+    /// Bytes of blocks copied so far by it (sent, or found zero or equal).
     pub copied: u64,
+    /// Of those, bytes that were compared and found equal.
+    pub equal: u64,
     /// How long it has run, or ran.
     pub milliseconds: u64,
 }

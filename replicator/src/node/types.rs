@@ -5,6 +5,7 @@
 //! read it orders (`NODE_BUFFER` bit set). Each name that reached or left the node is given up by exactly one
 //! `Action::Release`; later actions never mention it. Earlier actions of the same batch may: hold a count, not a flag.
 
+use crate::digest::Digest;
 use crate::wire::Message;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -219,6 +220,8 @@ pub enum DiskDone {
     Ok,
     /// A `Read` with `detect_zero` found nothing but zeros; the buffer was not filled.
     Zero,
+    /// `Digest`: one for each block.
+    Digests(Vec<Digest>),
     /// `ReadMeta`: one result per range asked.
     Meta(Vec<Result<Vec<u8>, ()>>),
 }
@@ -461,6 +464,13 @@ pub enum DiskOp {
         into: BufferId,
         /// Say `Zero` instead of filling the buffer if all bytes are zero.
         detect_zero: bool,
+    },
+    /// Read, and say the digest of each block.
+    Digest {
+        /// Where; whole blocks, but for the last of the device.
+        range: ByteRange,
+        /// Bytes of a block.
+        block: u32,
     },
     /// Write a buffer.
     Write {

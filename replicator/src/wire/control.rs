@@ -8,13 +8,14 @@ use super::error::WireError;
 use super::features::Integrity;
 use super::header::FrameType;
 use super::hello::{End, Hello, PROOF_LEN};
-use super::limits::{MAX_BODY, MAX_HISTORY, MAX_RUNS, MAX_TEXT, MAX_VOLUMES};
+use super::limits::{MAX_BODY, MAX_DIGESTS, MAX_HISTORY, MAX_RUNS, MAX_TEXT, MAX_VOLUMES};
 use super::message::{Agreed, Facts, Message, RefuseReason, VolumeFacts, VolumeVerdict};
+use crate::digest::Digest;
 use crate::node::{DiskState, Protocol, Role};
 use alloc::string::String;
 use alloc::vec::Vec;
 use bincode::{Decode, Encode};
-use bitmap::{Generation, NodeId};
+use bitmap::{ByteRange, Generation, NodeId};
 
 /// A value, and what of it is sent: plain numbers, texts, lists of them.
 pub(super) trait Sent: Sized {
@@ -124,6 +125,8 @@ shapes! {
         Ready, ReadyShape { currents: Vec<u64> }
         Bits, BitsShape { volume: u16, runs: Vec<(u64, u64)>, last: bool }
         SyncCommit, SyncCommitShape { id: u64, volume: u16, runs: Vec<(u64, u64)> }
+        SyncCompare, SyncCompareShape { id: u64, volume: u16, range: (u64, u64), unit: u64, digests: Vec<[u8; 16]> }
+        SyncDiffers, SyncDiffersShape { id: u64, units: u64, digests: Vec<[u8; 16]> }
         SyncCommitted, SyncCommittedShape { id: u64 }
         SyncFinish, SyncFinishShape { volume: u16 }
         SyncGrant, SyncGrantShape { volume: u16, current: u64, history: Vec<u64> }
@@ -172,6 +175,9 @@ fn check(message: &Message) -> Result<(), &'static str> {
         }
         Message::Ready { currents } => (currents.len() <= MAX_VOLUMES, "count of volumes"),
         Message::Bits { runs, .. } => (runs.is_sorted_by(|a, b| a.0 + a.1 <= b.0), "order of runs"),
+        Message::SyncCompare { digests, .. } | Message::SyncDiffers { digests, .. } => {
+            (digests.len() <= MAX_DIGESTS, "count of digests")
+        }
         Message::SyncGrant { history: generations, .. } => (history(generations), "history"),
         _ => (true, ""),
     };
@@ -241,6 +247,28 @@ impl Sent for Generation {
     }
     fn read(shape: u64) -> Result<Self, &'static str> {
         Ok(Self(shape))
+    }
+}
+
+impl Sent for Digest {
+    type Shape = [u8; Self::LEN];
+    fn shape(&self) -> Self::Shape {
+        self.0
+    }
+    fn read(shape: Self::Shape) -> Result<Self, &'static str> {
+        Ok(Self(shape))
+    }
+}
+
+/// First byte, and number of bytes.
+impl Sent for ByteRange {
+    type Shape = (u64, u64);
+    fn shape(&self) -> (u64, u64) {
+        (self.start, self.len())
+    }
+    fn read((start, len): (u64, u64)) -> Result<Self, &'static str> {
+        let end = start.checked_add(len).filter(|_| len > 0).ok_or("range")?;
+        Ok(Self { start, end })
     }
 }
 

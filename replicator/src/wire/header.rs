@@ -174,4 +174,6 @@ frame_types! {
     Bye = 0x2d,
     Ping = 0x2e,
     Pong = 0x2f,
+    SyncCompare = 0x30,
+    SyncDiffers = 0x31,
 }

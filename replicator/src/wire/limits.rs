@@ -12,6 +12,9 @@ pub const DIRECT_PAYLOAD: usize = 16 << 10;
 /// Runs of blocks in one `Bits` or `SyncCommit`; the sender splits what is longer.
 pub const MAX_RUNS: usize = 32_768;
 
+/// Digests in one `SyncCompare` or `SyncDiffers`.
+pub const MAX_DIGESTS: usize = 4096;
+
 /// Volumes of a resource.
 pub const MAX_VOLUMES: usize = 128;
 
@@ -26,4 +29,5 @@ pub const MAX_RESOURCE_NAME: usize = 128;
 
 // The longest lists, at the longest a `u64` gets (9 bytes), fit a body, and so does bincode's own count of memory.
 const _: () = assert!(MAX_RUNS * 18 < MAX_BODY);
+const _: () = assert!(MAX_DIGESTS * 16 + 64 < MAX_BODY);
 const _: () = assert!(MAX_VOLUMES * (64 + 9 * MAX_HISTORY) < MAX_BODY);

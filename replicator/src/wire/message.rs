@@ -3,6 +3,7 @@
 //! One TCP stream per pair of nodes carries everything in order; the order is part of the meaning. Payload is named by a
 //! `BufferId`; the link layer moves the bytes.
 
+use crate::digest::Digest;
 use crate::node::{BufferId, DiskState, Protocol, Role, VolumeNumber};
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -83,6 +84,28 @@ pub enum Message {
         id: u64,
         /// The bytes; none: all zeros.
         buffer: Option<BufferId>,
+    },
+    /// The target says what it holds: what of it does the source hold, too? `ReadData` without data refuses.
+    SyncCompare {
+        /// Names the answer.
+        id: u64,
+        /// Volume.
+        volume: VolumeNumber,
+        /// Range: whole blocks, at most 64 units.
+        range: ByteRange,
+        /// Blocks of a unit.
+        unit: u64,
+        /// For each unit, in order, the digest of the digests of its blocks.
+        digests: Vec<Digest>,
+    },
+    /// The answer.
+    SyncDiffers {
+        /// As asked.
+        id: u64,
+        /// Which units differ, one bit each, the lowest for the first.
+        units: u64,
+        /// Of those, in order, the digest of each block of the source's.
+        digests: Vec<Digest>,
     },
     /// The target has written *and flushed* these runs of blocks: the source flushes too, clears its bits, and answers.
     SyncCommit {

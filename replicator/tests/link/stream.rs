@@ -31,7 +31,10 @@ fn asks() -> Vec<Sample> {
             },
         )
     };
-    vec![ask(21, false), ask(22, false), ask(23, true), ask(24, true)]
+    let compare = samples::all().into_iter().find(|sample| sample.name == "sync-compare");
+    let mut asks = vec![ask(21, false), ask(22, false), ask(23, true), ask(24, true)];
+    asks.extend(compare);
+    asks
 }
 
 async fn exchange(low: &mut Host, high: &mut Host) {

@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 use bitmap::{ByteRange, Generation, NodeId};
+use replicator::digest::Digest;
 use replicator::node::{BufferId, DiskState, Protocol, Role};
 use replicator::wire::{
     Agreed, Content, Facts, Message, PeerWrite, RefuseReason, UNNAMED, VolumeFacts, VolumeVerdict,
@@ -113,6 +114,9 @@ pub(crate) fn all() -> Vec<Sample> {
         VolumeVerdict::Target { full: true },
     ];
     let history = vec![Generation(1 << 20), Generation(2)];
+    let digests = vec![Digest([0x5a; 16]), Digest([0xa5; 16])];
+    let compare =
+        Message::SyncCompare { id: 25, volume: 1, range, unit: 16, digests: digests.clone() };
     vec![
         with("write", write(1, 0, 16), pattern(16, 1)),
         with("write-fua", fua, pattern(8, 2)),
@@ -146,6 +150,8 @@ pub(crate) fn all() -> Vec<Sample> {
             "sync-commit-unordered",
             Message::SyncCommit { id: 9, volume: 0, runs: vec![(900, 10), (3, 4)] },
         ),
+        plain("sync-compare", compare),
+        plain("sync-differs", Message::SyncDiffers { id: 25, units: 5, digests }),
         plain("sync-committed", Message::SyncCommitted { id: 8 }),
         plain("sync-finish", Message::SyncFinish { volume: 300 }),
         plain(

@@ -75,6 +75,10 @@ impl World {
                 self.hosts[n].buffers.insert(into.0, Arc::new([]));
                 (IoKind::Read, DiskCommand::Read { start, len }, Some((into.0, detect_zero)))
             }
+            DiskOp::Digest { range, block } => {
+                let (start, len) = sectors(range);
+                (IoKind::Digest, DiskCommand::Digest { start, len, block: block / 512 }, None)
+            }
             DiskOp::Write { range, buffer, fua } => {
                 let (start, len) = sectors(range);
                 let content = self.buffer(n, buffer);
@@ -104,7 +108,10 @@ impl World {
             let story = format!("node {n} goes on using a disk whose flush failed ({kind:?})");
             return self.violate("IO-4", story);
         }
-        if let DiskCommand::Read { start, len } | DiskCommand::Write { start, len, .. } = command {
+        if let DiskCommand::Read { start, len }
+        | DiskCommand::Digest { start, len, .. }
+        | DiskCommand::Write { start, len, .. } = command
+        {
             if start + len > self.disk(n, v).sectors {
                 return self
                     .violate("IO-1", format!("node {n}: {start}+{len} is outside the volume"));
@@ -170,7 +177,7 @@ impl World {
         let v = info.volume;
         let eio = self.knobs.eio;
         let million = match info.kind {
-            IoKind::Read => eio[0],
+            IoKind::Read | IoKind::Digest => eio[0],
             IoKind::Write => eio[1],
             IoKind::Flush => eio[2],
             IoKind::ReadMeta => 0,
@@ -183,7 +190,7 @@ impl World {
             self.volumes[v].disks.0[n].fail(io, &mut self.rng);
             self.excused = true;
             self.counters.mark(match info.kind {
-                IoKind::Read | IoKind::ReadMeta => "disk: read failed",
+                IoKind::Read | IoKind::Digest | IoKind::ReadMeta => "disk: read failed",
                 IoKind::Write => "disk: write failed",
                 IoKind::Flush => "disk: flush failed",
                 IoKind::WriteMeta => "disk: metadata write failed",
@@ -212,6 +219,9 @@ impl World {
                     DiskDone::Ok
                 };
                 self.feed(n, Event::Disk(id, Ok(done)), Some((v, 0)));
+            }
+            Finished::Digests(digests) => {
+                self.feed(n, Event::Disk(id, Ok(DiskDone::Digests(digests))), Some((v, 0)));
             }
             Finished::Meta(results) => {
                 self.feed(n, Event::Disk(id, Ok(DiskDone::Meta(results))), None);

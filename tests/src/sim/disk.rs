@@ -8,6 +8,7 @@ use super::Rng;
 use super::medium::{Cells, MetaArea};
 use crate::model::Token;
 use bitmap::{Bytes, MetaWrite};
+use replicator::digest::Digest;
 use std::sync::Arc;
 
 /// What a data write writes.
@@ -45,6 +46,8 @@ type Exposed = (u32, bool, Option<Cached>, Option<Vec<MetaWrite>>);
 pub(super) enum DiskCommand {
     /// Read sectors.
     Read { start: u32, len: u32 },
+    /// Read sectors, and digest so many at a time.
+    Digest { start: u32, len: u32, block: u32 },
     /// Write sectors.
     Write { start: u32, len: u32, payload: Payload, fua: bool },
     /// Flush.
@@ -69,6 +72,8 @@ pub(super) enum Finished {
     Done,
     /// The sectors read.
     Data(Vec<u64>),
+    /// What the sectors digest to.
+    Digests(Vec<Digest>),
     /// The metadata read.
     Meta(Vec<Result<Vec<u8>, ()>>),
 }
@@ -189,7 +194,12 @@ impl Disk {
         let hit = |s: u32, l: u32| s < start + len && start < s + l;
         self.in_flight.iter().find_map(|f| match f.command {
             DiskCommand::Write { start: s, len: l, .. } if hit(s, l) => Some(f.io),
-            DiskCommand::Read { start: s, len: l } if with_reads && hit(s, l) => Some(f.io),
+            DiskCommand::Read { start: s, len: l }
+            | DiskCommand::Digest { start: s, len: l, .. }
+                if with_reads && hit(s, l) =>
+            {
+                Some(f.io)
+            }
             _ => None,
         })
     }
@@ -215,6 +225,12 @@ impl Disk {
         match done.command {
             DiskCommand::Read { start, len } => {
                 Finished::Data((start..start + len).map(|s| self.visible.token(s)).collect())
+            }
+            DiskCommand::Digest { start, len, block } => {
+                let bytes: Vec<_> = (start..start + len)
+                    .flat_map(|sector| self.visible.token(sector).to_le_bytes())
+                    .collect();
+                Finished::Digests(bytes.chunks(block as usize * 8).map(Digest::of).collect())
             }
             DiskCommand::Write { start, len, payload, fua } => {
                 self.arrive(done.order, start, len, payload, fua);
@@ -267,7 +283,7 @@ impl Disk {
                     self.put_meta(write, |_| rng.percent(50));
                 }
             }
-            DiskCommand::Read { .. } | DiskCommand::ReadMeta(_) => {}
+            DiskCommand::Read { .. } | DiskCommand::Digest { .. } | DiskCommand::ReadMeta(_) => {}
         }
     }
 
@@ -440,7 +456,9 @@ impl Disk {
                         self.put_meta(write, |_| whole == 0 || (whole == 1 && rng.percent(50)));
                     }
                 }
-                DiskCommand::Read { .. } | DiskCommand::ReadMeta(_) => {}
+                DiskCommand::Read { .. }
+                | DiskCommand::Digest { .. }
+                | DiskCommand::ReadMeta(_) => {}
             }
         }
         // Whoever flushes next, flushes all of it.

@@ -25,6 +25,7 @@ pub(super) struct Io {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum IoKind {
     Read,
+    Digest,
     Write,
     Flush,
     ReadMeta,

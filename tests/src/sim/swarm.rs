@@ -122,6 +122,7 @@ impl Knobs {
                 piece_bytes: *rng.pick(&[8 << 10, 32 << 10, 64 << 10]),
                 extents_per_request: rng.between(1, 2) as u32,
                 resync_commit_blocks: rng.between(1, 32),
+                compare_unit: rng.between(1, 4),
                 bitmap_runs: rng.between(1, 8) as usize,
             }
         } else {

@@ -180,7 +180,10 @@ impl World {
                     self.violate("SB-4", "two mirrors of one device are called unrelated");
                 }
             }
-            Message::SyncRead { volume, range, .. } => {
+            Message::SyncDiffers { units: 0, .. } => self.counters.mark("resync: all was equal"),
+            Message::SyncDiffers { .. } => self.counters.mark("resync: something differed"),
+            Message::SyncRead { volume, range, .. }
+            | Message::SyncCompare { volume, range, .. } => {
                 let (start, len) = sectors(*range);
                 let volume = &self.volumes[volume::index(*volume)];
                 let newer = volume.written_since(volume.model.apart_since());

@@ -564,6 +564,7 @@ fn may_change_state(event: &Event) -> bool {
                 | Message::ReadData { .. }
                 | Message::SyncRead { .. }
                 | Message::SyncData { .. }
+                | Message::SyncCompare { .. }
                 | Message::Ping
                 | Message::Pong
         ),
@@ -584,6 +585,7 @@ fn tells_of_change(action: &Action) -> bool {
                 | Message::ReadData { .. }
                 | Message::SyncRead { .. }
                 | Message::SyncData { .. }
+                | Message::SyncCompare { .. }
                 | Message::Ping
                 | Message::Pong
         ),

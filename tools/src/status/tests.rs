@@ -351,7 +351,8 @@ fn json_has_the_keys_of_drbdsetup() {
     bergen.reason = "wait".to_owned();
     bergen.volumes[0].replication = node::ReplicationState::SyncSource;
     bergen.volumes[0].out_of_sync = 1 << 20;
-    bergen.volumes[0].resync = node::Resync { total: 2 << 20, copied: 1 << 20, milliseconds: 1000 };
+    bergen.volumes[0].resync =
+        node::Resync { total: 2 << 20, copied: 1 << 20, equal: 0, milliseconds: 1000 };
     let text = format!("{:#}", json!([told(&syncing), healthy()]));
     let first = text.split("\n  {").nth(1).unwrap();
     let keys: Vec<_> = first

@@ -4,6 +4,7 @@ use super::super::error::Cause;
 use super::super::{Done, IoToken, Op, limits};
 use super::kinds::{self, DATA, Disk, META};
 use super::{Bytes, Random, meta_write, pool, run, run_one};
+use crate::digest::Digest;
 
 /// One test for each pair of a kind of disk and a demand.
 macro_rules! suite {
@@ -66,6 +67,7 @@ fn bytes_of(done: Done) -> Vec<u8> {
     match done {
         Done::Read(buffer) => buffer.as_ref().to_vec(),
         Done::Zeros(len) => vec![0; len as usize],
+        Done::Digests(digests) => digests.iter().flat_map(|digest| digest.0).collect(),
         Done::Finished => panic!("a read ended like a write"),
     }
 }
@@ -127,7 +129,8 @@ fn random_op(random: &mut Random, meta_at: u64) -> Op {
     }
     let (fua, flag) = (random.below(4) == 0, random.below(2) == 0);
     match random.below(10) {
-        0..3 => Op::Read { offset, len: len as u32, detect_zero: flag },
+        0 => Op::Digest { offset, len: len as u32, block: 1024 },
+        1..3 => Op::Read { offset, len: len as u32, detect_zero: flag },
         3 => Op::Flush,
         4..6 => Op::Zero { offset, len, fua, may_unmap: flag },
         _ => Op::Write { offset, buffer: pool().copy_of(&fill(random)), fua },
@@ -160,6 +163,10 @@ fn apply(op: &Op, meta_at: u64, data: &mut [u8], meta: &mut [u8]) -> Option<Vec<
     let of = |start: u64| (offset - start) as usize..(offset - start + len) as usize;
     match op {
         Op::Read { .. } => return Some(data[of(0)].to_vec()),
+        Op::Digest { block, .. } => {
+            let blocks = data[of(0)].chunks(*block as usize);
+            return Some(blocks.flat_map(|block| Digest::of(block).0).collect());
+        }
         Op::ReadMeta { .. } => return Some(meta[of(meta_at)].to_vec()),
         Op::Write { buffer, .. } => data[of(0)].copy_from_slice(buffer.as_ref()),
         Op::Zero { .. } => data[of(0)].fill(0),
