@@ -49,6 +49,7 @@ impl Node {
                     self.volumes[v].log_queue.pop_front();
                     self.take_extents(id, v, range);
                     self.after_durable(v, ticket, Then::Logged(id));
+                    self.flush_ahead(v, extents.len());
                 }
                 Activation::Full { missing } => return self.make_room(v, missing),
             }
@@ -123,6 +124,19 @@ impl Node {
     pub(super) fn feed_log(&mut self, v: usize) {
         if !self.volumes[v].log_queue.is_empty() {
             self.work.push_back(super::Work::FeedLog(v));
+        }
+    }
+
+    /// So many extents more are in the log. They can leave it only after a flush everywhere (COV-4), which takes a while; it is asked
+    /// for while there is room still, so that a pass over cold extents need not stand still for it.
+    fn flush_ahead(&mut self, v: usize, entered: usize) {
+        let volume = &mut self.volumes[v];
+        let meta = volume.meta.as_ref().expect("only a disk has a log");
+        let slots = meta.superblock().al_slots;
+        volume.entered += entered as u32;
+        if volume.entered >= slots / 4 && meta.log_free() < slots / 2 {
+            volume.entered = 0;
+            self.flush_everywhere();
         }
     }
 

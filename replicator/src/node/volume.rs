@@ -37,6 +37,8 @@ pub(super) struct Volume {
     tickets: BTreeMap<Ticket, Vec<WaitId>>,
     flush: Flusher,
     pub(super) extents: BTreeMap<u32, ExtentUse>,
+    /// Extents that entered the log since a flush was asked for because of them.
+    pub(super) entered: u32,
     /// Operations that wait for room in the activity log, first in first out.
     pub(super) log_queue: VecDeque<u64>,
     /// Last edit of a generation or of the mark of a Primary; nothing is acknowledged before it is durable (GI-2).
@@ -99,6 +101,7 @@ impl Volume {
             tickets: BTreeMap::new(),
             flush: Flusher::default(),
             extents: BTreeMap::new(),
+            entered: 0,
             log_queue: VecDeque::new(),
             generation_ticket: None,
             size: 0,
