@@ -1,5 +1,6 @@
 //! Where the figures come from: processor, kernel, versions of the peers, and how busy the machine was.
 
+use crate::Error;
 use crate::process::run;
 use std::path::Path;
 
@@ -17,6 +18,14 @@ pub fn describe() -> String {
 /// Processors there are.
 pub fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// Are the files of this directory in memory rather than on a disk?
+pub fn in_memory(dir: &Path) -> Result<bool, Error> {
+    const RAMFS: i64 = 0x8584_58F6;
+    const TMPFS: i64 = 0x0102_1994;
+    let kind = rustix::fs::statfs(dir).map_err(|error| Error::file(dir)(error.into()))?.f_type;
+    Ok([RAMFS, TMPFS].contains(&kind))
 }
 
 /// Processes that were ready to run, averaged over the last minute.
