@@ -49,7 +49,7 @@ pub struct Plan {
     pub budget: Duration,
 }
 
-/// How a case is before it is given work.
+/// How a case is before it is given work, if it has pairs that no case before it had.
 #[derive(Clone, Debug, Serialize)]
 pub struct Rest {
     /// What grows.
@@ -75,6 +75,8 @@ pub struct Sample {
     pub dimension: Dimension,
     /// How far it has.
     pub case: String,
+    /// Pairs of daemons.
+    pub pairs: usize,
     /// What the client does.
     pub workload: &'static str,
     /// In which round.
@@ -166,6 +168,15 @@ impl Run<'_> {
         running: &mut Vec<Running>,
     ) -> Result<Case, Error> {
         let first = if wanted.shares_pairs { 0 } else { running.len() };
+        let case = Case {
+            label: wanted.label.clone(),
+            first,
+            pairs: wanted.pairs,
+            works: wanted.works.clone(),
+        };
+        if running.len() == first + wanted.pairs {
+            return Ok(case);
+        }
         let (mut create_md, mut up) = (Duration::ZERO, Duration::ZERO);
         while running.len() < first + wanted.pairs {
             let dir = self.dir.join(format!("{dimension:?}-{}", running.len()));
@@ -192,12 +203,7 @@ impl Run<'_> {
             resident: resident(pairs)?,
             idle_cpu,
         });
-        Ok(Case {
-            label: wanted.label.clone(),
-            first,
-            pairs: wanted.pairs,
-            works: wanted.works.clone(),
-        })
+        Ok(case)
     }
 
     fn take_turns(
@@ -207,20 +213,18 @@ impl Run<'_> {
         running: &[Running],
     ) -> Result<(), Error> {
         fill(cases, running)?;
-        let works = cases.iter().map(|case| case.works.len()).max().unwrap_or_default();
         for round in 0..self.plan.rounds {
-            for work in 0..works {
-                let first = round as usize % cases.len();
-                for case in cases[first..].iter().chain(&cases[..first]) {
+            let first = round as usize % cases.len().max(1);
+            for case in cases[first..].iter().chain(&cases[..first]) {
+                let pairs = &running[case.first..case.first + case.pairs];
+                for work in &case.works {
                     if self.is_over() {
                         return Ok(());
                     }
-                    let pairs = &running[case.first..case.first + case.pairs];
-                    match turn(dimension, case, &case.works[work], round, self.plan.seconds, pairs)
-                    {
+                    match turn(dimension, case, work, round, self.plan.seconds, pairs) {
                         Ok(sample) => {
                             eprintln!(
-                                "round {round} {dimension:?} {:10} {:18} {:8.0} IOPS",
+                                "round {round} {dimension:?} {:10} {:20} {:8.0} IOPS",
                                 sample.case, sample.workload, sample.client.iops
                             );
                             self.outcome.samples.push(sample);
@@ -276,6 +280,7 @@ fn turn(
     Ok(Sample {
         dimension,
         case: case.label.clone(),
+        pairs: case.pairs,
         workload: work.name,
         round,
         client,

@@ -19,12 +19,11 @@ pub fn of(outcome: &Outcome, dimension: Dimension) -> String {
          |---|--:|--:|--:|--:|--:|\n"
     );
     for Rest { case, pairs, create_md, up, resident, idle_cpu, .. } in &rest {
-        // Nothing was started for a case that shares all its pairs.
-        let seconds = |it: f64| if it > 0.0 { format!("{it:.3}") } else { String::new() };
-        let (create_md, up, resident) = (seconds(*create_md), seconds(*up), *resident as f64 / MIB);
-        let cpu = 100.0 * idle_cpu;
-        let _ =
-            writeln!(text, "| {case} | {pairs} | {create_md} | {up} | {resident:.1} | {cpu:.2} |");
+        let (resident, cpu) = (*resident as f64 / MIB, 100.0 * idle_cpu);
+        let _ = writeln!(
+            text,
+            "| {case} | {pairs} | {create_md:.3} | {up:.3} | {resident:.1} | {cpu:.2} |"
+        );
     }
     let _ = write!(
         text,
@@ -33,23 +32,17 @@ pub fn of(outcome: &Outcome, dimension: Dimension) -> String {
          | of it beyond idle pairs of 1 GiB | n |\n\
          |---|---|--:|---|--:|--:|--:|--:|--:|--:|\n"
     );
-    let mut works: Vec<_> = Vec::new();
-    for sample in &samples {
-        if !works.contains(&sample.workload) {
-            works.push(sample.workload);
-        }
-    }
-    for work in works {
+    // In the first round they come in their order.
+    let cases = distinct(samples.iter().map(|it| &*it.case));
+    for work in distinct(samples.iter().map(|it| it.workload)) {
         let of_case = |case: &str| -> Vec<&Sample> {
             let wanted = |it: &&&Sample| it.case == case && it.workload == work;
             samples.iter().filter(wanted).copied().collect()
         };
-        let first = rates(&rest.first().map(|it| of_case(&it.case)).unwrap_or_default());
-        for Rest { case, pairs, .. } in &rest {
+        let first = cases.first().map(|case| rates(&of_case(case))).unwrap_or_default();
+        for case in &cases {
             let own = of_case(case);
-            if own.is_empty() {
-                continue;
-            }
+            let Some(pairs) = own.first().map(|it| it.pairs as f64) else { continue };
             let middle = |field: fn(&Sample) -> f64| median(own.iter().map(|it| field(it)));
             let ratio = Spread::of_ratios(&rates(&own), &first);
             // Memory once used is kept for a while. Cases go up in the first round, so the least of all is the case's own.
@@ -63,7 +56,7 @@ pub fn of(outcome: &Outcome, dimension: Dimension) -> String {
                 middle(|it| it.client.p99),
                 middle(|it| it.cpu),
                 resident / MIB,
-                (resident - idle_pair * *pairs as f64) / MIB,
+                (resident - idle_pair * pairs) / MIB,
                 own.len(),
             );
         }
@@ -71,11 +64,23 @@ pub fn of(outcome: &Outcome, dimension: Dimension) -> String {
     text
 }
 
+/// Each once, in the order in which they are first seen.
+fn distinct<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut distinct = Vec::new();
+    for name in names {
+        if !distinct.contains(&name) {
+            distinct.push(name);
+        }
+    }
+    distinct
+}
+
 fn rates(samples: &[&Sample]) -> Vec<(u32, f64)> {
     samples.iter().map(|it| (it.round, it.client.iops)).collect()
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)] // a test
 mod tests {
     use super::*;
     use crate::fio::Measured;
@@ -88,13 +93,14 @@ mod tests {
             case: case.into(),
             pairs,
             create_md: 0.01,
-            up: 0.0,
+            up: 0.03,
             resident,
             idle_cpu: 0.005,
         };
         let sample = |case: &str, round, iops, resident| Sample {
             dimension,
             case: case.into(),
+            pairs: case.parse().unwrap(),
             workload: "w",
             round,
             client: Measured { iops, megabytes: 1.0, p50: 2.0, p99: 3.0, requests: 4 },
@@ -115,7 +121,7 @@ mod tests {
         assert_eq!(
             rows,
             [
-                "| 4 | 4 | 0.010 |  | 40.0 | 0.50 |",
+                "| 4 | 4 | 0.010 | 0.030 | 40.0 | 0.50 |",
                 "| 4 | w | 275 | 0.50 (0.50..0.50) | 2 | 3 | 1.00 | 45.0 | 5.0 | 2 |",
             ]
         );
