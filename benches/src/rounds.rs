@@ -70,9 +70,11 @@ pub fn run(plan: &Plan, stop: &Stop) -> Outcome {
     let mut outcome = Outcome::default();
     let dir = plan.dir.join(format!("side-by-side-{}", std::process::id()));
     let mut running = Vec::new();
+    let begun = Instant::now();
+    let over = || stop.wanted() || begun.elapsed() > plan.budget;
     if let Err(error) = start_all(plan, &dir, stop, &mut running)
-        .and_then(|()| take_turns(plan, stop, &running, &mut outcome))
-        .and_then(|()| count_calls(plan, stop, &running, &mut outcome, &dir))
+        .and_then(|()| take_turns(plan, over, &running, &mut outcome))
+        .and_then(|()| count_calls(plan, over, &running, &mut outcome, &dir))
     {
         outcome.troubles.push(full(&error));
     }
@@ -115,16 +117,15 @@ fn start_all(
 
 fn take_turns(
     plan: &Plan,
-    stop: &Stop,
+    over: impl Fn() -> bool,
     running: &[Running],
     outcome: &mut Outcome,
 ) -> Result<(), Error> {
-    let start = Instant::now();
     for round in 0..plan.rounds {
         for work in &plan.workloads {
             let first = round as usize % running.len().max(1);
             for contender in running[first..].iter().chain(&running[..first]) {
-                if stop.wanted() || start.elapsed() > plan.budget {
+                if over() {
                     outcome.cut_short = true;
                     return Ok(());
                 }
@@ -162,7 +163,7 @@ fn turn(running: &Running, work: &Workload, round: u32, seconds: u64) -> Result<
 /// Once more each piece of work, for a second: the counting is not in the other figures.
 fn count_calls(
     plan: &Plan,
-    stop: &Stop,
+    over: impl Fn() -> bool,
     running: &[Running],
     outcome: &mut Outcome,
     dir: &Path,
@@ -177,7 +178,7 @@ fn count_calls(
     }
     for work in &plan.workloads {
         for contender in running {
-            if stop.wanted() {
+            if over() {
                 outcome.cut_short = true;
                 return Ok(());
             }

@@ -141,7 +141,6 @@ pub fn samples_of<'a>(
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)] // a test
 mod tests {
     use super::*;
     use crate::rounds::tests::sample;

@@ -5,6 +5,7 @@ use benches::growth::{self, Dimension, Outcome, Plan, WORKING_SET};
 use benches::stop::Stop;
 use benches::{machine, report};
 use clap::{Parser, ValueEnum};
+use serde::Serialize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -35,6 +36,14 @@ struct Arguments {
     markdown: Option<PathBuf>,
 }
 
+/// What goes to the JSON file.
+#[derive(Serialize)]
+struct Data<'a> {
+    machine: &'a str,
+    #[serde(flatten)]
+    outcome: &'a Outcome,
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let prepared = growth::prepare(&arguments.dir).map_err(|error| error.to_string());
@@ -59,17 +68,24 @@ fn main() -> ExitCode {
         budget: Duration::from_secs(arguments.budget),
     };
     let outcome = growth::run(&plan, &stop);
-    let text = text(&plan, &outcome);
+    let machine = machine::describe();
+    let text = text(&plan, &machine, &outcome);
     let Arguments { markdown, json, .. } = &arguments;
     let Outcome { troubles, cut_short, .. } = &outcome;
-    report::finish(&text, &outcome, markdown.as_deref(), json.as_deref(), troubles, *cut_short)
+    report::finish(
+        &text,
+        &Data { machine: &machine, outcome: &outcome },
+        markdown.as_deref(),
+        json.as_deref(),
+        troubles,
+        *cut_short,
+    )
 }
 
-fn text(plan: &Plan, outcome: &Outcome) -> String {
+fn text(plan: &Plan, machine: &str, outcome: &Outcome) -> String {
     let (dir, rounds, seconds) = (plan.dir.display(), plan.rounds, plan.seconds);
     let mut text = format!(
-        "{}\n{} MiB of each device are touched, in {dir}; {rounds} rounds of {seconds} s\n",
-        machine::describe(),
+        "{machine}\n{} MiB of each device are touched, in {dir}; {rounds} rounds of {seconds} s\n",
         WORKING_SET >> 20
     );
     for &dimension in &plan.dimensions {

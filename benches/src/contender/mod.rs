@@ -226,7 +226,6 @@ fn data_from(file: &File, path: &Path, offset: u64) -> Result<Option<u64>, Error
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)] // a test
 mod tests {
     use super::*;
 

@@ -24,6 +24,8 @@ const DELAYS: [(&str, Option<u64>); 5] = [
 const USUAL_DEPTH: u32 = 32;
 /// Requests outstanding over all resources: one each when there are the most.
 const DEPTH_OF_ALL: u32 = 64;
+/// Requests outstanding on each resource, where it is the same on all.
+const DEPTH_OF_EACH: u32 = 8;
 /// Zones over which a working set is spread over a device, 1 MiB each: all their extents fit into the activity log (1237).
 const ZONES: u64 = 256;
 
@@ -81,9 +83,14 @@ fn size((label, size): (&str, u64)) -> Wanted {
 }
 
 fn resources(pairs: u32) -> Wanted {
-    let mut work = random("4k-randwrite", "randwrite", 1, DEPTH_OF_ALL / pairs);
-    work.place = Place::First(WORKING_SET / u64::from(pairs));
-    Wanted { pairs: pairs as usize, ..usual(pairs, vec![work]) }
+    let place = Place::First(WORKING_SET / u64::from(pairs));
+    let of = |name, depth| Workload { place, ..random(name, "randwrite", 1, depth) };
+    let works = vec![
+        of("4k-randwrite-64-in-all", DEPTH_OF_ALL / pairs),
+        // Else it could not be told from the cost of less depth.
+        of("4k-randwrite-8-each", DEPTH_OF_EACH),
+    ];
+    Wanted { pairs: pairs as usize, ..usual(pairs, works) }
 }
 
 fn link((label, delay): (&str, Option<u64>)) -> Wanted {

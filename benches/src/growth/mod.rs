@@ -28,7 +28,7 @@ pub enum Dimension {
     Depth,
     /// Connections, at 32 requests outstanding in all: 1 to 16.
     Connections,
-    /// Pairs of daemons, at 64 requests outstanding in all: 1 to 64.
+    /// Pairs of daemons, at 64 requests outstanding in all and at 8 each: 1 to 64.
     Resources,
     /// What a byte waits between the nodes: 0 to 5 ms one way.
     Link,
@@ -212,7 +212,7 @@ impl Run<'_> {
         cases: &[Case],
         running: &[Running],
     ) -> Result<(), Error> {
-        fill(cases, running)?;
+        self.fill(cases, running)?;
         for round in 0..self.plan.rounds {
             let first = round as usize % cases.len().max(1);
             for case in cases[first..].iter().chain(&cases[..first]) {
@@ -237,6 +237,22 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Writes once what will be written and read.
+    fn fill(&mut self, cases: &[Case], running: &[Running]) -> Result<(), Error> {
+        let mut filled: Vec<(usize, Place)> = Vec::new();
+        for case in cases {
+            for (number, pair) in running.iter().enumerate().skip(case.first).take(case.pairs) {
+                for place in case.works.iter().map(|work| work.place) {
+                    if !filled.contains(&(number, place)) && !self.is_over() {
+                        fio::fill(&pair.uri, place)?;
+                        filled.push((number, place));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn is_over(&mut self) -> bool {
         self.outcome.cut_short |= self.stop.wanted() || self.begun.elapsed() > self.plan.budget;
         self.outcome.cut_short
@@ -247,22 +263,6 @@ impl Run<'_> {
         eprintln!("{text}");
         self.outcome.troubles.push(text);
     }
-}
-
-/// Writes once what will be written and read.
-fn fill(cases: &[Case], running: &[Running]) -> Result<(), Error> {
-    let mut filled: Vec<(usize, Place)> = Vec::new();
-    for case in cases {
-        for (number, pair) in running.iter().enumerate().skip(case.first).take(case.pairs) {
-            for place in case.works.iter().map(|work| work.place) {
-                if !filled.contains(&(number, place)) {
-                    fio::fill(&pair.uri, place)?;
-                    filled.push((number, place));
-                }
-            }
-        }
-    }
-    Ok(())
 }
 
 fn turn(

@@ -80,7 +80,6 @@ fn rates(samples: &[&Sample]) -> Vec<(u32, f64)> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)] // a test
 mod tests {
     use super::*;
     use crate::fio::Measured;
