@@ -34,6 +34,17 @@ pub fn load() -> f64 {
     text.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(f64::NAN)
 }
 
+/// What a run's figures are worth, by the loads during it: one line, and a warning if there was never room for the run itself.
+pub fn describe_load(loads: impl Iterator<Item = f64> + Clone) -> String {
+    let least = loads.clone().reduce(f64::min).unwrap_or(f64::NAN);
+    let most = loads.reduce(f64::max).unwrap_or(f64::NAN);
+    let mut text = format!("load {least:.1}..{most:.1}\n");
+    if least > 3.0 * cpus() as f64 {
+        text += "\nOTHER WORK FILLED THE MACHINE: these figures say little.\n";
+    }
+    text
+}
+
 /// The first line of `PROGRAM --version`.
 fn version(program: &str) -> String {
     let said = run(5, Path::new(program), ["--version"]).map(|output| output.stdout);

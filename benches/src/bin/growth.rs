@@ -84,8 +84,9 @@ fn main() -> ExitCode {
 
 fn text(plan: &Plan, machine: &str, outcome: &Outcome) -> String {
     let (dir, rounds, seconds) = (plan.dir.display(), plan.rounds, plan.seconds);
+    let load = machine::describe_load(outcome.samples.iter().map(|sample| sample.load));
     let mut text = format!(
-        "{machine}\n{} MiB of each device are touched, in {dir}; {rounds} rounds of {seconds} s\n",
+        "{machine}\n{} MiB of each device are touched, in {dir}; {rounds} rounds of {seconds} s, {load}",
         WORKING_SET >> 20
     );
     for &dimension in &plan.dimensions {

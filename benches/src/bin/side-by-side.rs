@@ -122,16 +122,10 @@ fn prepare(arguments: &mut Arguments) -> Result<bool, benches::Error> {
 /// The tables, with what must be known to read them.
 fn text(arguments: &Arguments, machine: &str, outcome: &Outcome, verdicts: &[Verdict]) -> String {
     let Arguments { dir, size, rounds, runtime, workloads, contenders, base, .. } = arguments;
-    let loads = || outcome.samples.iter().map(|sample| sample.load);
-    let least = loads().reduce(f64::min).unwrap_or(f64::NAN);
-    let most = loads().reduce(f64::max).unwrap_or(f64::NAN);
+    let load = machine::describe_load(outcome.samples.iter().map(|sample| sample.load));
     let (size, dir) = (size >> 20, dir.display());
-    let mut text = format!(
-        "{machine}\n{size} MiB in {dir}, {rounds} rounds of {runtime} s, load {least:.1}..{most:.1}\n\n"
-    );
-    if least > 3.0 * machine::cpus() as f64 {
-        text += "OTHER WORK FILLED THE MACHINE: these figures say little.\n\n";
-    }
+    let mut text =
+        format!("{machine}\n{size} MiB in {dir}, {rounds} rounds of {runtime} s, {load}\n");
     text += &table::figures(outcome, workloads, contenders, *base, verdicts);
     if let Some(why) = &outcome.uncounted {
         let _ = writeln!(text, "\nSystem calls were not counted: {why}");

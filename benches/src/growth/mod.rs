@@ -9,7 +9,7 @@ use crate::fio::{self, Measured};
 use crate::rounds::full;
 use crate::stop::Stop;
 use crate::workload::{Place, Workload};
-use crate::{Error, contender};
+use crate::{Error, contender, machine};
 use clap::ValueEnum;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -88,6 +88,8 @@ pub struct Sample {
     pub cpu: f64,
     /// Bytes of memory they had resident when the turn ended.
     pub resident: u64,
+    /// Processes ready to run, averaged over a minute, when the turn ended.
+    pub load: f64,
 }
 
 /// What a run brought.
@@ -286,6 +288,7 @@ fn turn(
         client,
         cpu: used / client.requests as f64 * 1e5,
         resident: resident(pairs)?,
+        load: machine::load(),
     })
 }
 

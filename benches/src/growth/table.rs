@@ -105,6 +105,7 @@ mod tests {
             client: Measured { iops, megabytes: 1.0, p50: 2.0, p99: 3.0, requests: 4 },
             cpu: 1.0,
             resident,
+            load: 1.0,
         };
         let outcome = Outcome {
             rest: vec![rest("1", 1, 10 << 20), rest("4", 4, 40 << 20)],
