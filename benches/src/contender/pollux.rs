@@ -109,8 +109,6 @@ impl Setup {
         running.processes = vec![alpha, beta];
         running.copies = copies;
         running.link = link;
-        // From here on the daemons hold the devices, which go when they end.
-        drop(devices);
         nodes[0].adm(&["wait-connect", "r0"])?;
         if !self.declared_equal {
             nodes[0].adm(&["primary", "--force", "r0"])?;
@@ -119,6 +117,8 @@ impl Setup {
         let up = start.elapsed();
         nodes[0].adm(&["primary", "r0"])?;
         running.processes[0].wait_for_port(port)?;
+        // Both disks are attached: the daemons hold the devices, which go when they end. Earlier, one could go too soon.
+        drop(devices);
         Ok(Pair { running, create_md, up })
     }
 
