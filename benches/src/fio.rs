@@ -1,8 +1,8 @@
-//! The client: fio's NBD engine, one TCP connection. It turns fsync into NBD_CMD_FLUSH.
+//! The client: fio's NBD engine, over TCP. It turns fsync into NBD_CMD_FLUSH.
 
 use crate::Error;
 use crate::process::run;
-use crate::workload::Workload;
+use crate::workload::{Place, Workload};
 use serde::Serialize;
 use serde_json::Value;
 use std::path::Path;
@@ -15,7 +15,7 @@ const EXTRA_SECONDS: u64 = 30;
 /// What one run of the client brought.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Measured {
-    /// Requests per second; a flush is not counted as one.
+    /// Requests per second, of all connections; a flush is not counted as one.
     pub iops: f64,
     /// Millions of bytes per second.
     pub megabytes: f64,
@@ -27,46 +27,80 @@ pub struct Measured {
     pub requests: u64,
 }
 
-/// Writes the whole device once, and flushes: no contender may profit from holes.
-pub(crate) fn fill(uri: &str) -> Result<(), Error> {
-    let arguments = arguments(uri, "write", 1 << 20, 8);
-    run(
-        FILL_SECONDS,
-        Path::new("fio"),
-        arguments.iter().map(String::as_str).chain(["--end_fsync=1"]),
-    )?;
+/// Writes this part of the device once, and flushes: no contender may profit from holes.
+pub(crate) fn fill(uri: &str, place: Place) -> Result<(), Error> {
+    let work = Workload {
+        name: "fill",
+        pattern: "write",
+        block: 1 << 20,
+        jobs: 1,
+        depth: 8,
+        flush: false,
+        place,
+    };
+    let mut more = vec!["--end_fsync=1".to_owned()];
+    if let Place::Zones { zone, count, .. } = place {
+        // fio would go round until it had written as much as the device has.
+        more.push(format!("--io_size={}", zone * count));
+    }
+    let options = arguments(&[uri], &work, &more);
+    run(FILL_SECONDS, Path::new("fio"), &options)?;
     Ok(())
 }
 
-/// Runs one piece of work for so many seconds.
-pub(crate) fn measure(uri: &str, work: &Workload, seconds: u64) -> Result<Measured, Error> {
-    let mut arguments = arguments(uri, work.pattern, work.block, work.depth);
-    arguments.extend(["--time_based".into(), format!("--runtime={seconds}")]);
+/// Runs one piece of work for so many seconds, on each of these devices at the same time. With `below`, fio is run by
+/// that command: words that come before it.
+pub(crate) fn measure(
+    uris: &[&str],
+    work: &Workload,
+    seconds: u64,
+    below: &[String],
+) -> Result<Measured, Error> {
+    let mut more = vec!["--time_based".into(), format!("--runtime={seconds}")];
     if work.flush {
-        arguments.push("--fsync=1".into());
+        more.push("--fsync=1".into());
     }
-    let output = run(seconds + EXTRA_SECONDS, Path::new("fio"), &arguments)?;
+    let fio = ["fio".to_owned()];
+    let words = [below, &fio, &arguments(uris, work, &more)].concat();
+    let output = run(seconds + EXTRA_SECONDS, Path::new(&words[0]), &words[1..])?;
     let text = String::from_utf8_lossy(&output.stdout);
     read(&text, work.flush)
         .ok_or_else(|| Error::Nonsense { what: "fio", said: text.chars().take(500).collect() })
 }
 
-fn arguments(uri: &str, pattern: &str, block: u32, depth: u32) -> Vec<String> {
-    vec![
-        "--name=client".into(),
+/// First what holds for all jobs, then the jobs, one for each device.
+fn arguments(uris: &[&str], work: &Workload, more: &[String]) -> Vec<String> {
+    let mut arguments = vec![
+        "--name=global".into(),
         "--ioengine=nbd".into(),
-        format!("--uri={uri}"),
-        format!("--rw={pattern}"),
-        format!("--bs={block}"),
-        format!("--iodepth={depth}"),
+        format!("--rw={}", work.pattern),
+        format!("--bs={}", work.block),
+        format!("--numjobs={}", work.jobs),
+        format!("--iodepth={}", work.depth),
         "--norandommap".into(),
         "--randrepeat=0".into(),
         // From submission to completion. fio's clat begins when the request was sent, which at depth 1 can be after the
         // reply is there.
         "--lat_percentiles=1".into(),
         "--clat_percentiles=0".into(),
+        // One report for all jobs: rates added, percentiles over all requests.
+        "--group_reporting".into(),
         "--output-format=json".into(),
-    ]
+    ];
+    match work.place {
+        Place::Whole => {}
+        Place::First(bytes) => arguments.push(format!("--size={bytes}")),
+        Place::Zones { zone, every, .. } => {
+            arguments.push("--zonemode=strided".into());
+            arguments.extend([format!("--zonesize={zone}"), format!("--zonerange={zone}")]);
+            arguments.push(format!("--zoneskip={}", every - zone));
+        }
+    }
+    arguments.extend_from_slice(more);
+    for (job, uri) in uris.iter().enumerate() {
+        arguments.extend([format!("--name=client{job}"), format!("--uri={uri}")]);
+    }
+    arguments
 }
 
 /// fio's report; none if it is not one, or tells of an error. fio may print warnings before it.

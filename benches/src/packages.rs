@@ -5,8 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Programs and the packages they are in.
-const PACKAGES: [(&str, &str); 3] =
-    [("fio", "fio"), ("nbdkit", "nbdkit"), ("qemu-storage-daemon", "qemu-system-common")];
+const PACKAGES: [(&str, &str); 4] = [
+    ("fio", "fio"),
+    ("losetup", "mount"),
+    ("nbdkit", "nbdkit"),
+    ("qemu-storage-daemon", "qemu-system-common"),
+];
 
 /// Makes sure that these programs are there. Installs what is missing if it may (root, and apt-get at hand); else says what
 /// to install.

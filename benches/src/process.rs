@@ -105,6 +105,20 @@ impl Process {
         Ok(sum as f64 / rustix::param::clock_ticks_per_second() as f64)
     }
 
+    /// Bytes of memory it has resident, those of its program included.
+    pub(crate) fn resident(&self) -> Result<u64, Error> {
+        let path = PathBuf::from(format!("/proc/{}/status", self.child.id()));
+        let status = std::fs::read_to_string(&path).map_err(Error::file(&path))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        Ok(1024 * kib.ok_or(Error::Nonsense { what: "/proc/PID/status", said: status })?)
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// SIGTERM, and SIGKILL if that does not help in time. A process that ended by itself before is an error.
     pub(crate) fn stop(&mut self) -> Result<(), Error> {
         if std::mem::replace(&mut self.stopped, true) {
@@ -181,11 +195,19 @@ pub(crate) fn run<A: AsRef<OsStr>>(
     Err(Error::Failed { what: name, status: output.status, said })
 }
 
-/// A port of the loopback interface that nobody uses now.
-pub(crate) fn free_port() -> Result<u16, Error> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
-    let address = listener.and_then(|listener| listener.local_addr());
-    Ok(address.map_err(Error::file("a free port of 127.0.0.1"))?.port())
+/// Ports of the loopback interface that nobody uses now, all different.
+pub(crate) fn free_ports<const N: usize>() -> Result<[u16; N], Error> {
+    // All are held until the last is there: a port that was let go may be given out again at once.
+    let mut listeners = Vec::with_capacity(N);
+    let mut ports = [0; N];
+    for port in &mut ports {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+        let bound = listener.and_then(|it| Ok((it.local_addr()?.port(), it)));
+        let (number, listener) = bound.map_err(Error::file("a free port of 127.0.0.1"))?;
+        *port = number;
+        listeners.push(listener);
+    }
+    Ok(ports)
 }
 
 fn pid_of(child: &Child) -> Pid {

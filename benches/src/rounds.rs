@@ -3,6 +3,7 @@
 use crate::contender::{Contender, Running};
 use crate::fio::{Measured, measure};
 use crate::stop::Stop;
+use crate::system_calls::{self, Calls};
 use crate::workload::Workload;
 use crate::{Error, machine};
 use rustix::fs::{statvfs, sync};
@@ -33,7 +34,7 @@ pub struct Plan {
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Sample {
     /// Who.
-    pub contender: &'static str,
+    pub contender: Contender,
     /// What.
     pub workload: &'static str,
     /// In which round.
@@ -43,6 +44,8 @@ pub struct Sample {
     pub client: Measured,
     /// Seconds of CPU the contender's processes used for 100 000 requests.
     pub cpu: f64,
+    /// Bytes of memory that the contender's processes had resident when the turn ended.
+    pub resident: u64,
     /// Processes ready to run, averaged over a minute, when the turn ended.
     pub load: f64,
 }
@@ -52,6 +55,10 @@ pub struct Sample {
 pub struct Outcome {
     /// The figures.
     pub samples: Vec<Sample>,
+    /// System calls of the servers, counted in turns of their own.
+    pub calls: Vec<Calls>,
+    /// Why they were not counted.
+    pub uncounted: Option<String>,
     /// What went wrong. With any, the figures are not to be trusted.
     pub troubles: Vec<String>,
     /// Was the run cut short by its budget or by a signal?
@@ -63,8 +70,11 @@ pub fn run(plan: &Plan, stop: &Stop) -> Outcome {
     let mut outcome = Outcome::default();
     let dir = plan.dir.join(format!("side-by-side-{}", std::process::id()));
     let mut running = Vec::new();
+    let begun = Instant::now();
+    let over = || stop.wanted() || begun.elapsed() > plan.budget;
     if let Err(error) = start_all(plan, &dir, stop, &mut running)
-        .and_then(|()| take_turns(plan, stop, &running, &mut outcome))
+        .and_then(|()| take_turns(plan, over, &running, &mut outcome))
+        .and_then(|()| count_calls(plan, over, &running, &mut outcome, &dir))
     {
         outcome.troubles.push(full(&error));
     }
@@ -107,23 +117,24 @@ fn start_all(
 
 fn take_turns(
     plan: &Plan,
-    stop: &Stop,
+    over: impl Fn() -> bool,
     running: &[Running],
     outcome: &mut Outcome,
 ) -> Result<(), Error> {
-    let start = Instant::now();
     for round in 0..plan.rounds {
         for work in &plan.workloads {
             let first = round as usize % running.len().max(1);
             for contender in running[first..].iter().chain(&running[..first]) {
-                if stop.wanted() || start.elapsed() > plan.budget {
+                if over() {
                     outcome.cut_short = true;
                     return Ok(());
                 }
                 let sample = turn(contender, work, round, plan.seconds)?;
                 eprintln!(
-                    "round {round} {:18} {:12} {:8.0} IOPS",
-                    sample.workload, sample.contender, sample.client.iops
+                    "round {round} {:18} {:18} {:8.0} IOPS",
+                    sample.workload,
+                    sample.contender.name(),
+                    sample.client.iops
                 );
                 outcome.samples.push(sample);
             }
@@ -136,20 +147,50 @@ fn turn(running: &Running, work: &Workload, round: u32, seconds: u64) -> Result<
     // What the one before left to write back is not this one's burden.
     sync();
     let before = running.cpu_seconds()?;
-    let client = measure(&running.uri, work, seconds)?;
+    let client = measure(&[&running.uri], work, seconds, &[])?;
     let used = running.cpu_seconds()? - before;
     Ok(Sample {
-        contender: running.contender().name(),
+        contender: running.contender(),
         workload: work.name,
         round,
         client,
         cpu: used / client.requests as f64 * 1e5,
+        resident: running.resident()?,
         load: machine::load(),
     })
 }
 
+/// Once more each piece of work, for a second: the counting is not in the other figures.
+fn count_calls(
+    plan: &Plan,
+    over: impl Fn() -> bool,
+    running: &[Running],
+    outcome: &mut Outcome,
+    dir: &Path,
+) -> Result<(), Error> {
+    if outcome.cut_short {
+        outcome.uncounted = Some("the run was cut short".into());
+        return Ok(());
+    }
+    if let Err(error) = system_calls::countable() {
+        outcome.uncounted = Some(full(&error));
+        return Ok(());
+    }
+    for work in &plan.workloads {
+        for contender in running {
+            if over() {
+                outcome.cut_short = true;
+                return Ok(());
+            }
+            eprintln!("system calls {:18} {}", work.name, contender.contender().name());
+            outcome.calls.push(system_calls::count(contender, work, 1, dir)?);
+        }
+    }
+    Ok(())
+}
+
 /// An error with its causes.
-fn full(error: &Error) -> String {
+pub(crate) fn full(error: &Error) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
@@ -157,4 +198,20 @@ fn full(error: &Error) -> String {
         cause = inner.source();
     }
     text
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A turn in which nothing but the rate is of interest.
+    pub(crate) fn sample(
+        contender: Contender,
+        workload: &'static str,
+        round: u32,
+        iops: f64,
+    ) -> Sample {
+        let client = Measured { iops, megabytes: 1.0, p50: 2.0, p99: 3.0, requests: 4 };
+        Sample { contender, workload, round, client, cpu: 0.5, resident: 7 << 20, load: 1.0 }
+    }
 }

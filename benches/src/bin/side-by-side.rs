@@ -1,14 +1,18 @@
 //! Pollux beside what a user would pick instead: starts all, measures in turns, prints a table, compares the copies.
 //!
-//! Needs fio, nbdkit and qemu-storage-daemon (installed if run by root on Debian). Exits with 1 if anything went wrong, also
-//! if two copies of a contender differ at the end.
+//! Needs fio, nbdkit and qemu-storage-daemon (installed if run by root on Debian); with perf it counts system calls, too. Exits with
+//! 1 if anything went wrong, also if two copies of a contender differ at the end; not if a target was missed.
 
 use benches::contender::{self, Contender};
-use benches::rounds::{self, Outcome, Plan};
+use benches::rounds::{self, Outcome, Plan, Sample};
 use benches::stop::Stop;
+use benches::system_calls::Calls;
+use benches::target::{self, Verdict};
 use benches::workload::{self, Workload};
-use benches::{machine, table};
+use benches::{machine, report, table};
 use clap::Parser;
+use serde::Serialize;
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -23,17 +27,16 @@ struct Arguments {
     #[arg(long, default_value = "512M", value_parser = bytes)]
     size: u64,
     /// How often each contender does each piece of work.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 10)]
     rounds: u32,
     /// Seconds each takes.
     #[arg(long, default_value_t = 2)]
     runtime: u64,
     /// No new piece of work is begun after so many seconds.
-    #[arg(long, default_value_t = 1200)]
+    #[arg(long, default_value_t = 3600)]
     budget: u64,
-    /// Who takes part.
-    #[arg(long, value_delimiter = ',', value_enum,
-        default_values_t = [Contender::Pollux, Contender::NbdkitFile, Contender::QemuQuorum, Contender::QemuMirror])]
+    /// Who takes part [default: all that say something about this directory: with O_DIRECT on a disk only].
+    #[arg(long, value_delimiter = ',', value_enum)]
     contenders: Vec<Contender>,
     /// What the client does [default: all].
     #[arg(long, value_delimiter = ',', value_parser = workload::named)]
@@ -44,24 +47,29 @@ struct Arguments {
     /// Every sample goes to this file.
     #[arg(long)]
     json: Option<PathBuf>,
+    /// The tables go to this file, too.
+    #[arg(long)]
+    markdown: Option<PathBuf>,
+}
+
+/// What goes to the JSON file.
+#[derive(Serialize)]
+struct Data<'a> {
+    machine: &'a str,
+    in_memory: bool,
+    size: u64,
+    samples: &'a [Sample],
+    system_calls: &'a [Calls],
+    targets: &'a [Verdict],
 }
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::parse();
-    arguments.contenders.sort();
-    arguments.contenders.dedup();
-    if arguments.workloads.is_empty() {
-        arguments.workloads = workload::ALL.to_vec();
-    }
-    if !arguments.contenders.contains(&arguments.base) {
-        arguments.base = arguments.contenders[0];
-    }
-    let prepared = Stop::listen().map_err(|error| error.to_string()).and_then(|stop| {
-        contender::prepare(&arguments.contenders).map_err(|error| error.to_string())?;
-        Ok(stop)
-    });
-    let stop = match prepared {
-        Ok(stop) => stop,
+    let prepared = prepare(&mut arguments).map_err(|error| error.to_string());
+    let started = prepared
+        .and_then(|in_memory| Ok((in_memory, Stop::listen().map_err(|error| error.to_string())?)));
+    let (in_memory, stop) = match started {
+        Ok(started) => started,
         Err(error) => {
             eprintln!("{error}");
             return ExitCode::FAILURE;
@@ -77,46 +85,58 @@ fn main() -> ExitCode {
         workloads: arguments.workloads.clone(),
     };
     let outcome = rounds::run(&plan, &stop);
-    report(&arguments, &outcome);
-    if outcome.troubles.is_empty() && !outcome.cut_short {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    let Outcome { samples, calls, troubles, .. } = &outcome;
+    let verdicts = target::verdicts(samples, &arguments.workloads, in_memory);
+    let machine = machine::describe();
+    let data = Data {
+        machine: &machine,
+        in_memory,
+        size: plan.size,
+        samples,
+        system_calls: calls,
+        targets: &verdicts,
+    };
+    let text = text(&arguments, &machine, &outcome, &verdicts);
+    let Arguments { markdown, json, .. } = &arguments;
+    report::finish(&text, &data, markdown.as_deref(), json.as_deref(), troubles, outcome.cut_short)
 }
 
-fn report(arguments: &Arguments, outcome: &Outcome) {
-    let Arguments { dir, size, rounds, runtime, workloads, contenders, base, json, .. } = arguments;
-    let samples = &outcome.samples;
-    let loads = || samples.iter().map(|sample| sample.load);
-    println!("{}", machine::describe());
-    println!(
-        "{} MiB in {}, {rounds} rounds of {runtime} s, load {:.1}..{:.1}\n",
-        size >> 20,
-        dir.display(),
-        loads().reduce(f64::min).unwrap_or(f64::NAN),
-        loads().reduce(f64::max).unwrap_or(f64::NAN),
-    );
-    if loads().reduce(f64::min).is_some_and(|least| least > 3.0 * machine::cpus() as f64) {
-        println!("OTHER WORK FILLED THE MACHINE: these figures say little.\n");
+/// Fills in what was left open, and makes sure that all programs are there. Is the directory in memory?
+fn prepare(arguments: &mut Arguments) -> Result<bool, benches::Error> {
+    let in_memory = machine::in_memory(&arguments.dir)?;
+    if arguments.contenders.is_empty() {
+        arguments.contenders = Contender::usual(in_memory);
     }
-    println!("{}", table::figures(samples, workloads, contenders, *base));
-    println!("{}", table::verdicts(samples, workloads, contenders));
-    if outcome.cut_short {
-        println!("cut short: the last rounds are missing");
+    arguments.contenders.sort();
+    arguments.contenders.dedup();
+    if arguments.workloads.is_empty() {
+        arguments.workloads = workload::ALL.to_vec();
     }
-    if let Some(file) = json {
-        let written = serde_json::to_vec_pretty(samples)
-            .map_err(std::io::Error::from)
-            .and_then(|text| std::fs::write(file, text));
-        if let Err(error) = written {
-            println!("{}: {error}", file.display());
-        }
+    if !arguments.contenders.contains(&arguments.base) {
+        arguments.base = arguments.contenders[0];
     }
-    match &outcome.troubles[..] {
-        [] => println!("copies identical after the stop, for each contender that keeps two"),
-        troubles => troubles.iter().for_each(|trouble| println!("TROUBLE: {trouble}")),
+    contender::prepare(&arguments.contenders)?;
+    Ok(in_memory)
+}
+
+/// The tables, with what must be known to read them.
+fn text(arguments: &Arguments, machine: &str, outcome: &Outcome, verdicts: &[Verdict]) -> String {
+    let Arguments { dir, size, rounds, runtime, workloads, contenders, base, .. } = arguments;
+    let load = machine::describe_load(outcome.samples.iter().map(|sample| sample.load));
+    let (size, dir) = (size >> 20, dir.display());
+    let mut text =
+        format!("{machine}\n{size} MiB in {dir}, {rounds} rounds of {runtime} s, {load}\n");
+    text += &table::figures(outcome, workloads, contenders, *base, verdicts);
+    if let Some(why) = &outcome.uncounted {
+        let _ = writeln!(text, "\nSystem calls were not counted: {why}");
     }
+    if !verdicts.is_empty() {
+        let _ = writeln!(text, "\n{}", table::targets(verdicts));
+    }
+    if outcome.troubles.is_empty() {
+        text += "Copies identical after the stop, for each contender that keeps two.\n";
+    }
+    text
 }
 
 fn bytes(text: &str) -> Result<u64, String> {

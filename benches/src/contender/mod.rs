@@ -3,44 +3,81 @@
 //! All keep their files in one directory and listen on the loopback interface only. The replicated ones keep two copies,
 //! which must be the same when everything has stopped.
 
+mod delay;
+mod loop_device;
+mod metadata;
 mod nbdkit;
-mod pollux;
+pub(crate) mod pollux;
 mod qemu;
 
 use crate::process::Process;
+use crate::workload::Place;
 use crate::{Error, fio, packages};
 use clap::ValueEnum;
+use delay::Delay;
+use rustix::fs::SeekFrom;
+use rustix::io::Errno;
+use serde::{Serialize, Serializer};
 use std::fs::File;
-use std::io::Read;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// A system to compare.
+// GlusterFS is not among them: in every row it is behind qemu, or its reads come from the client's page cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Contender {
     /// Two polluxd processes, protocol C.
     Pollux,
+    /// The same with `net { data-integrity-alg crc32; }`.
+    PolluxCrc,
+    /// The same with both disks past the page cache. Needs root, for loop devices.
+    PolluxDirect,
     /// nbdkit's file plugin: one copy, no replication. What the client and the NBD protocol allow at best.
     NbdkitFile,
     /// qemu-storage-daemon, a quorum node over a local file and a remote NBD export.
     QemuQuorum,
+    /// The same with the local file past the page cache.
+    QemuQuorumDirect,
     /// qemu-storage-daemon, a mirror job with write-blocking copy mode to a remote NBD export.
     QemuMirror,
+    /// The same with the local file past the page cache.
+    QemuMirrorDirect,
 }
 
 impl Contender {
+    /// Who takes part unless told otherwise: O_DIRECT says something on a disk only, and checksums where nothing hides them.
+    pub fn usual(in_memory: bool) -> Vec<Self> {
+        let mut usual = vec![Self::Pollux, Self::NbdkitFile, Self::QemuQuorum, Self::QemuMirror];
+        if in_memory {
+            usual.push(Self::PolluxCrc);
+        } else {
+            usual.extend([Self::PolluxDirect, Self::QemuQuorumDirect, Self::QemuMirrorDirect]);
+        }
+        usual
+    }
+
     /// As typed and printed.
     pub fn name(self) -> &'static str {
         match self {
             Self::Pollux => "pollux",
+            Self::PolluxCrc => "pollux-crc",
+            Self::PolluxDirect => "pollux-direct",
             Self::NbdkitFile => "nbdkit-file",
             Self::QemuQuorum => "qemu-quorum",
+            Self::QemuQuorumDirect => "qemu-quorum-direct",
             Self::QemuMirror => "qemu-mirror",
+            Self::QemuMirrorDirect => "qemu-mirror-direct",
         }
+    }
+
+    /// Is it Pollux, set up in one way or another?
+    pub fn is_pollux(self) -> bool {
+        matches!(self, Self::Pollux | Self::PolluxCrc | Self::PolluxDirect)
     }
 
     /// Is it one of the replicated peers that Pollux is measured against?
     pub fn is_peer(self) -> bool {
-        matches!(self, Self::QemuQuorum | Self::QemuMirror)
+        !self.is_pollux() && self != Self::NbdkitFile
     }
 
     /// Copies of the device that it keeps.
@@ -52,27 +89,39 @@ impl Contender {
     pub fn start(self, dir: &Path, size: u64) -> Result<Running, Error> {
         std::fs::create_dir_all(dir).map_err(Error::file(dir))?;
         let running = match self {
-            Self::Pollux => pollux::start(dir, size),
-            Self::NbdkitFile => nbdkit::start(dir, size),
-            Self::QemuQuorum => qemu::quorum(dir, size),
-            Self::QemuMirror => qemu::mirror(dir, size),
-        }?;
-        fio::fill(&running.uri)?;
+            Self::Pollux | Self::PolluxCrc | Self::PolluxDirect => {
+                let setup = pollux::Setup { contender: self, declared_equal: false, delay: None };
+                setup.start(dir, size)?.running
+            }
+            Self::NbdkitFile => nbdkit::start(dir, size)?,
+            Self::QemuQuorum | Self::QemuQuorumDirect => qemu::quorum(self, dir, size)?,
+            Self::QemuMirror | Self::QemuMirrorDirect => qemu::mirror(self, dir, size)?,
+        };
+        fio::fill(&running.uri, Place::Whole)?;
         Ok(running)
+    }
+}
+
+impl Serialize for Contender {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
     }
 }
 
 /// Installs what these contenders and the client need, or says what is missing.
 pub fn prepare(contenders: &[Contender]) -> Result<(), Error> {
     let mut programs = vec!["fio"];
-    for contender in contenders {
-        match contender {
-            Contender::Pollux => pollux::build()?,
-            Contender::NbdkitFile => programs.push("nbdkit"),
-            Contender::QemuQuorum | Contender::QemuMirror => {
-                programs.extend(["nbdkit", "qemu-storage-daemon"]);
-            }
-        }
+    if contenders.iter().any(|contender| contender.is_pollux()) {
+        pollux::build()?;
+    }
+    if contenders.contains(&Contender::PolluxDirect) {
+        programs.push("losetup");
+    }
+    if contenders.contains(&Contender::NbdkitFile) {
+        programs.push("nbdkit");
+    }
+    if contenders.iter().any(|contender| contender.is_peer()) {
+        programs.extend(["nbdkit", "qemu-storage-daemon"]);
     }
     packages::need(&programs)
 }
@@ -86,12 +135,14 @@ pub struct Running {
     /// In the order in which they are to be stopped: first who writes, last who is written to.
     processes: Vec<Process>,
     copies: Vec<PathBuf>,
+    /// What makes bytes between its processes wait; it must end after them.
+    link: Option<Delay>,
 }
 
 impl Running {
     fn new(contender: Contender, port: u16, export: &str) -> Self {
         let uri = format!("nbd://127.0.0.1:{port}/{export}");
-        Self { contender, uri, processes: Vec::new(), copies: Vec::new() }
+        Self { contender, uri, processes: Vec::new(), copies: Vec::new(), link: None }
     }
 
     /// Which it is.
@@ -102,6 +153,16 @@ impl Running {
     /// Seconds of CPU all its processes have used.
     pub fn cpu_seconds(&self) -> Result<f64, Error> {
         self.processes.iter().map(Process::cpu_seconds).sum()
+    }
+
+    /// Bytes of memory all its processes have resident.
+    pub fn resident(&self) -> Result<u64, Error> {
+        self.processes.iter().map(Process::resident).sum()
+    }
+
+    /// The process ids of all its processes.
+    pub(crate) fn ids(&self) -> Vec<u32> {
+        self.processes.iter().map(Process::id).collect()
     }
 
     /// Stops its processes and compares its copies.
@@ -125,22 +186,65 @@ fn image(dir: &Path, name: &str, size: u64) -> Result<PathBuf, Error> {
     Ok(path)
 }
 
-/// The start of the first MiB in which two files differ, or of what one has and the other lacks.
+/// The start of the first MiB in which two files differ, or of what one has and the other lacks. Holes are not read.
 fn first_difference(first: &Path, second: &Path) -> Result<Option<u64>, Error> {
     const PIECE: u64 = 1 << 20;
-    let open = |path: &Path| File::open(path).map_err(Error::file(path));
-    let (mut one, mut other) = (open(first)?, open(second)?);
+    let open = |path: &Path| {
+        let file = File::open(path).map_err(Error::file(path))?;
+        let len = file.metadata().map_err(Error::file(path))?.len();
+        Ok((file, len))
+    };
+    let ((one, one_len), (other, other_len)) = (open(first)?, open(second)?);
+    if one_len != other_len {
+        return Ok(Some(one_len.min(other_len) / PIECE * PIECE));
+    }
     let mut offset = 0;
-    loop {
-        let [mut left, mut right] = [Vec::new(), Vec::new()];
-        (&mut one).take(PIECE).read_to_end(&mut left).map_err(Error::file(first))?;
-        (&mut other).take(PIECE).read_to_end(&mut right).map_err(Error::file(second))?;
-        if left != right {
-            return Ok(Some(offset));
+    while let Some(data) = [data_from(&one, first, offset)?, data_from(&other, second, offset)?]
+        .into_iter()
+        .flatten()
+        .min()
+    {
+        let piece = data / PIECE * PIECE;
+        let mut bytes = [(); 2].map(|()| vec![0; PIECE.min(one_len - piece) as usize]);
+        one.read_exact_at(&mut bytes[0], piece).map_err(Error::file(first))?;
+        other.read_exact_at(&mut bytes[1], piece).map_err(Error::file(second))?;
+        if bytes[0] != bytes[1] {
+            return Ok(Some(piece));
         }
-        if left.is_empty() {
-            return Ok(None);
-        }
-        offset += PIECE;
+        offset = piece + PIECE;
+    }
+    Ok(None)
+}
+
+/// Where the next byte that is no hole lies.
+fn data_from(file: &File, path: &Path, offset: u64) -> Result<Option<u64>, Error> {
+    match rustix::fs::seek(file, SeekFrom::Data(offset)) {
+        Ok(data) => Ok(Some(data)),
+        Err(Errno::NXIO) => Ok(None),
+        Err(error) => Err(Error::file(path)(error.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_are_compared_past_their_holes() {
+        let dir = tempfile::tempdir().unwrap();
+        let size = (1 << 40) + 5;
+        let [a, b] = ["a", "b"].map(|name| image(dir.path(), name, size).unwrap());
+        assert_eq!(first_difference(&a, &b).unwrap(), None);
+        let write = |path: &Path, at| {
+            File::options().write(true).open(path).unwrap().write_all_at(b"x", at).unwrap();
+        };
+        write(&a, 7 << 30);
+        write(&b, 7 << 30);
+        write(&b, size - 1);
+        assert_eq!(first_difference(&a, &b).unwrap(), Some(1 << 40));
+        write(&a, size - 1);
+        assert_eq!(first_difference(&a, &b).unwrap(), None);
+        let c = image(dir.path(), "c", size - 1).unwrap();
+        assert_eq!(first_difference(&a, &c).unwrap(), Some(1 << 40));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Contender, Running, image};
 use crate::Error;
-use crate::process::{Process, free_port};
+use crate::process::{Process, free_ports};
 use std::ffi::OsString;
 use std::path::Path;
 
@@ -17,7 +17,7 @@ pub(super) fn start(dir: &Path, size: u64) -> Result<Running, Error> {
 
 /// A server of this file; it answers on the port returned, whatever export is asked for.
 pub(super) fn serve(dir: &Path, name: &str, file: &Path) -> Result<(Process, u16), Error> {
-    let port = free_port()?;
+    let [port] = free_ports()?;
     let port_text = port.to_string();
     let options = ["--foreground", "--ipaddr=127.0.0.1", "--port", &port_text, "file"];
     let arguments = options.iter().map(OsString::from).chain([file.into()]);

@@ -1,12 +1,14 @@
 //! Pollux as an operator would set it up, but for the two nodes being on one machine: two polluxd, protocol C, NBD over TCP.
 
-use super::{Contender, Running, image};
+use super::delay::Delay;
+use super::loop_device::LoopDevice;
+use super::{Contender, Running, image, metadata};
 use crate::Error;
-use crate::process::{Process, free_port, run};
+use crate::process::{Process, free_ports, run};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long one command may take, in seconds; the first full synchronisation is the longest.
 const COMMAND_SECONDS: u64 = 120;
@@ -47,27 +49,103 @@ pub(super) fn build() -> Result<(), Error> {
     Ok(())
 }
 
-/// Both nodes connected and UpToDate, the first one Primary.
-pub(super) fn start(dir: &Path, size: u64) -> Result<Running, Error> {
-    let copies = vec![image(dir, "alpha.raw", size)?, image(dir, "beta.raw", size)?];
-    let port = free_port()?;
-    let config = dir.join("pollux.conf");
-    let text = configuration(dir, [port, free_port()?], [free_port()?, free_port()?]);
-    std::fs::write(&config, text).map_err(Error::file(&config))?;
-    let node = |name: &'static str| Node { name, config: config.clone(), run: dir.join(name) };
-    let nodes = NODES.map(node);
-    let mut running = Running::new(Contender::Pollux, port, "r0");
-    running.copies = copies;
-    for node in &nodes {
-        std::fs::create_dir_all(&node.run).map_err(Error::file(&node.run))?;
-        node.adm(&["create-md", "--force", "r0"])?;
-        running.processes.push(node.daemon(dir)?);
+/// What may differ between two pairs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setup {
+    /// As whom the pair takes part.
+    pub(crate) contender: Contender,
+    /// Are the fresh disks declared equal, rather than copied from one to the other?
+    pub(crate) declared_equal: bool,
+    /// What each byte between the nodes waits, if there is something between them that can make it wait.
+    pub(crate) delay: Option<Duration>,
+}
+
+/// A pair that runs, and how long that took.
+pub(crate) struct Pair {
+    /// Both daemons; the first is Primary.
+    pub(crate) running: Running,
+    /// `create-md` on one node, the slower one.
+    pub(crate) create_md: Duration,
+    /// From the start of the first daemon to both disks being UpToDate and connected.
+    pub(crate) up: Duration,
+}
+
+impl Setup {
+    /// Both nodes connected and UpToDate, the first one Primary.
+    pub(crate) fn start(self, dir: &Path, size: u64) -> Result<Pair, Error> {
+        std::fs::create_dir_all(dir).map_err(Error::file(dir))?;
+        let copies = vec![image(dir, "alpha.raw", size)?, image(dir, "beta.raw", size)?];
+        let [port, other_port, first, second] = free_ports()?;
+        let link = self.delay.map(|delay| Delay::before(second, delay)).transpose()?;
+        // The lower node-id dials: of the addresses, only that of the second is used, and only by the first.
+        let seen_by_first = link.as_ref().map_or(second, Delay::port);
+        let devices = if self.contender == Contender::PolluxDirect {
+            copies.iter().map(|copy| LoopDevice::over(copy)).collect::<Result<_, _>>()?
+        } else {
+            Vec::new()
+        };
+        let disk = |i: usize| devices.get(i).map_or(&*copies[i], LoopDevice::path);
+        let mut nodes = Vec::new();
+        for (name, peer) in NODES.into_iter().zip([[first, seen_by_first], [first, second]]) {
+            let node = Node::new(dir, name)?;
+            let text = self.configuration(dir, [disk(0), disk(1)], [port, other_port], peer);
+            std::fs::write(&node.config, text).map_err(Error::file(&node.config))?;
+            nodes.push(node);
+        }
+        let mut create_md = Duration::ZERO;
+        for node in &nodes {
+            let start = Instant::now();
+            node.adm(&["create-md", "--force", "r0"])?;
+            create_md = create_md.max(start.elapsed());
+            if self.declared_equal {
+                metadata::declare_equal(&dir.join(format!("{}.meta", node.name)))?;
+            }
+        }
+        let start = Instant::now();
+        // Who accepts comes first: who dials in vain waits before it does so again.
+        let beta = nodes[1].daemon(dir)?;
+        let alpha = nodes[0].daemon(dir)?;
+        let mut running = Running::new(self.contender, port, "r0");
+        running.processes = vec![alpha, beta];
+        running.copies = copies;
+        running.link = link;
+        nodes[0].adm(&["wait-connect", "r0"])?;
+        if !self.declared_equal {
+            nodes[0].adm(&["primary", "--force", "r0"])?;
+        }
+        nodes[0].adm(&["wait-sync", "r0"])?;
+        let up = start.elapsed();
+        nodes[0].adm(&["primary", "r0"])?;
+        running.processes[0].wait_for_port(port)?;
+        // Both disks are attached: the daemons hold the devices, which go when they end. Earlier, one could go too soon.
+        drop(devices);
+        Ok(Pair { running, create_md, up })
     }
-    nodes[0].adm(&["wait-connect", "r0"])?;
-    nodes[0].adm(&["primary", "--force", "r0"])?;
-    nodes[0].adm(&["wait-sync", "r0"])?;
-    running.processes[0].wait_for_port(port)?;
-    Ok(running)
+
+    /// What a node is told: where the NBD servers listen, and at which address it sees which node.
+    fn configuration(self, dir: &Path, disks: [&Path; 2], nbd: [u16; 2], peer: [u16; 2]) -> String {
+        let integrity = match self.contender {
+            Contender::PolluxCrc => " data-integrity-alg crc32;",
+            _ => "",
+        };
+        let mut text = format!("resource r0 {{\n    net {{ protocol C;{integrity} }}\n");
+        for (i, name) in NODES.iter().enumerate() {
+            let (nbd, peer, dir, disk) = (nbd[i], peer[i], dir.display(), disks[i].display());
+            text += &format!(
+                "    on {name} {{
+        node-id {i};
+        address 127.0.0.1:{peer};
+        nbd {{ listen 127.0.0.1:{nbd}; }}
+        volume 0 {{
+            device minor {i};
+            disk \"{disk}\";
+            meta-disk \"{dir}/{name}.meta\";
+        }}
+    }}\n"
+            );
+        }
+        text + "}\n"
+    }
 }
 
 /// One of the two nodes on this machine.
@@ -78,6 +156,12 @@ struct Node {
 }
 
 impl Node {
+    fn new(dir: &Path, name: &'static str) -> Result<Self, Error> {
+        let run = dir.join(name);
+        std::fs::create_dir_all(&run).map_err(Error::file(&run))?;
+        Ok(Self { name, config: dir.join(format!("{name}.conf")), run })
+    }
+
     /// The options that say which node is meant, then these words.
     fn arguments(&self, words: &[&str]) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = vec!["--config".into(), self.config.clone().into()];
@@ -105,24 +189,4 @@ impl Node {
 fn programs() -> Result<PathBuf, Error> {
     let program = std::env::current_exe().map_err(Error::file("this program"))?;
     Ok(program.parent().map_or_else(PathBuf::new, Path::to_owned))
-}
-
-fn configuration(dir: &Path, nbd: [u16; 2], peer: [u16; 2]) -> String {
-    let mut text = String::from("resource r0 {\n    net { protocol C; }\n");
-    for (i, name) in NODES.iter().enumerate() {
-        let (nbd, peer, dir) = (nbd[i], peer[i], dir.display());
-        text += &format!(
-            "    on {name} {{
-        node-id {i};
-        address 127.0.0.1:{peer};
-        nbd {{ listen 127.0.0.1:{nbd}; }}
-        volume 0 {{
-            device minor {i};
-            disk \"{dir}/{name}.raw\";
-            meta-disk \"{dir}/{name}.meta\";
-        }}
-    }}\n"
-        );
-    }
-    text + "}\n"
 }

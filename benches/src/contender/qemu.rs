@@ -3,7 +3,7 @@
 
 use super::{Contender, Running, image, nbdkit};
 use crate::Error;
-use crate::process::{Process, free_port};
+use crate::process::{Process, free_ports};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -12,20 +12,22 @@ use std::time::Duration;
 
 /// How long the first copy to the remote end may take.
 const SYNC: Duration = Duration::from_secs(120);
+/// How a local file is used past the page cache. The remote one stays with nbdkit, which knows no O_DIRECT.
+const DIRECT: &str = "cache.direct=on,aio=io_uring";
 
 /// A quorum node over the local file and the remote export: a write is done when both have it, a read asks the local one.
-pub(super) fn quorum(dir: &Path, size: u64) -> Result<Running, Error> {
+pub(super) fn quorum(contender: Contender, dir: &Path, size: u64) -> Result<Running, Error> {
     let quorum = "driver=quorum,node-name=both,vote-threshold=1,read-pattern=fifo,\
         children.0=local,children.1=remote";
-    start(Contender::QemuQuorum, dir, size, &["--blockdev", quorum], "both")
+    start(contender, dir, size, &["--blockdev", quorum], "both")
 }
 
 /// A mirror job in write-blocking mode: after the first copy, a write is done when both have it.
-pub(super) fn mirror(dir: &Path, size: u64) -> Result<Running, Error> {
+pub(super) fn mirror(contender: Contender, dir: &Path, size: u64) -> Result<Running, Error> {
     let socket = dir.join("qmp");
     let chardev = format!("socket,id=c,path={},server=on,wait=off", socket.display());
     let monitor = ["--chardev", &chardev, "--monitor", "chardev=c"];
-    let running = start(Contender::QemuMirror, dir, size, &monitor, "local")?;
+    let running = start(contender, dir, size, &monitor, "local")?;
     let stream = UnixStream::connect(&socket).map_err(Error::file(&socket))?;
     stream.set_read_timeout(Some(SYNC)).map_err(Error::file(&socket))?;
     let mut qmp = Qmp::greet(stream)?;
@@ -48,8 +50,12 @@ fn start(
 ) -> Result<Running, Error> {
     let (local, remote) = (image(dir, "a.raw", size)?, image(dir, "b.raw", size)?);
     let (secondary, secondary_port) = nbdkit::serve(dir, "secondary", &remote)?;
-    let port = free_port()?;
-    let file = format!("driver=file,node-name=file,filename={},aio=threads", local.display());
+    let [port] = free_ports()?;
+    let access = match contender {
+        Contender::QemuQuorumDirect | Contender::QemuMirrorDirect => DIRECT,
+        _ => "aio=threads",
+    };
+    let file = format!("driver=file,node-name=file,filename={},{access}", local.display());
     let peer = format!(
         "driver=nbd,node-name=remote,server.type=inet,server.host=127.0.0.1,server.port={secondary_port}"
     );
