@@ -83,6 +83,11 @@ impl Disks {
         self.disks.get(&volume).map_or(0, Disk::pending)
     }
 
+    /// Is anything under way?
+    pub(super) fn busy(&self) -> bool {
+        !self.flights.is_empty()
+    }
+
     /// Puts an operation into the batch of its volume.
     pub(super) fn add(&mut self, io: IoId, volume: VolumeNumber, op: DiskOp, table: &BufferTable) {
         let (op, into) = match op {

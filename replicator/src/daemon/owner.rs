@@ -13,7 +13,7 @@ use super::in_sync;
 use super::limits;
 use super::orders::{Answer, Order};
 use super::snapshot::{Snapshot, VolumeCounters};
-use super::spin::Spin;
+use super::spin::{Awaited, Spin};
 use crate::config::Config;
 use crate::link::Links;
 use crate::node::{
@@ -124,11 +124,21 @@ impl<W: Waiter> Owner<W> {
             self.end();
             return Poll::Ready(());
         }
-        if !idle || due || self.spin.looks_again(now) {
+        if !idle || due || self.spin.looks_again(now, self.awaited()) {
             cx.waker().wake_by_ref();
         }
         self.arm(now, cx);
         Poll::Pending
+    }
+
+    fn awaited(&self) -> Awaited {
+        if self.node.awaits_stable() {
+            Awaited::Stable
+        } else if self.disks.busy() {
+            Awaited::Disk
+        } else {
+            Awaited::Anybody
+        }
     }
 
     /// Takes what is ready, as events, and leaves a waker with what is not.

@@ -24,7 +24,7 @@ impl Backing {
             let Some(job) = self.queue.admit(token, op) else { continue };
             if let Some(ring) = &mut self.ring {
                 if let Err(job) = ring.start(job, &self.queue) {
-                    self.queue.to_threads(job);
+                    self.queue.defer(job);
                 }
                 continue;
             }
@@ -35,12 +35,13 @@ impl Backing {
                     budget -= len;
                     self.queue.finish(job, result);
                 }
-                None => self.queue.to_threads(job),
+                None => self.queue.defer(job),
             }
         }
         if let Some(ring) = &mut self.ring {
             ring.hand_over(&self.queue);
         }
+        self.queue.hand_over();
     }
 
     /// Appends to `out` all completions there are, without waiting. Completions may be ready as
@@ -49,6 +50,7 @@ impl Backing {
         if let Some(ring) = &mut self.ring {
             ring.poll(&mut self.queue);
         }
+        self.queue.hand_over();
         self.queue.poll(out);
     }
 

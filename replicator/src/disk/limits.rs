@@ -14,6 +14,9 @@ pub const RING_ENTRIES: u32 = 256;
 /// Disk threads of one backing. They are started when there is work for them.
 pub const DISK_THREADS: usize = 16;
 
+/// Bytes up to which an operation through the page cache is a short one.
+pub const SHORT: u64 = 128 << 10;
+
 /// Stack of a disk thread, in bytes. It calls into the kernel and little else.
 pub const DISK_THREAD_STACK: usize = 256 << 10;
 

@@ -148,6 +148,12 @@ impl Op {
         }
     }
 
+    /// Whether the page cache does it at once, as a rule.
+    fn is_short(&self) -> bool {
+        let short = matches!(self, Self::Write { fua: false, .. } | Self::Read { .. });
+        short && self.range().1 <= limits::SHORT
+    }
+
     fn is_meta(&self) -> bool {
         matches!(self, Self::ReadMeta { .. } | Self::WriteMeta(_))
     }

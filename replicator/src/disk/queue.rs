@@ -18,6 +18,8 @@ pub(super) struct Queue {
     pub(super) files: Arc<Files>,
     pub(super) wake: Arc<Wake>,
     threads: Threads,
+    /// For the threads, and not handed to them yet.
+    jobs: Vec<Job>,
     /// Of the description of the data, and of that of metadata if it is another.
     syncs: [Syncs<Job>; 2],
     ready: Vec<Completion>,
@@ -35,6 +37,7 @@ impl Queue {
             files,
             wake,
             threads,
+            jobs: Vec::new(),
             syncs: Default::default(),
             ready: Vec::new(),
             in_flight: 0,
@@ -55,11 +58,21 @@ impl Queue {
             return None;
         }
         let ticket = op.is_durable().then(|| self.syncs_of(&op).start());
-        Some(Job { token, op, ticket })
+        let through_cache = !self.files.target(&op).direct;
+        let is_short = through_cache && op.is_short();
+        Some(Job { token, op, ticket, is_short })
     }
 
-    pub(super) fn to_threads(&self, job: Job) {
-        self.threads.push(job);
+    /// For a disk thread, with the next [`Self::hand_over`].
+    pub(super) fn defer(&mut self, job: Job) {
+        self.jobs.push(job);
+    }
+
+    /// Gives the threads what is theirs.
+    pub(super) fn hand_over(&mut self) {
+        if !self.jobs.is_empty() {
+            self.threads.push(&mut self.jobs);
+        }
     }
 
     /// An admitted operation has ended.

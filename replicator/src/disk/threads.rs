@@ -1,6 +1,10 @@
 //! A few disk threads that carry out operations one by one, for everything that could make the
 //! owner's thread wait. A hung disk hangs these threads and nothing else; they are never joined.
 //!
+//! Waking a thread costs more than a write to the page cache. So of operations that are expected to
+//! be short all that come together are carried out by two threads, and told of together; the second
+//! is there because the first may wait after all. Each other operation has a thread of its own.
+//!
 //! Bounded: [`limits::DISK_THREADS`]; the queue of work by [`limits::IN_FLIGHT`], which
 //! `queue.rs` keeps.
 
@@ -21,7 +25,15 @@ pub(super) struct Job {
     pub(super) op: Op,
     /// Its place among the durable ones (`syncs.rs`).
     pub(super) ticket: Option<u64>,
+    /// It copies a little from or to memory, most likely, and waits for nothing.
+    pub(super) is_short: bool,
 }
+
+/// Threads for short operations that come together.
+const RUNNERS: usize = 2;
+
+/// Short operations of which one thread tells together; more would keep the owner waiting.
+const TOLD_TOGETHER: usize = 8;
 
 /// The job comes back whole: its buffers are dropped on the owner's thread.
 pub(super) type Finished = (Job, Result<Done, DiskError>);
@@ -49,6 +61,8 @@ struct Work {
     jobs: VecDeque<Job>,
     threads: usize,
     idle: usize,
+    /// Of the idle ones, those that were told that there is work.
+    woken: usize,
 }
 
 impl Threads {
@@ -61,6 +75,7 @@ impl Threads {
                 jobs: VecDeque::new(),
                 threads: 1,
                 idle: 0,
+                woken: 0,
             }),
             more_work: Condvar::new(),
             finished: Mutex::default(),
@@ -70,17 +85,27 @@ impl Threads {
         Ok(Self { shared })
     }
 
-    pub(super) fn push(&self, job: Job) {
+    /// Takes all of `jobs`.
+    pub(super) fn push(&self, jobs: &mut Vec<Job>) {
+        let long = jobs.iter().filter(|job| !job.is_short).count();
+        let wanted = long + (jobs.len() - long).min(RUNNERS);
         let mut work = locked(&self.shared.work);
-        work.jobs.push_back(job);
-        let short = work.jobs.len() > work.idle && work.threads < limits::DISK_THREADS;
-        work.threads += usize::from(short);
+        work.jobs.extend(jobs.drain(..));
+        let asleep = work.idle - work.woken;
+        let to_wake = wanted.min(asleep);
+        work.woken += to_wake;
+        let to_start = (wanted - to_wake).min(limits::DISK_THREADS - work.threads);
+        work.threads += to_start;
         drop(work);
-        self.shared.more_work.notify_one();
+        for _ in 0..to_wake {
+            self.shared.more_work.notify_one();
+        }
         // Without one more thread the work is done by those there are.
-        if short && let Err(error) = start_thread(&self.shared) {
-            tracing::warn!(%error, "cannot start one more disk thread");
-            locked(&self.shared.work).threads -= 1;
+        for _ in 0..to_start {
+            if let Err(error) = start_thread(&self.shared) {
+                tracing::warn!(%error, "cannot start one more disk thread");
+                locked(&self.shared.work).threads -= 1;
+            }
         }
     }
 
@@ -113,32 +138,49 @@ fn start_thread(shared: &Arc<Shared>) -> io::Result<()> {
 impl Shared {
     fn run(&self) {
         block_signals();
-        while let Some((job, files)) = self.next() {
+        let mut done = Vec::with_capacity(TOLD_TOGETHER);
+        while let Some((job, files)) = self.next(&mut done) {
+            if !job.is_short {
+                self.report(&mut done);
+            }
             let result = files.perform(&job.op);
             drop(files);
-            self.report((job, result));
+            let is_short = job.is_short;
+            done.push((job, result));
+            if !is_short || done.len() == TOLD_TOGETHER {
+                self.report(&mut done);
+            }
         }
     }
 
-    /// `None` when closed.
-    fn next(&self) -> Option<(Job, Arc<Files>)> {
-        let mut work = locked(&self.work);
+    /// `None` when closed. What is `done` is told before there is nothing more to do.
+    fn next(&self, done: &mut Vec<Finished>) -> Option<(Job, Arc<Files>)> {
         loop {
+            let mut work = locked(&self.work);
             let files = Arc::clone(work.files.as_ref()?);
             if let Some(job) = work.jobs.pop_front() {
                 return Some((job, files));
             }
             drop(files);
-            work.idle += 1;
-            work = self.more_work.wait(work).unwrap_or_else(PoisonError::into_inner);
-            work.idle -= 1;
+            if done.is_empty() {
+                work.idle += 1;
+                work = self.more_work.wait(work).unwrap_or_else(PoisonError::into_inner);
+                work.idle -= 1;
+                work.woken = work.woken.saturating_sub(1);
+            } else {
+                drop(work);
+                self.report(done);
+            }
         }
     }
 
-    fn report(&self, finished: Finished) {
+    fn report(&self, done: &mut Vec<Finished>) {
+        if done.is_empty() {
+            return;
+        }
         let mut list = locked(&self.finished);
         let first = list.is_empty();
-        list.push(finished);
+        list.append(done);
         self.any_finished.store(true, Ordering::Release);
         drop(list);
         // Whoever made the list non-empty wakes the owner, who then takes all of it.

@@ -140,11 +140,11 @@ impl Ring {
             Ok(done) if done == wanted => Ok(done_with(&job.op, buffer, &queue.files)),
             // In part only, which may mean the end of the file, or little memory, or not at all
             // for a passing reason: a thread does the whole again and finds out.
-            Ok(_) => return queue.to_threads(job),
+            Ok(_) => return queue.defer(job),
             Err(_) => match Errno::from_raw_os_error(-result) {
                 // Never a flush: it must not be tried twice (IO-4). A write is written again whole.
                 Errno::AGAIN | Errno::INTR if !matches!(job.op, Op::Flush) => {
-                    return queue.to_threads(job);
+                    return queue.defer(job);
                 }
                 errno => Err::<Done, DiskError>(job.op.error(errno)),
             },

@@ -10,6 +10,7 @@ use super::types::{
     Action, ConnectionState, DiskState, HandlerId, Level, LinkDown, LinkEvent, LinkId, Occasion,
     ReplicationState, Role, Time,
 };
+use super::volume::Volume;
 use crate::config::{Fencing, Timing};
 use crate::wire::Message;
 use alloc::collections::{BTreeMap, VecDeque};
@@ -202,6 +203,12 @@ impl Node {
         if let Some(link) = self.peers[p].link {
             self.out.push(Action::Send(link, message));
         }
+    }
+
+    /// Is anything being made stable, here or at a peer? It takes a disk's time.
+    pub fn awaits_stable(&self) -> bool {
+        self.volumes.iter().any(Volume::stabilises)
+            || self.peers.iter().any(|peer| !peer.flushes.is_empty())
     }
 
     /// Asks for a flush of everything sent so far; its number.

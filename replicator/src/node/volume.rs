@@ -191,6 +191,11 @@ impl Volume {
         if self.needs_flush() { self.flush.stable } else { finished }
     }
 
+    /// Is a flush or a commit under way?
+    pub(super) fn stabilises(&self) -> bool {
+        self.flush.running.is_some() || self.commit.is_some()
+    }
+
     /// Has anything completed that no flush covers?
     pub(super) fn needs_flush(&self) -> bool {
         self.flush.dirty || self.flush.running.is_some()
