@@ -22,6 +22,13 @@ const TMPFS_MAGIC: i64 = 0x0102_1994;
 const RAMFS_MAGIC: i64 = 0x8584_58f6;
 const FUSE_MAGIC: i64 = 0x6573_5546;
 
+/// Pieces in which bytes go to the page cache. It keeps in one folio what came in one piece, and on ext4 every later write into a folio
+/// looks at all of its blocks: in folios of 1 MiB and more a 4 KiB write takes three times as long, in single pages a long one does.
+const FOLIO: usize = 64 << 10;
+
+/// RWF_DONTCACHE, of Linux 6.14: what a read brings into the page cache does not stay there. rustix has no name for it.
+const DONT_CACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
+
 /// How to open a description.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Access {
@@ -117,8 +124,7 @@ impl Target {
         // Who attaches a disk reads the medium.
         rustix::fs::fadvise(&target.file, 0, None, Advice::DontNeed)
             .map_err(OpenFault::system("drop the page cache"))?;
-        // Clients read ahead for themselves. What the kernel reads ahead lies in large folios of the page cache, and on ext4 each
-        // small write into a large folio looks at all of its blocks: a third as many 4 KiB writes, from a resync's reads on.
+        // Clients read ahead for themselves, and what the kernel reads ahead lies in large folios.
         let _ = rustix::fs::fadvise(&target.file, 0, None, Advice::Random);
         Ok(target)
     }
@@ -188,6 +194,21 @@ impl Target {
         Ok(())
     }
 
+    /// Reads what nobody is going to need again soon: whatever is not in the page cache is not kept there, if the kernel can.
+    pub(super) fn read_once(&self, offset: u64, bytes: &mut [u8]) -> Result<(), Cause> {
+        let mut at = 0;
+        while at < bytes.len() && !self.direct && !self.in_memory {
+            let into = &mut [IoSliceMut::new(&mut bytes[at..])];
+            match rustix::io::preadv2(&self.file, into, offset + at as u64, DONT_CACHE) {
+                Ok(read) if read > 0 => at += read,
+                Err(Errno::INTR) => {}
+                // Of an older kernel, or at the end: what follows says why.
+                Ok(_) | Err(_) => break,
+            }
+        }
+        self.read(offset + at as u64, &mut bytes[at..])
+    }
+
     /// Reads what is in the page cache, never waiting: `None` if not all of it is, or if the file
     /// system cannot tell.
     pub(super) fn read_now(&self, offset: u64, bytes: &mut [u8]) -> Option<()> {
@@ -239,8 +260,10 @@ impl Target {
             true => ReadWriteFlags::DSYNC,
             false => ReadWriteFlags::empty(),
         };
+        let cached = !self.direct && !self.in_memory;
         while !bytes.is_empty() {
-            let from = &[IoSlice::new(bytes)];
+            let piece = if cached { FOLIO - offset as usize % FOLIO } else { bytes.len() };
+            let from = &[IoSlice::new(&bytes[..piece.min(bytes.len())])];
             let written = retry_on_intr(|| rustix::io::pwritev2(&self.file, from, offset, flags))?;
             // Go on at a block boundary; the next attempt says what stopped this one.
             let whole = written - written % self.block as usize;
