@@ -85,7 +85,7 @@ impl Default for Timing {
             connect_wait: 10_000,
             handshake: 10_000,
             fence_retry: 5000,
-            checkpoint: 1000,
+            checkpoint: 3000,
         }
     }
 }
@@ -118,7 +118,7 @@ impl Default for Limits {
         Self {
             requests: 4096,
             peer_bytes: 64 << 20,
-            unflushed: 16_384,
+            unflushed: 65_536,
             resync_bytes: 16 << 20,
             piece_bytes: 32 << 20,
             extents_per_request: 32,

@@ -35,6 +35,9 @@ pub const IDLE_MEMORY: usize = 64 << 20;
 /// both nodes when nobody is awake. Shorter, it would rarely see the answer.
 pub const SPIN: Duration = Duration::from_micros(100);
 
+/// The same while something is made stable, here or at a peer: what a fast disk takes. What takes longer is rarely waited for so.
+pub const SPIN_STABLE: Duration = Duration::from_micros(500);
+
 /// Spins in a row without use after which they become no rarer: then one in 64 sleeps is preceded
 /// by one.
 pub const SPIN_FAILURES: u32 = 6;

@@ -5,6 +5,7 @@
 
 use super::limits;
 use crate::node::Time;
+use std::time::Duration;
 
 /// What the owner waits for. A spin that is of use for one is of none for another: each is learned by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +16,15 @@ pub(super) enum Awaited {
     Disk,
     /// Something to be stable, here or at a peer.
     Stable,
+}
+
+impl Awaited {
+    fn patience(self) -> Duration {
+        match self {
+            Self::Anybody | Self::Disk => limits::SPIN,
+            Self::Stable => limits::SPIN_STABLE,
+        }
+    }
 }
 
 /// Asked once in every turn of the loop.
@@ -63,7 +73,7 @@ impl Spin {
                     habit.skip -= 1;
                     self.state = State::Sleeping;
                 } else {
-                    let until = Time(now.0 + limits::SPIN.as_nanos() as u64);
+                    let until = Time(now.0 + awaited.patience().as_nanos() as u64);
                     self.state = State::Spinning { until, awaited };
                 }
             }

@@ -326,8 +326,8 @@ impl Node {
             self.checkpoint_at = None;
             self.flush_everywhere();
             for v in 0..self.volumes.len() {
-                // Quiet for two rounds: the first flushed what was written, the second lets it go.
-                self.cool(v, 2 * self.config.timing.checkpoint);
+                // What one round has flushed the next lets go, if it was quiet meanwhile.
+                self.cool(v, self.config.timing.checkpoint);
             }
         }
     }
