@@ -5,14 +5,18 @@
 //! the same pieces of work (`workload`) against each in turn, and the figures become tables (`table`), with what was to be
 //! reached (`target`). A ratio is only ever taken between two runs of the same round (`spread`), since the machine changes its
 //! mind from minute to minute. `packages` finds the programs, `machine` says where the figures come from. The commands are
-//! `bin/*.rs`; the micro benchmarks (`benches/*.rs`) share nothing with it.
+//! `bin/*.rs`. The core alone (`core`, on a `pair` of nodes) is measured by the clock in `benches/node.rs`, and without one in `cost`; the
+//! other micro benchmarks (`benches/*.rs`) share nothing with all this.
 
 pub mod contender;
+pub mod core;
+pub mod cost;
 mod error;
 pub mod fio;
 pub mod growth;
 pub mod machine;
 mod packages;
+mod pair;
 mod process;
 pub mod report;
 pub mod rounds;

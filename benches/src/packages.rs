@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Programs and the packages they are in.
-const PACKAGES: [(&str, &str); 4] = [
+const PACKAGES: [(&str, &str); 5] = [
     ("fio", "fio"),
     ("losetup", "mount"),
     ("nbdkit", "nbdkit"),
     ("qemu-storage-daemon", "qemu-system-common"),
+    ("valgrind", "valgrind"),
 ];
 
 /// Makes sure that these programs are there. Installs what is missing if it may (root, and apt-get at hand); else says what

@@ -1,10 +1,10 @@
 //! Range locks: overlapping operations run in the order in which they asked, the same on both nodes because both
 //! ask in stream order (CONV). Nothing here knows what an operation is.
 //!
-//! The table is small (requests in flight), so it is scanned; its size is bounded by `Limits::requests` plus what one
-//! peer may have in flight.
+//! The table is small (requests in flight), so it is scanned, which costs a few instructions for each; its size is bounded by
+//! `Limits::requests` plus what one peer may have in flight.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use bitmap::ByteRange;
 
@@ -13,6 +13,7 @@ pub(super) type Ticket = u64;
 
 #[derive(Clone, Debug)]
 struct Entry {
+    ticket: Ticket,
     volume: usize,
     range: ByteRange,
     shared: bool,
@@ -31,7 +32,8 @@ impl Entry {
 /// Every range that is locked or waited for.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Locks {
-    entries: BTreeMap<Ticket, Entry>,
+    /// By rising ticket.
+    entries: VecDeque<Entry>,
 }
 
 impl Locks {
@@ -43,28 +45,33 @@ impl Locks {
         range: ByteRange,
         shared: bool,
     ) -> bool {
-        let mut entry = Entry { volume, range, shared, blockers: 0 };
-        for earlier in self.entries.values() {
+        let last = self.entries.back();
+        assert!(
+            last.is_none_or(|last| last.ticket < ticket),
+            "a lock is asked for out of order (CONV)"
+        );
+        let mut entry = Entry { ticket, volume, range, shared, blockers: 0 };
+        for earlier in &self.entries {
             entry.blockers += u32::from(earlier.conflicts(&entry));
         }
         let granted = entry.blockers == 0;
-        assert!(
-            self.entries.last_key_value().is_none_or(|(&last, _)| last < ticket),
-            "a lock is asked for out of order (CONV)"
-        );
-        self.entries.insert(ticket, entry);
+        self.entries.push_back(entry);
         granted
     }
 
     /// Leaves the queue; says who may go now, in order.
     pub(super) fn release(&mut self, ticket: Ticket) -> Vec<Ticket> {
-        let gone = self.entries.remove(&ticket).expect("every operation holds its lock once");
+        let at = self.entries.binary_search_by_key(&ticket, |entry| entry.ticket);
+        let gone = at.ok().and_then(|at| self.entries.remove(at));
+        let (Ok(at), Some(gone)) = (at, gone) else {
+            panic!("every operation holds its lock once")
+        };
         let mut woken = Vec::new();
-        for (&later, entry) in self.entries.range_mut(ticket..) {
+        for entry in self.entries.range_mut(at..) {
             if gone.conflicts(entry) {
                 entry.blockers -= 1;
                 if entry.blockers == 0 {
-                    woken.push(later);
+                    woken.push(entry.ticket);
                 }
             }
         }

@@ -201,10 +201,12 @@ impl Node {
     pub fn handle(&mut self, now: Time, event: Event, out: &mut Vec<Action>) {
         let slept = self.now;
         self.now = self.now.max(now);
-        // ROLE-5: the clock and the deadlines come before anything that waited.
-        self.notice_pause(slept);
-        self.timers();
-        self.settle();
+        // ROLE-5: the clock and the deadlines come before anything that waited. Who slept has missed a deadline.
+        if self.deadline().is_some_and(|at| at <= self.now) {
+            self.notice_pause(slept);
+            self.timers();
+            self.settle();
+        }
         match event {
             Event::Request(request) => self.request(request),
             Event::Open(id) => self.open(id),

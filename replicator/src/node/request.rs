@@ -11,7 +11,6 @@ use super::types::{
 use super::waits::Then;
 use super::{Node, Op, Purpose, Work};
 use crate::wire::{Content, Message, PeerWrite};
-use alloc::vec::Vec;
 use bitmap::ByteRange;
 
 /// A client's request until its last operation has ended.
@@ -128,24 +127,30 @@ impl Node {
         }
         let mut parent =
             Parent { pieces: 0, unacknowledged: 0, unfinished: 0, result: Ok(None), payload: None };
-        let pieces = match request.op {
-            RequestOp::Read(range) => Vec::from([(range, Kind::Read { into: None })]),
+        let mut longest = u64::MAX;
+        let (range, kind) = match request.op {
+            RequestOp::Read(range) => (range, Kind::Read { into: None }),
             RequestOp::Write { range, buffer, fua } => {
                 parent.payload = Some(buffer);
-                Vec::from([(range, Kind::Write { content: Content::Data(buffer), fua, dagtag: 0 })])
+                (range, Kind::Write { content: Content::Data(buffer), fua, dagtag: 0 })
             }
             RequestOp::Zero { range, unmap, fua } => {
-                let kind = Kind::Write { content: Content::Zero { unmap }, fua, dagtag: 0 };
-                self.pieces(v, range).into_iter().map(|range| (range, kind)).collect()
+                longest = self.longest_piece(v);
+                (range, Kind::Write { content: Content::Zero { unmap }, fua, dagtag: 0 })
             }
-            RequestOp::Flush => Vec::from([(ByteRange::new(0, 0), Kind::Flush)]),
+            RequestOp::Flush => (ByteRange::new(0, 0), Kind::Flush),
         };
-        parent.pieces = u32::try_from(pieces.len()).expect("a request has few pieces");
+        // Cut at multiples of the piece: an unaligned one would touch one extent more.
+        let first = range.start / longest;
+        let pieces = range.end.div_ceil(longest).saturating_sub(first).max(1);
+        parent.pieces = u32::try_from(pieces).expect("a request has few pieces");
         (parent.unacknowledged, parent.unfinished) = (parent.pieces, parent.pieces);
         self.unanswered += 1;
         self.requests.insert(request.id, parent);
-        for (range, kind) in pieces {
-            self.start(request.id, v, range, kind);
+        for piece in first..first + pieces {
+            let start = range.start.max(piece * longest);
+            let end = range.end.min((piece + 1).saturating_mul(longest));
+            self.start(request.id, v, ByteRange { start, end }, kind);
         }
     }
 
@@ -163,23 +168,14 @@ impl Node {
         }
     }
 
-    /// Cuts a range so that no piece takes more of the activity log than one operation may.
-    fn pieces(&self, v: usize, range: ByteRange) -> Vec<ByteRange> {
+    /// Bytes of a piece that takes no more of the activity log than one operation may.
+    fn longest_piece(&self, v: usize) -> u64 {
         let limits = &self.config.limits;
         let meta = self.volumes[v].meta.as_ref();
-        let piece = meta.map_or(limits.piece_bytes, |meta| {
+        meta.map_or(limits.piece_bytes, |meta| {
             let slots = meta.superblock().al_slots.min(limits.extents_per_request).max(1);
             limits.piece_bytes.min(u64::from(slots) * u64::from(meta.geometry().extent_size))
-        });
-        let mut pieces = Vec::new();
-        let mut start = range.start;
-        while start < range.end {
-            // Cut at multiples of the piece: an unaligned one would touch one extent more.
-            let end = (start / piece + 1).saturating_mul(piece).min(range.end);
-            pieces.push(ByteRange { start, end });
-            start = end;
-        }
-        pieces
+        })
     }
 
     pub(super) fn start(&mut self, request: RequestId, v: usize, range: ByteRange, kind: Kind) {
