@@ -607,7 +607,7 @@ impl Node {
         let ended: Vec<_> = self
             .ops
             .iter()
-            .filter_map(|(&id, op)| match op {
+            .filter_map(|(id, op)| match op {
                 Op::Peer(op) => {
                     let write = matches!(op.kind, Kind::Write { .. });
                     (op.peer == p && !op.running && !write).then_some(id)

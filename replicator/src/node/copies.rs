@@ -302,7 +302,7 @@ impl Node {
 
     /// The link to this peer is gone: what was with it counts as missing there.
     pub(super) fn peer_lost(&mut self, p: usize) {
-        let ids: Vec<_> = self.ops.keys().copied().collect();
+        let ids: Vec<_> = self.ops.keys().collect();
         let mut behind = false;
         for id in ids {
             let Some(Op::Client(op)) = self.ops.get_mut(&id) else {
@@ -341,7 +341,7 @@ impl Node {
     /// The local disk of this volume is gone.
     pub(super) fn local_lost(&mut self, v: usize) {
         self.volumes[v].extents.clear();
-        let ids: Vec<_> = self.ops.keys().copied().collect();
+        let ids: Vec<_> = self.ops.keys().collect();
         for id in ids {
             if let Some(Op::Client(op)) = self.ops.get_mut(&id)
                 && op.volume == v
@@ -362,7 +362,7 @@ impl Node {
 
     /// Pending requests fail: this node stops being Primary under them.
     pub(super) fn fail_requests(&mut self, error: RequestError) {
-        let ids: Vec<_> = self.ops.keys().copied().collect();
+        let ids: Vec<_> = self.ops.keys().collect();
         for id in ids {
             if let Some(Op::Client(op)) = self.ops.get_mut(&id)
                 && (!op.acknowledged || op.stage == Stage::Parked)

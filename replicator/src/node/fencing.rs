@@ -58,7 +58,7 @@ impl Node {
     /// acknowledged.
     pub(super) fn wake_suspended(&mut self) {
         self.regate = true;
-        self.work.extend(self.ops.keys().map(|&id| Work::Op(id)));
+        self.work.extend(self.ops.keys().map(Work::Op));
     }
 
     /// ROLE-4: may this peer, of which nothing is heard, go on without us for all we know?

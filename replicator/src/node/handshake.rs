@@ -357,7 +357,7 @@ impl Node {
         }
         self.regate = true;
         // Operations that waited for the end of a pause.
-        self.work.extend(self.ops.keys().map(|&id| super::Work::Op(id)));
+        self.work.extend(self.ops.keys().map(super::Work::Op));
     }
 
     /// Same content: whatever kept track of a difference ends, and who was left behind is not any more.

@@ -10,7 +10,7 @@
 //!
 //! Reading order: `types` (events, actions), `request` (a client's operation), `apply` (a peer's), `volume` (the local disk,
 //! durability, the activity log), `replica` (attach, failure), `peer` (the connection), `handshake` and `verdict`, `resync`
-//! and `compare`, `role`, `fencing`, `admin`; `locks` and `waits` are the two mechanisms all of them use; `check` holds what is always true.
+//! and `compare`, `role`, `fencing`, `admin`; `locks`, `waits` and `table` are the mechanisms all of them use; `check` holds what is always true.
 
 mod admin;
 mod apply;
@@ -28,6 +28,7 @@ mod request;
 mod resync;
 mod role;
 mod status;
+mod table;
 mod types;
 mod verdict;
 mod volume;
@@ -48,6 +49,7 @@ use locks::Locks;
 use peer::Peer;
 use request::{ClientOp, Parent};
 use role::RoleChange;
+use table::Table;
 use volume::Volume;
 use waits::{Then, WaitId, Waits};
 
@@ -62,10 +64,10 @@ pub struct Node {
     role: Role,
     volumes: Vec<Volume>,
     peers: Vec<Peer>,
-    ops: BTreeMap<u64, Op>,
+    ops: Table<u64, Op>,
     locks: Locks,
     waits: Waits,
-    ios: BTreeMap<IoId, Io>,
+    ios: Table<IoId, Io>,
     requests: BTreeMap<RequestId, Parent>,
     /// Of those, how many have no answer yet.
     unanswered: usize,
@@ -160,10 +162,10 @@ impl Node {
             role: Role::Secondary,
             volumes,
             peers,
-            ops: BTreeMap::new(),
+            ops: Table::default(),
             locks: Locks::default(),
             waits: Waits::default(),
-            ios: BTreeMap::new(),
+            ios: Table::default(),
             requests: BTreeMap::new(),
             unanswered: 0,
             parked: BTreeSet::new(),

@@ -6,6 +6,7 @@ use super::apply::Receiver;
 use super::fencing::Fence;
 use super::handshake::Handshake;
 use super::resync::{Source, Target};
+use super::table::Table;
 use super::types::{
     Action, ConnectionState, DiskState, HandlerId, Level, LinkDown, LinkEvent, LinkId, Occasion,
     ReplicationState, Role, Time,
@@ -13,7 +14,7 @@ use super::types::{
 use super::volume::Volume;
 use crate::config::{Fencing, Timing};
 use crate::wire::Message;
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -65,7 +66,7 @@ pub(super) struct Peer {
     /// Bytes of writes sent and not yet written there, small ones counted as pages.
     pub(super) in_flight: u64,
     /// Our writes there that are not written yet: dagtag to operation.
-    pub(super) awaited: BTreeMap<u64, u64>,
+    pub(super) awaited: Table<u64, u64>,
     /// Writes that ended but are not known to be stable there: when (`Node::finished`), volume, range.
     pub(super) unflushed: VecDeque<(u64, usize, ByteRange)>,
     flush_number: u64,
@@ -122,7 +123,7 @@ impl Peer {
             volumes: (0..volumes).map(|_| PeerVolume::default()).collect(),
             rx: Receiver::default(),
             in_flight: 0,
-            awaited: BTreeMap::new(),
+            awaited: Table::default(),
             unflushed: VecDeque::new(),
             flush_number: 0,
             flushes: VecDeque::new(),

@@ -4,8 +4,8 @@
 //! countdown on the tickets and flushes it depends on. A continuation runs exactly once, with `false` if a disk
 //! it waited for was lost.
 
+use super::table::Table;
 use super::types::{CommandId, LinkId, VolumeNumber};
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 /// Names a countdown.
@@ -52,7 +52,7 @@ pub(super) enum Then {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Waits {
     next: WaitId,
-    open: BTreeMap<WaitId, Wait>,
+    open: Table<WaitId, Wait>,
 }
 
 #[derive(Clone, Debug)]
