@@ -8,9 +8,9 @@
 //!      time, admin commands  ──┘                 └── answers, notices
 //! ```
 //!
-//! Reading order: `types` (events, actions), `request` (a client's operation), `apply` (a peer's), `volume` (the local disk,
-//! durability, the activity log), `replica` (attach, failure), `peer` (the connection), `handshake` and `verdict`, `resync`
-//! and `compare`, `role`, `fencing`, `admin`; `locks`, `waits` and `table` are the mechanisms all of them use; `check` holds what is always true.
+//! Reading order: `types` (events, actions), `request` (a client's operation), `apply` and `peer_op` (a peer's), `volume` (the local disk,
+//! durability, the activity log), `replica` (attach, failure), `peer` (the connection), `handshake` and `verdict`, `resync`,
+//! `source` and `compare`, `role`, `fencing`, `admin`; `locks`, `waits` and `table` are the mechanisms all of them use; `check` holds what is always true.
 
 mod admin;
 mod apply;
@@ -23,10 +23,12 @@ mod lease;
 mod locks;
 mod log;
 mod peer;
+mod peer_op;
 mod replica;
 mod request;
 mod resync;
 mod role;
+mod source;
 mod status;
 mod table;
 mod types;
@@ -42,11 +44,11 @@ use crate::config::Config;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
-use apply::PeerOp;
 use bitmap::Generation;
 use lease::Lease;
 use locks::Locks;
 use peer::Peer;
+use peer_op::PeerOp;
 use request::{ClientOp, Parent};
 use role::RoleChange;
 use table::Table;

@@ -553,42 +553,14 @@ fn may_change_state(event: &Event) -> bool {
     match event {
         Event::Request(_) | Event::Tick => false,
         Event::Disk(_, result) => !matches!(result, Ok(replicator::node::DiskDone::Zero)),
-        Event::Peer(_, message) => !matches!(
-            message,
-            Message::Write(_)
-                | Message::Received(_)
-                | Message::Written(_)
-                | Message::Flush { .. }
-                | Message::Flushed(_)
-                | Message::Read { .. }
-                | Message::ReadData { .. }
-                | Message::SyncRead { .. }
-                | Message::SyncData { .. }
-                | Message::SyncCompare { .. }
-                | Message::Ping
-                | Message::Pong
-        ),
+        Event::Peer(_, message) => !is_about_data(message),
         _ => true,
     }
 }
 
 fn tells_of_change(action: &Action) -> bool {
     match action {
-        Action::Send(_, message) => !matches!(
-            message,
-            Message::Write(_)
-                | Message::Received(_)
-                | Message::Written(_)
-                | Message::Flush { .. }
-                | Message::Flushed(_)
-                | Message::Read { .. }
-                | Message::ReadData { .. }
-                | Message::SyncRead { .. }
-                | Message::SyncData { .. }
-                | Message::SyncCompare { .. }
-                | Message::Ping
-                | Message::Pong
-        ),
+        Action::Send(_, message) => !is_about_data(message),
         Action::Connect(..)
         | Action::Close(_)
         | Action::CloseDisk(_)
@@ -598,4 +570,24 @@ fn tells_of_change(action: &Action) -> bool {
         | Action::Notice(_) => true,
         _ => false,
     }
+}
+
+/// It changes no state.
+fn is_about_data(message: &Message) -> bool {
+    matches!(
+        message,
+        Message::Write(_)
+            | Message::Received(_)
+            | Message::Written(_)
+            | Message::Flush { .. }
+            | Message::Flushed(_)
+            | Message::Read { .. }
+            | Message::ReadData { .. }
+            | Message::SyncRead { .. }
+            | Message::SyncData { .. }
+            | Message::SyncCompare { .. }
+            | Message::SyncDiffers { .. }
+            | Message::Ping
+            | Message::Pong
+    )
 }
