@@ -3,15 +3,18 @@
 
 use bitmap::{ByteRange, Bytes, FormatParams, MetaWrite, Metadata, NodeId, Placement};
 use replicator::config::{Config, Fencing, Limits, Timing, VolumeConfig};
+use replicator::digest::Digest;
 use replicator::node::{
     Action, Backing, BufferId, Command, CommandId, DiskDone, DiskOp, Event, LinkEvent, LinkId,
-    Node, Protocol, Time,
+    Node, Protocol, Role, Time,
 };
-use replicator::wire::{Content, Message, PeerWrite};
+use replicator::wire::{Agreed, Content, Message, PeerWrite, VolumeVerdict};
 
 const US: NodeId = NodeId(0);
 const PEER: NodeId = NodeId(1);
 const DEVICE: u64 = 64 << 20;
+const SOURCE: VolumeVerdict = VolumeVerdict::Source { full: false };
+const TARGET: VolumeVerdict = VolumeVerdict::Target { full: false };
 
 /// A node whose disk carries out metadata and nothing else, and its only peer, in our hands.
 struct Host {
@@ -24,10 +27,27 @@ struct Host {
     named: u64,
     closed: bool,
     connected: bool,
+    /// Operations on data, and refused reads.
+    read: u64,
+    refused: u64,
 }
 
 impl Host {
     fn new() -> Self {
+        let mut host = Self::attached();
+        host.connect();
+        host
+    }
+
+    /// The source of a resync.
+    fn source() -> Self {
+        let mut host = Self::attached();
+        host.handle(Event::Admin(CommandId(3), Command::Primary { force: true }));
+        host.connect();
+        host
+    }
+
+    fn attached() -> Self {
         let params = FormatParams {
             placement: Placement::Internal,
             device_size: DEVICE,
@@ -63,16 +83,21 @@ impl Host {
             named: 0,
             closed: false,
             connected: false,
+            read: 0,
+            refused: 0,
         };
         let (_, stages) = Metadata::format(params).expect("it fits");
         stages.into_iter().flatten().for_each(|write| host.write(&write));
         let backing = Backing { data_size: DEVICE, meta_size: None };
         host.handle(Event::Admin(CommandId(1), Command::Attach(0, backing)));
-        let connect = Command::Connect { discard_my_data: false };
-        host.handle(Event::Admin(CommandId(2), connect));
-        host.handle(Event::Link(host.link, LinkEvent::Up { incarnation: 99 }));
-        assert!(host.connected, "shaken hands");
         host
+    }
+
+    fn connect(&mut self) {
+        let connect = Command::Connect { discard_my_data: false };
+        self.handle(Event::Admin(CommandId(2), connect));
+        self.handle(Event::Link(self.link, LinkEvent::Up { incarnation: 99 }));
+        assert!(self.connected, "shaken hands");
     }
 
     fn write(&mut self, write: &MetaWrite) {
@@ -83,17 +108,24 @@ impl Host {
         }
     }
 
-    /// The peer says what we say, mirrored: nothing is to be copied.
+    /// The peer says what we say, mirrored, and is a Secondary.
     fn answer(&mut self, message: Message) {
         let reply = match message {
             Message::Facts(mut facts) => {
-                (facts.node, facts.incarnation) = (PEER, 99);
+                (facts.node, facts.incarnation, facts.role) = (PEER, 99, Role::Secondary);
                 Message::Facts(facts)
+            }
+            Message::Agreed(Agreed::Go(verdicts)) if verdicts == [SOURCE] => {
+                Message::Agreed(Agreed::Go(vec![TARGET]))
             }
             Message::Agreed(agreed) => Message::Agreed(agreed),
             Message::Ready { currents } => {
                 self.connected = true;
                 Message::Ready { currents }
+            }
+            Message::ReadData { buffer: None, .. } => {
+                self.refused += 1;
+                return;
             }
             _ => return,
         };
@@ -120,6 +152,7 @@ impl Host {
                     DiskOp::Flush if !self.connected => {
                         self.handle(Event::Disk(io, Ok(DiskDone::Ok)));
                     }
+                    DiskOp::Digest { .. } => self.read += 1,
                     _ => {}
                 },
                 Action::Connect(link, _) => self.link = link,
@@ -198,4 +231,34 @@ fn a_resync_is_asked_for_one_step_at_a_time() {
     let commit = |id| Message::SyncCommit { id, volume: 0, runs: runs.clone() };
     assert_eq!(behind_a_write(commit), 1);
     assert_eq!(behind_a_write(|_| Message::SyncFinish { volume: 0 }), 1);
+}
+
+#[test]
+fn what_is_compared_fits_one_read_and_one_answer() {
+    const BLOCK: u64 = 4096;
+    let ask = |id, start, blocks, unit, digests| Message::SyncCompare {
+        id,
+        volume: 0,
+        range: ByteRange::new(start, blocks * BLOCK),
+        unit,
+        digests: vec![Digest([7; Digest::LEN]); digests],
+    };
+    let mut host = Host::source();
+    let mut last = 0;
+    let mut read = |start, blocks, unit, digests| {
+        last += 1;
+        host.handle(Event::Peer(host.link, ask(last, start, blocks, unit, digests)));
+        assert!(!host.closed && host.read + host.refused == last);
+        host.read
+    };
+    assert_eq!(read(0, 64, 16, 4), 1, "as a peer of ours asks");
+    assert_eq!(read(0, 4096, 64, 64), 2, "the most");
+    // Units without blocks, more than one bit each, without a digest each, and other blocks than ours.
+    for (start, blocks, unit, digests) in
+        [(0, 64, 0, 4), (0, 65, 1, 65), (0, 64, 16, 3), (0, 64, 16, 5), (512, 64, 16, 4)]
+    {
+        assert_eq!(read(start, blocks, unit, digests), 2, "{blocks} blocks, unit {unit}");
+    }
+    // One unit of all there is.
+    assert_eq!(read(0, 8192, u64::MAX, 1), 2);
 }

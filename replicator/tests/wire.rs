@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use replicator::node::{BufferId, DiskState, Protocol, Role};
 use replicator::wire::{
     Answer, Decoded, Decoder, Encoder, End, Facts, FrameType, HEADER_LEN, HELLO_LEN, Hello,
-    HelloError, Integrity, MAX_BODY, MAX_PAYLOAD, MAX_RUNS, Message, OPTIONAL, Session,
-    VolumeFacts, WireError, authenticable, identify, settle,
+    HelloError, Integrity, MAX_BODY, MAX_DIGESTS, MAX_PAYLOAD, MAX_RUNS, Message, OPTIONAL,
+    Session, VolumeFacts, WireError, authenticable, identify, settle,
 };
 use samples::{Sample, pattern, write};
 use std::collections::BTreeMap;
@@ -360,6 +360,14 @@ fn control_messages_are_bounded_and_leave_nothing_over() {
     assert!(agreed((1, vec![0], 0, "")).is_err(), "verdicts where none belong");
     assert!(agreed((3, vec![], 6, "")).is_err(), "no such reason");
     assert!(agreed((3, vec![], 4, &"x".repeat(4097))).is_err(), "a text too long");
+    let compare = |len: u64, digests: usize| {
+        let shape = (1u64, 0u16, (0u64, len), 16u64, vec![[7u8; 16]; digests]);
+        let body = bincode::encode_to_vec(shape, standard).unwrap();
+        forged(FrameType::SyncCompare, &body, b"")
+    };
+    assert!(compare(MAX_PAYLOAD as u64, MAX_DIGESTS).is_ok());
+    assert!(compare(MAX_PAYLOAD as u64 + 1, 1).is_err(), "more than is read at a time");
+    assert!(compare(4096, MAX_DIGESTS + 1).is_err(), "too many digests");
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! What a peer asks of our disk: its writes, reads and flushes, and both sides of a resync. In stream order where they overlap,
 //! epoch by epoch (ORD-2), barrier by barrier (ORD-1).
 
-use super::compare;
 use super::peer_op::Kind;
 use super::types::{Action, LinkId, Protocol};
 use super::waits::Then;
@@ -106,12 +105,6 @@ impl Node {
         let size = self.volumes[v].size;
         if range.is_some_and(|range| range.start >= range.end || range.end > size) {
             return Err("a range outside the volume");
-        }
-        if let Message::SyncCompare { range, unit, digests, .. } = message
-            && let Some(geometry) = self.volumes[v].geometry()
-            && !compare::is_sound(geometry, *range, *unit, digests.len())
-        {
-            return Err("a comparison of odd pieces");
         }
         let resync = &mut self.peers[p].volumes[v];
         let again = match (message, &mut resync.target) {

@@ -10,9 +10,10 @@
 
 use super::Node;
 use crate::digest::Digest;
-use crate::wire::Message;
+use crate::wire::{MAX_DIGESTS, Message};
+
 use alloc::vec::Vec;
-use bitmap::Geometry;
+use bitmap::{ByteRange, Geometry};
 use core::ops::Range;
 
 /// Most units of a piece: there is one bit for each in the answer.
@@ -110,17 +111,14 @@ fn runs(first: u64, equal: &[bool]) -> impl Iterator<Item = (Range<u64>, bool)> 
     })
 }
 
-/// Does a question of a peer make sense?
-pub(super) fn is_sound(
-    geometry: &Geometry,
-    range: bitmap::ByteRange,
-    unit: u64,
-    digests: usize,
-) -> bool {
+/// Does a question of a peer make sense, and does any answer to it fit a message (LIM)?
+pub(super) fn is_sound(geometry: &Geometry, range: ByteRange, unit: u64, digests: usize) -> bool {
     let blocks = geometry.blocks_out(range);
     let whole = geometry.block_bytes(blocks.clone()) == range;
-    let units = (blocks.end - blocks.start).div_ceil(unit.max(1));
-    whole && unit > 0 && units <= UNITS && units == digests as u64
+    let count = blocks.end - blocks.start;
+    let units = count.div_ceil(unit.max(1));
+    let fits = count <= MAX_DIGESTS as u64 && units <= UNITS;
+    whole && unit > 0 && fits && units == digests as u64
 }
 
 impl Node {

@@ -9,7 +9,7 @@ use super::types::{
     RefusalKind, Role, Time,
 };
 use super::waits::Then;
-use super::{Node, Work};
+use super::{Node, Volume, Work};
 use crate::config::Fencing;
 use alloc::format;
 use alloc::string::String;
@@ -355,7 +355,9 @@ impl Node {
             let text = format!("volume {} is being attached: try again", volume.number);
             return self.refuse(id, RefusalKind::Busy, text);
         }
-        if let Some(volume) = self.volumes.iter().find(|v| v.state < DiskState::Outdated) {
+        // Not what a superblock that is being written makes UpToDate: it would be that after the peer was told that it is bad.
+        let bad = |v: &&Volume| v.state < DiskState::Outdated && !v.turning_good();
+        if let Some(volume) = self.volumes.iter().find(bad) {
             let text = format!("volume {} is {:?}: worse already", volume.number, volume.state);
             return self.refuse(id, RefusalKind::NotOutdatable, text);
         }

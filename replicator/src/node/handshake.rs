@@ -237,7 +237,7 @@ impl Node {
                 current: sb.map_or(volume.exposed, |sb| sb.current),
                 bitmap: sb
                     .zip(slot)
-                    .map_or(Generation::NONE, |(sb, slot)| sb.slots[slot].bitmap_uuid),
+                    .map_or(peer.volumes[v].left_at, |(sb, slot)| sb.slots[slot].bitmap_uuid),
                 history: sb.map(bitmap::Superblock::past).unwrap_or_default(),
                 bits,
                 crashed_primary: sb.is_some_and(|sb| sb.flags.crashed_primary),
@@ -466,12 +466,13 @@ impl Node {
         }
         self.peers[p].ready = true;
         self.fence_ready(p);
-        let theirs = self.peers[p].volumes.iter();
+        let theirs = self.peers[p].volumes.iter_mut();
         for ((volume, &current), their) in self.volumes.iter_mut().zip(currents).zip(theirs) {
             // ROLE-4: a disk that may be old proves nothing of itself, also not when it meets us again.
             let good = their.disk == DiskState::UpToDate;
             if !volume.usable() && good && current != Generation::NONE {
                 volume.exposed = current;
+                their.left_at = Generation::NONE;
             }
         }
         self.regate = true;

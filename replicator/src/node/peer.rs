@@ -18,7 +18,7 @@ use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use bitmap::{ByteRange, DirtyBitmap, NodeId};
+use bitmap::{ByteRange, DirtyBitmap, Generation, NodeId};
 
 /// A peer.
 #[derive(Clone, Debug)]
@@ -85,6 +85,8 @@ pub(super) struct PeerVolume {
     pub(super) replication: ReplicationState,
     /// As source: told the target that it may become UpToDate. Its acknowledgements count from then on.
     pub(super) granted: bool,
+    /// Without a disk: what the peer was left behind at, if our clients have seen what it lacked (slot's bitmap generation).
+    pub(super) left_at: Generation,
     pub(super) source: Source,
     /// What is left of our bits to be sent, and from where on.
     pub(super) bits_left: Option<(DirtyBitmap, u64)>,

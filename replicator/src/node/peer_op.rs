@@ -175,8 +175,11 @@ impl Node {
                 self.peer_op(id).kind = Kind::SyncRead { id: name, into: Some(into) };
                 self.read_for_peer(id, v, op.range, into, true);
             }
-            Kind::Compare { .. } => {
-                if self.volumes[v].state > super::DiskState::Inconsistent {
+            Kind::Compare { unit, .. } => {
+                let geometry = self.volumes[v].geometry().expect("usable");
+                if self.volumes[v].state > super::DiskState::Inconsistent
+                    && compare::is_sound(geometry, op.range, unit, op.theirs.len())
+                {
                     self.digest_disk(v, op.range, id);
                 } else {
                     self.peer_read_failed(id);

@@ -12,7 +12,7 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use bitmap::{OpenStep, Opened, Opening, Placement};
+use bitmap::{Generation, OpenStep, Opened, Opening, Placement};
 
 impl Node {
     pub(super) fn attach(&mut self, command: CommandId, number: VolumeNumber, backing: Backing) {
@@ -298,6 +298,12 @@ impl Node {
         if let Some(meta) = volume.meta.as_mut().filter(|_| others_go_on) {
             // ROLE-2: what others write from now on is not here; it must not be promoted when it comes back.
             meta.edit(|sb| sb.flags.was_up_to_date = false);
+        }
+        if let Some(sb) = volume.meta.as_ref().map(bitmap::Metadata::superblock) {
+            for peer in &mut self.peers {
+                let slot = sb.slot_of(peer.node).map(|slot| &sb.slots[slot]);
+                peer.volumes[v].left_at = slot.map_or(Generation::NONE, |slot| slot.bitmap_uuid);
+            }
         }
         volume.state = state;
         volume.farewell = volume.meta.take();

@@ -333,7 +333,8 @@ fn roles_forbid(a: &Facts, b: &Facts, relations: &[Relation], ways: &[bool]) -> 
         let reason = if copies { RefuseReason::SplitBrain } else { RefuseReason::TwoPrimaries };
         return Some(Agreed::Refuse(reason));
     }
-    // A diskless Primary whose peer's data moved on without it has nothing to offer its clients any more.
+    // A diskless Primary whose peer's data moved on without it has nothing to offer its clients any more. Nor does one that left
+    // the peer behind while it had a disk: what the peer went on from then was forced good (DUR-5).
     for (who, other) in [(a, b), (b, a)] {
         let lost = who.role == Role::Primary
             && who.volumes.iter().zip(&other.volumes).any(|(v, o)| {
@@ -341,7 +342,7 @@ fn roles_forbid(a: &Facts, b: &Facts, relations: &[Relation], ways: &[bool]) -> 
                     && has_disk(o)
                     && v.current.is_real()
                     && v.current != o.current
-                    && v.current != o.bitmap
+                    && (v.current != o.bitmap || v.bitmap != Generation::NONE)
             });
         if lost {
             return Some(step_down(who));

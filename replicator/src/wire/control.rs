@@ -8,7 +8,9 @@ use super::error::WireError;
 use super::features::Integrity;
 use super::header::FrameType;
 use super::hello::{End, Hello, PROOF_LEN};
-use super::limits::{MAX_BODY, MAX_DIGESTS, MAX_HISTORY, MAX_RUNS, MAX_TEXT, MAX_VOLUMES};
+use super::limits::{
+    MAX_BODY, MAX_DIGESTS, MAX_HISTORY, MAX_PAYLOAD, MAX_RUNS, MAX_TEXT, MAX_VOLUMES,
+};
 use super::message::{Agreed, Facts, Message, RefuseReason, VolumeFacts, VolumeVerdict};
 use crate::digest::Digest;
 use crate::node::{DiskState, Protocol, Role};
@@ -175,9 +177,12 @@ fn check(message: &Message) -> Result<(), &'static str> {
         }
         Message::Ready { currents } => (currents.len() <= MAX_VOLUMES, "count of volumes"),
         Message::Bits { runs, .. } => (runs.is_sorted_by(|a, b| a.0 + a.1 <= b.0), "order of runs"),
-        Message::SyncCompare { digests, .. } | Message::SyncDiffers { digests, .. } => {
-            (digests.len() <= MAX_DIGESTS, "count of digests")
+        Message::SyncCompare { range, digests, .. } => {
+            // What is compared is read in one piece, as what is sent.
+            let good = digests.len() <= MAX_DIGESTS && range.len() <= MAX_PAYLOAD as u64;
+            (good, "count of digests, or range")
         }
+        Message::SyncDiffers { digests, .. } => (digests.len() <= MAX_DIGESTS, "count of digests"),
         Message::SyncGrant { history: generations, .. } => (history(generations), "history"),
         _ => (true, ""),
     };
