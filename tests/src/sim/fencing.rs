@@ -20,6 +20,13 @@ pub(super) struct Run {
     answer: Option<i32>,
 }
 
+impl Run {
+    /// Has it reached the peer?
+    pub(super) fn is_asked(&self) -> bool {
+        self.asked.is_some()
+    }
+}
+
 /// What is known of one node's right to go on without its peer.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Fenced {

@@ -1,12 +1,13 @@
 //! Stories told step by step on the simulated pair: what the random runs found or must never find, pinned by name.
 
 use super::Rng;
+use super::fencing::Run;
 use super::swarm::Knobs;
 use super::volume;
 use super::world::{MS, What, World};
 use crate::model::{Kind, Outcome, Token, same_content};
 use replicator::config::Fencing;
-use replicator::node::{Command, ConnectionState, DiskState, Protocol, Role};
+use replicator::node::{Command, ConnectionState, DiskState, Protocol, ReplicationState, Role};
 
 /// Two nodes, connected and in sync; node 0 is Primary.
 fn pair(protocol: Protocol) -> World {
@@ -20,7 +21,15 @@ fn pair_with(protocol: Protocol, volumes: usize) -> World {
     pair_of(knobs)
 }
 
-fn pair_of(mut knobs: Knobs) -> World {
+fn pair_of(knobs: Knobs) -> World {
+    let mut world = new_pair(knobs);
+    let end = world.now + 10_000 * MS;
+    assert!(world.run_to(end, World::settled), "{}", world.unsettled());
+    world
+}
+
+/// Node 0 is Primary and begins to copy what it has to node 1.
+fn new_pair(mut knobs: Knobs) -> World {
     knobs.clients = 2;
     // They send what the story says and nothing else.
     knobs.depth = 0;
@@ -30,8 +39,6 @@ fn pair_of(mut knobs: Knobs) -> World {
     }
     world.run_until(world.now + 100 * MS);
     world.command(0, Command::Primary { force: true });
-    let end = world.now + 10_000 * MS;
-    assert!(world.run_to(end, World::settled), "{}", world.unsettled());
     world.initialised = true;
     world
 }
@@ -343,4 +350,52 @@ fn a_handler_that_could_not_fence_is_run_again_and_nobody_need_resume() {
     assert!(world.fenced[0].allowed && !world.view(0).suspended);
     world.start(1);
     together(&mut world);
+}
+
+#[test]
+fn a_target_that_is_about_to_be_good_is_outdated_like_one_that_is() {
+    let mut world = fencing_pair(1);
+    open(&mut world, 0);
+    world.kill(1, true);
+    write(&mut world, 0, 0, 5);
+    world.start(1);
+    let end = world.now + 60_000 * MS;
+    step_to(&mut world, end, |w| w.view(1).disk == DiskState::Inconsistent);
+    // It was granted the source's generation, and its superblock cannot be written yet.
+    step_to(&mut world, end, |w| w.view(1).current == w.view(0).current);
+    assert_eq!(world.view(1).disk, DiskState::Inconsistent);
+    world.disk(1, 0).hangs = true;
+    world.network.partitioned = true;
+    world.cut_link(false);
+    let id = u64::from(world.request(0, 0, Kind::Write, 48, 8, false));
+    step_to(&mut world, end, |w| w.fenced[0].runs.values().any(Run::is_asked));
+    world.run_until(world.now + 10 * MS);
+    assert!(world.ops.contains_key(&id), "it is not stably outdated");
+    world.unhang(1, 0);
+    assert!(world.run_to(end, |w| w.ops.is_empty()), "{}", world.unsettled());
+    assert_eq!(world.view(1).disk, DiskState::Outdated);
+    world.mend();
+    together(&mut world);
+}
+
+#[test]
+fn a_primary_without_its_disk_does_not_live_on_what_was_forced_good() {
+    // The first copy is interrupted; node 0 writes on, and loses its disk.
+    let mut world = new_pair(Knobs::calm(Protocol::C));
+    let end = world.now + 60_000 * MS;
+    step_to(&mut world, end, |w| w.view(1).replication == ReplicationState::SyncTarget);
+    world.network.partitioned = true;
+    world.cut_link(false);
+    open(&mut world, 0);
+    write(&mut world, 0, 0, 5);
+    world.disk(0, 0).dead = true;
+    world.request(0, 0, Kind::Write, 48, 8, false);
+    step_to(&mut world, end, |w| w.view(0).disk == DiskState::Diskless);
+    world.command(1, Command::Primary { force: true });
+    step_to(&mut world, end, |w| w.view(1).role == Role::Primary);
+    world.command(1, Command::Secondary { force: false });
+    step_to(&mut world, end, |w| w.view(1).role == Role::Secondary);
+    world.mend();
+    step_to(&mut world, end, |w| w.view(0).role == Role::Secondary);
+    fine(&world);
 }
