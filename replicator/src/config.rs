@@ -97,10 +97,14 @@ pub struct Limits {
     pub requests: usize,
     /// Bytes sent to a peer and not yet acknowledged as written; more writes wait.
     pub peer_bytes: u64,
+    /// The same for a peer that is the target of a resync.
+    pub target_bytes: u64,
     /// Writes completed on the peer but not flushed there; more trigger a flush.
     pub unflushed: usize,
     /// Bytes of a resync asked for and not yet written.
     pub resync_bytes: u64,
+    /// The same while clients are served.
+    pub resync_bytes_beside_clients: u64,
     /// Largest piece of a resync, and largest piece a client's request is split into.
     pub piece_bytes: u64,
     /// Activity-log extents one request may take at once; a larger one is split.
@@ -118,8 +122,10 @@ impl Default for Limits {
         Self {
             requests: 4096,
             peer_bytes: 64 << 20,
+            target_bytes: 256 << 10,
             unflushed: 65_536,
             resync_bytes: 16 << 20,
+            resync_bytes_beside_clients: 128 << 10,
             piece_bytes: 32 << 20,
             extents_per_request: 32,
             bitmap_runs: 32_768,

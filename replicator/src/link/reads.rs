@@ -162,7 +162,7 @@ mod tests {
         reads.sent(&Message::ReadData { id: 1, buffer: None });
         assert_eq!(reads.next(0, 100)?, Some(read(2, 60)));
         assert_eq!(reads.next(0, 100)?, None, "4 would fit, but 3 came first");
-        reads.sent(&Message::SyncData { id: 2, buffer: None });
+        reads.sent(&Message::SyncData { id: 2, serves: false, buffer: None });
         assert_eq!(reads.next(40, 100)?, Some(read(3, 60)));
         assert_eq!(reads.next(30, 100)?, Some(read(4, 10)));
         Ok(())

@@ -362,7 +362,7 @@ impl Node {
             role: peer.role,
             reason: self.fence_failure(p).unwrap_or_else(|| peer.reason.clone()),
             in_flight: peer.in_flight,
-            congested: peer.in_flight > self.config.limits.peer_bytes,
+            congested: peer.congested(&self.config.limits),
             resync_in_flight,
             volumes,
         }

@@ -171,6 +171,7 @@ impl Node {
         &mut self,
         p: usize,
         id: u64,
+        serves: bool,
         units: u64,
         digests: &[Digest],
     ) -> Result<(), &'static str> {
@@ -182,6 +183,7 @@ impl Node {
         let volume = &mut self.peers[p].volumes[v];
         let target = volume.target.as_mut().expect("it has compared");
         target.worth.found(same, equal.len() as u64);
+        target.pace.source_serves = serves;
         for (blocks, equal) in runs(compare.blocks.start, &equal) {
             if equal {
                 let bytes = geometry.block_bytes(blocks.clone()).len();

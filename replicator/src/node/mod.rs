@@ -10,7 +10,7 @@
 //!
 //! Reading order: `types` (events, actions), `request` (a client's operation), `apply` and `peer_op` (a peer's), `volume` (the local disk,
 //! durability, the activity log), `replica` (attach, failure), `peer` (the connection), `handshake` and `verdict`, `resync`,
-//! `source` and `compare`, `role`, `fencing`, `admin`; `locks`, `waits` and `table` are the mechanisms all of them use; `check` holds what is always true.
+//! `source`, `compare` and `pace`, `role`, `fencing`, `admin`; `locks`, `waits` and `table` are the mechanisms all of them use; `check` holds what is always true.
 
 mod admin;
 mod apply;
@@ -22,6 +22,7 @@ mod handshake;
 mod lease;
 mod locks;
 mod log;
+mod pace;
 mod peer;
 mod peer_op;
 mod replica;
@@ -73,6 +74,8 @@ pub struct Node {
     requests: BTreeMap<RequestId, Parent>,
     /// Of those, how many have no answer yet.
     unanswered: usize,
+    /// When the last came.
+    served: Option<Time>,
     /// Client operations that may not run now; looked at again when `regate` is set.
     parked: BTreeSet<u64>,
     regate: bool,
@@ -170,6 +173,7 @@ impl Node {
             ios: Table::default(),
             requests: BTreeMap::new(),
             unanswered: 0,
+            served: None,
             parked: BTreeSet::new(),
             regate: false,
             opens: BTreeSet::new(),

@@ -12,7 +12,7 @@ use super::types::{
     ReplicationState, Role, Time,
 };
 use super::volume::Volume;
-use crate::config::{Fencing, Timing};
+use crate::config::{Fencing, Limits, Timing};
 use crate::wire::Message;
 use alloc::collections::VecDeque;
 use alloc::format;
@@ -152,6 +152,13 @@ impl Peer {
             && (self.volumes[v].disk == DiskState::UpToDate || self.volumes[v].granted)
     }
 
+    /// Is more under way to it than may be? No client waits for a target: it would fall behind as far as it is let, and each later
+    /// write to the same blocks waits for that.
+    pub(super) fn congested(&self, limits: &Limits) -> bool {
+        let any_target = (0..self.volumes.len()).any(|v| self.replicates(v) && !self.counted(v));
+        self.in_flight > if any_target { limits.target_bytes } else { limits.peer_bytes }
+    }
+
     /// Can it serve reads, and take writes in place of our own disk?
     pub(super) fn good(&self, v: usize) -> bool {
         self.ready && self.connected() && self.volumes[v].disk == DiskState::UpToDate
@@ -180,7 +187,8 @@ impl Peer {
             .link
             .filter(|_| self.state >= ConnectionState::Handshaking)
             .map(|_| self.pinged.unwrap_or(self.heard.plus_ms(timing.ping_interval)));
-        let resyncs = self.volumes.iter().filter_map(|v| v.target.as_ref()?.retry_at());
+        let targets = self.volumes.iter().filter_map(|v| v.target.as_ref());
+        let resyncs = targets.flat_map(|t| t.retry_at().into_iter().chain(t.pace.deadline()));
         let others = self.retry_at.into_iter().chain(self.fence_at());
         resyncs.chain(alive).chain(others).chain(self.handshake.deadline()).min()
     }
@@ -469,6 +477,9 @@ impl Node {
             self.want_link(p);
         }
         self.fence_again(p);
+        for volume in &mut self.peers[p].volumes {
+            volume.target.iter_mut().for_each(|target| target.pace.timer(now));
+        }
         if self.peers[p].link.is_none() || self.peers[p].state < ConnectionState::Handshaking {
             return;
         }
@@ -538,8 +549,8 @@ impl Node {
             Message::Flushed(number) => return self.flushed(p, number),
             Message::ReadData { id, buffer } => self.peer_read_done(p, id, buffer),
             Message::Bits { volume, runs, last } => return self.their_bits(p, volume, &runs, last),
-            Message::SyncDiffers { id, units, digests } => {
-                return self.sync_differs(p, id, units, &digests);
+            Message::SyncDiffers { id, serves, units, digests } => {
+                return self.sync_differs(p, id, serves, units, &digests);
             }
             Message::SyncCommitted { id } => return self.sync_committed(p, id),
             Message::InSync { volume } => return self.peer_in_sync(p, volume),

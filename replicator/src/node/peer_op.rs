@@ -297,7 +297,9 @@ impl Node {
                 let own = digests(done);
                 let (units, told) = compare::answer(&own, unit, &op.theirs);
                 self.equal_at_source(op.peer, v, own.len() - told.len());
-                self.answer(&op, Message::SyncDiffers { id: name, units, digests: told });
+                let serves = self.serves();
+                let differs = Message::SyncDiffers { id: name, serves, units, digests: told };
+                self.answer(&op, differs);
             }
             Kind::Digest { id: name } => self.digested(op.peer, name, Some(digests(done))),
             Kind::Read { id: name, into } => {
@@ -306,7 +308,7 @@ impl Node {
             Kind::SyncRead { id: name, into } => {
                 let buffer = into.filter(|_| done != DiskDone::Zero);
                 self.sent_for_resync(op.peer, v, op.range, buffer.is_some());
-                self.answer(&op, Message::SyncData { id: name, buffer });
+                self.answer(&op, Message::SyncData { id: name, serves: self.serves(), buffer });
             }
         }
         self.end_peer_op(id, true);

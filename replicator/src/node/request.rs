@@ -146,6 +146,7 @@ impl Node {
         parent.pieces = u32::try_from(pieces).expect("a request has few pieces");
         (parent.unacknowledged, parent.unfinished) = (parent.pieces, parent.pieces);
         self.unanswered += 1;
+        self.served = Some(self.now);
         self.requests.insert(request.id, parent);
         for piece in first..first + pieces {
             let start = range.start.max(piece * longest);
@@ -239,7 +240,7 @@ impl Node {
         if !op.is_read() && self.wanted_away(op.volume) {
             return Gate::Hold("detach");
         }
-        if !op.is_read() && self.peers.iter().any(|p| p.in_flight > self.config.limits.peer_bytes) {
+        if !op.is_read() && self.peers.iter().any(|p| p.congested(&self.config.limits)) {
             return Gate::Hold("peer is slow");
         }
         if volume.good() || self.peers.iter().any(|p| p.good(op.volume)) {

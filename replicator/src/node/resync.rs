@@ -5,6 +5,7 @@
 //! A target that is Primary drops what it asked for before a client's write touched it, and asks again (COV-5).
 
 use super::compare::{Compare, UNITS, Worth};
+use super::pace::Pace;
 use super::types::{DiskState, Level, LinkId, Occasion, ReplicationState, VolumeNumber};
 use super::waits::Then;
 use super::{Node, Time};
@@ -39,6 +40,7 @@ pub(super) struct Target {
     fetches: BTreeMap<u64, Fetch>,
     pub(super) compares: BTreeMap<u64, Compare>,
     pub(super) worth: Worth,
+    pub(super) pace: Pace,
     /// Bytes of both.
     pub(super) asked: u64,
     /// Blocks that now hold the source's content, not yet flushed on both sides.
@@ -85,6 +87,7 @@ impl Target {
             fetches: BTreeMap::new(),
             compares: BTreeMap::new(),
             worth: Worth::default(),
+            pace: Pace::default(),
             asked: 0,
             written: DirtyBitmap::new(blocks),
             commit: None,
@@ -279,13 +282,16 @@ impl Node {
     }
 
     fn ask(&mut self, p: usize, v: usize) {
-        let limits = &self.config.limits;
-        let (limit, unit) = (limits.resync_bytes, limits.compare_unit);
-        let piece = PIECE.min(unit * UNITS);
+        let (now, serves, limits) = (self.now, self.serves(), &self.config.limits);
+        let unit = limits.compare_unit;
         let geometry = *self.volumes[v].geometry().expect("a target has a disk");
         let mut pieces = Vec::new();
         let target = self.peers[p].volumes[v].target.as_mut().expect("a target");
         let mut asked = target.asked;
+        // A flush is a part of a batch: it is the disk's word on how fast it is.
+        let busy = asked > 0 || target.commit.is_some();
+        let limit = target.pace.limit(limits, now, serves, busy);
+        let piece = PIECE.min(unit * UNITS).min(limit / u64::from(geometry.block_size)).max(1);
         while asked < limit {
             let next = target.todo.next_run(target.cursor, piece);
             let Some(blocks) = next.or_else(|| target.todo.next_run(0, piece)) else {
@@ -295,6 +301,7 @@ impl Node {
             target.cursor = blocks.end;
             asked += geometry.block_bytes(blocks.clone()).len();
             pieces.push(blocks);
+            target.pace.asked(now);
         }
         for blocks in pieces {
             let target = self.peers[p].volumes[v].target.as_mut().expect("a target");

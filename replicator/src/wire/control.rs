@@ -128,7 +128,7 @@ shapes! {
         Bits, BitsShape { volume: u16, runs: Vec<(u64, u64)>, last: bool }
         SyncCommit, SyncCommitShape { id: u64, volume: u16, runs: Vec<(u64, u64)> }
         SyncCompare, SyncCompareShape { id: u64, volume: u16, range: (u64, u64), unit: u64, digests: Vec<[u8; 16]> }
-        SyncDiffers, SyncDiffersShape { id: u64, units: u64, digests: Vec<[u8; 16]> }
+        SyncDiffers, SyncDiffersShape { id: u64, serves: bool, units: u64, digests: Vec<[u8; 16]> }
         SyncCommitted, SyncCommittedShape { id: u64 }
         SyncFinish, SyncFinishShape { volume: u16 }
         SyncGrant, SyncGrantShape { volume: u16, current: u64, history: Vec<u64> }

@@ -22,6 +22,7 @@ const ACK_WRITTEN: u8 = 2;
 
 const FUA: u8 = 1;
 const BARRIER: u8 = 1;
+const SERVES: u8 = 1;
 
 const CONTENT_DATA: u8 = 0;
 const CONTENT_ZERO: u8 = 1;
@@ -151,14 +152,16 @@ pub(super) fn encode(
         }
         Message::Read { id, volume, range } => ask(out, FrameType::Read, id, volume, range),
         Message::SyncRead { id, volume, range } => ask(out, FrameType::SyncRead, id, volume, range),
-        Message::ReadData { id, buffer } | Message::SyncData { id, buffer } => {
+        Message::ReadData { id, buffer } | Message::SyncData { id, buffer, .. } => {
             assert_eq!(buffer.is_some(), payload.is_some(), "payload of answer {id}");
-            let (kind, without) = match message {
-                Message::ReadData { .. } => (FrameType::ReadData, CONTENT_UNAVAILABLE),
-                _ => (FrameType::SyncData, CONTENT_ZERO),
+            let (kind, without, flags) = match *message {
+                Message::SyncData { serves, .. } => {
+                    (FrameType::SyncData, CONTENT_ZERO, if serves { SERVES } else { 0 })
+                }
+                _ => (FrameType::ReadData, CONTENT_UNAVAILABLE, 0),
             };
             let content = if buffer.is_some() { CONTENT_DATA } else { without };
-            let data = DataHeader { content, checksum, ..DataHeader::new_zeroed() };
+            let data = DataHeader { content, checksum, flags, ..DataHeader::new_zeroed() };
             put(out, kind, AnswerBody { data, id: id.into() })
         }
         _ => {
@@ -255,7 +258,7 @@ pub(super) fn decode(
             if is_read {
                 Message::ReadData { id, buffer }
             } else {
-                Message::SyncData { id, buffer }
+                Message::SyncData { id, serves: data.flags & SERVES != 0, buffer }
             }
         }
         _ => control::decode(kind, body)?,

@@ -82,6 +82,8 @@ pub enum Message {
     SyncData {
         /// As asked.
         id: u64,
+        /// The source serves a client, now or lately: the target goes slowly.
+        serves: bool,
         /// The bytes; none: all zeros.
         buffer: Option<BufferId>,
     },
@@ -102,6 +104,8 @@ pub enum Message {
     SyncDiffers {
         /// As asked.
         id: u64,
+        /// As in `SyncData`.
+        serves: bool,
         /// Which units differ, one bit each, the lowest for the first.
         units: u64,
         /// Of those, in order, the digest of each block of the source's.

@@ -104,7 +104,7 @@ async fn a_peer_that_asks_for_more_than_it_takes_waits() {
     let ask = |id| Message::Read { id, volume, range };
     more_is_asked_than_taken(ask, |id| Message::ReadData { id, buffer }).await;
     let ask = |id| Message::SyncRead { id, volume, range };
-    more_is_asked_than_taken(ask, |id| Message::SyncData { id, buffer }).await;
+    more_is_asked_than_taken(ask, |id| Message::SyncData { id, serves: false, buffer }).await;
 }
 
 /// LIM: neither questions nor answers pile up without end for a peer that sends and takes nothing.

@@ -22,6 +22,7 @@ pub(super) struct Run {
 
 impl Run {
     /// Has it reached the peer?
+    #[cfg(test)]
     pub(super) fn is_asked(&self) -> bool {
         self.asked.is_some()
     }

@@ -117,8 +117,10 @@ impl Knobs {
             Limits {
                 requests: rng.between(1, 8) as usize,
                 peer_bytes: rng.between(64 << 10, 512 << 10),
+                target_bytes: rng.between(16 << 10, 256 << 10),
                 unflushed: rng.between(1, 16) as usize,
                 resync_bytes: rng.between(64 << 10, 256 << 10),
+                resync_bytes_beside_clients: rng.between(4 << 10, 64 << 10),
                 piece_bytes: *rng.pick(&[8 << 10, 32 << 10, 64 << 10]),
                 extents_per_request: rng.between(1, 2) as u32,
                 resync_commit_blocks: rng.between(1, 32),

@@ -180,6 +180,9 @@ impl World {
                     self.violate("SB-4", "two mirrors of one device are called unrelated");
                 }
             }
+            Message::SyncData { serves: true, .. } => {
+                self.counters.mark("resync: copied beside clients");
+            }
             Message::SyncDiffers { units: 0, .. } => self.counters.mark("resync: all was equal"),
             Message::SyncDiffers { .. } => self.counters.mark("resync: something differed"),
             Message::SyncRead { volume, range, .. }
