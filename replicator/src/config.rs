@@ -124,7 +124,7 @@ impl Default for Limits {
             peer_bytes: 64 << 20,
             target_bytes: 256 << 10,
             unflushed: 65_536,
-            resync_bytes: 16 << 20,
+            resync_bytes: 4 << 20,
             resync_bytes_beside_clients: 128 << 10,
             piece_bytes: 32 << 20,
             extents_per_request: 32,

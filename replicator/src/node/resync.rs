@@ -264,17 +264,16 @@ impl Node {
             self.flush_local(v, wait);
             return;
         }
-        let bits = self.volumes[v].meta.as_ref().expect("a target has a disk").bits(slot);
-        let (empty, again) = (bits.count() == 0, bits.clone());
         if target.idle() && !target.finishing {
-            if empty {
+            let bits = self.volumes[v].meta.as_ref().expect("a target has a disk").bits(slot);
+            if bits.count() == 0 {
                 target.finishing = true;
                 let volume = self.volumes[v].number;
                 self.send(p, Message::SyncFinish { volume });
             } else if target.retry_at.is_none_or(|at| self.now >= at) {
                 // Bits that no pass has covered yet, or that the source could not read.
                 target.retry_at = None;
-                target.todo = again;
+                target.todo = bits.clone();
                 target.cursor = 0;
                 self.ask(p, v);
             }

@@ -32,7 +32,8 @@ fn asks() -> Vec<Sample> {
         )
     };
     let compare = samples::all().into_iter().find(|sample| sample.name == "sync-compare");
-    let mut asks = vec![ask(21, false), ask(22, false), ask(23, true), ask(24, true)];
+    let mut asks =
+        vec![ask(21, false), ask(22, false), ask(23, true), ask(24, true), ask(26, true)];
     asks.extend(compare);
     asks
 }
