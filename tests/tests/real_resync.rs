@@ -74,6 +74,50 @@ fn death_under_load(pair: &mut Pair, ledger: &mut Ledger) {
     assert!(copied > 0, "nothing was active under load: {status}");
 }
 
+/// What a crash costs is what was written since its extents were last clean, however much of the device is active; after a quiet
+/// while that is nothing.
+#[test]
+fn after_a_crash_what_was_written_travels_and_not_what_was_active() {
+    const SIZE: u64 = 1 << 30;
+    const WRITTEN: u64 = 13 << 20;
+    let mut pair = Pair::start_in_sync(Plan { size: SIZE + (16 << 20), ..Plan::default() });
+    fill(&mut pair.alpha.client(), 0..SIZE >> 20);
+    let clean = |pair: &Pair| {
+        let line = pair.alpha.must(&["get-gi", RESOURCE]);
+        line.trim().split(':').nth(8).expect("al-clean") == "1"
+    };
+    wait_for("the log to be empty", seconds(60), || clean(&pair));
+
+    let work = Work { span: SIZE, depth: 16, flush_every: 0, seed: 11 };
+    let load = Load::start(pair.alpha.client(), Ledger::default(), work);
+    load.wait_for_more(WRITTEN / BLOCK);
+    pair.alpha.kill();
+    let blocks = load.join().ledger.offsets().count() as u64;
+    let (copied, wire) = return_of_alpha(&mut pair);
+    println!("{blocks} blocks written: {copied} bytes copied, {wire} on the wire");
+    assert!(copied >= SIZE / 2, "the whole device was active, and compared: {copied}");
+    assert!(wire <= 2 * blocks * BLOCK, "{wire} bytes travelled for {blocks} blocks");
+
+    pair.beta.must(&["secondary", RESOURCE]);
+    pair.alpha.promote();
+    wait_for("the log to be empty", seconds(60), || clean(&pair));
+    pair.alpha.kill();
+    let (copied, wire) = return_of_alpha(&mut pair);
+    assert!(copied == 0 && wire < 64 << 10, "{copied} bytes copied, {wire} on the wire");
+    pair.end(None);
+}
+
+/// Node beta takes over from the one that was killed. What its return costs: bytes of blocks that were copied or found equal, and bytes
+/// that travelled.
+fn return_of_alpha(pair: &mut Pair) -> (u64, u64) {
+    pair.beta.promote();
+    let carried = |pair: &Pair| pair.link.carried_to(0) + pair.link.carried_to(1);
+    let before = carried(pair);
+    pair.alpha.start();
+    pair.wait_in_sync();
+    (pair.alpha.status().resync_copied, carried(pair) - before)
+}
+
 /// Writes these mebibytes: no two blocks alike, no zeros, which would travel as a few words.
 fn fill(client: &mut Client, mebibytes: std::ops::Range<u64>) {
     let mut bytes: Vec<u8> = (0..256).flat_map(|block| encode(block * BLOCK, 1)).collect();
