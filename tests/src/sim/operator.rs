@@ -29,6 +29,8 @@ impl World {
             self.say(&format!("{n} command {command:?}"));
         }
         match &command {
+            // Given is given: it may be stable before anybody is told that it is.
+            Command::ResumeIo => self.overridden(n),
             Command::Primary { force: true } => {
                 for Volume { model, disks, .. } in &mut self.volumes {
                     if !model.view(n).own_good() {
@@ -75,7 +77,6 @@ impl World {
         }
         match pending.command {
             Command::Outdate => self.outdate_answered(n, id.0, &result),
-            Command::ResumeIo if ok => self.overridden(n),
             Command::Attach(volume, _) if !ok => {
                 let v = volume::index(volume);
                 // Not attached, or already: either way try again later.
