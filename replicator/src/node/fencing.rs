@@ -63,12 +63,14 @@ impl Node {
 
     /// ROLE-4: may this peer, of which nothing is heard, go on without us for all we know?
     pub(super) fn unfenced(&self, p: usize) -> bool {
+        !self.peers[p].connected() && !self.out_of_the_way(p) && !self.ahead(p)
+    }
+
+    fn out_of_the_way(&self, p: usize) -> bool {
         let peer = &self.peers[p];
-        self.config.fencing != Fencing::DontCare
-            && !peer.connected()
-            && !peer.outdated
-            && !matches!(peer.fence, Fence::Fenced)
-            && !self.ahead(p)
+        self.config.fencing == Fencing::DontCare
+            || peer.outdated
+            || matches!(peer.fence, Fence::Fenced)
     }
 
     /// Was anything acknowledged here without this peer, as Primary of all volumes? Then it was fenced before, and nobody
@@ -84,11 +86,12 @@ impl Node {
         volume.state >= DiskState::Consistent && volume.meta.as_ref().is_some_and(lacks)
     }
 
-    /// ROLE-4: is what is on a disk that is being attached good, whatever the peers do?
+    /// ROLE-4: is what is on a disk that is being attached good, whatever the peers do, or did while it was not? (One that is
+    /// connected says so when they shake hands on this disk.)
     pub(super) fn surely_good(&self, meta: &Metadata) -> bool {
         let synchronous = self.config.protocol != Protocol::A;
-        (0..self.peers.len())
-            .all(|p| !self.unfenced(p) || (synchronous && left_behind(meta, self.peers[p].node)))
+        let left_behind = |p: usize| synchronous && left_behind(meta, self.peers[p].node);
+        (0..self.peers.len()).all(|p| self.out_of_the_way(p) || left_behind(p))
     }
 
     /// Did these disks have their part in all that the peer ever acknowledged? Without them it would have fenced this node

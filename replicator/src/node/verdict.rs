@@ -323,11 +323,13 @@ fn roles_forbid(a: &Facts, b: &Facts, relations: &[Relation], ways: &[bool]) -> 
     if copies || (a.role == Role::Primary && b.role == Role::Primary) {
         let a_yields = a_overrun || (!b_overrun && ways.first() == Some(&false));
         let (first, second) = if a_yields { (a, b) } else { (b, a) };
-        // ROLE-5: a Primary that slept and acknowledged nothing alone yields to the one that took over.
-        if first.suspended {
+        // ROLE-5: a Primary that acknowledged nothing alone, since it slept or has no good disk, yields to the one that took over.
+        let silent =
+            |who: &Facts| who.suspended || who.volumes.iter().all(|v| v.disk < DiskState::UpToDate);
+        if silent(first) {
             return Some(step_down(first));
         }
-        if second.role == Role::Primary && second.suspended && !copies {
+        if second.role == Role::Primary && silent(second) && !copies {
             return Some(step_down(second));
         }
         let reason = if copies { RefuseReason::SplitBrain } else { RefuseReason::TwoPrimaries };

@@ -306,6 +306,55 @@ fn whose_disk_served_a_diskless_primary_is_not_the_one_that_went_on_alone() {
 }
 
 #[test]
+fn a_disk_that_comes_back_beside_a_primary_is_not_good_before_the_handshake() {
+    let mut world = fencing_pair(1);
+    // Both are Secondary when the disk is detached: it does not know that the peer goes on without it.
+    let end = world.now + 60_000 * MS;
+    world.command(0, Command::Secondary { force: false });
+    step_to(&mut world, end, |w| w.view(1).peer_role == Role::Secondary);
+    world.disk(1, 0).detached = true;
+    world.command(1, Command::Detach(volume::number(0)));
+    step_to(&mut world, end, |w| w.view(1).disk == DiskState::Diskless && w.view(0).connected());
+    world.command(0, Command::Primary { force: false });
+    step_to(&mut world, end, |w| w.view(0).role == Role::Primary);
+    open(&mut world, 0);
+    write(&mut world, 0, 0, 5);
+    world.disk(1, 0).detached = false;
+    world.bring_up(1);
+    step_to(&mut world, end, |w| w.view(1).disk >= DiskState::Consistent);
+    world.kill(0, true);
+    world.command(1, Command::Primary { force: false });
+    world.run_until(world.now + 20_000 * MS);
+    fine(&world);
+    assert_ne!(world.view(1).role, Role::Primary, "what node 0 wrote is not here");
+}
+
+#[test]
+fn a_primary_without_a_good_disk_yields_to_the_one_that_went_on_with_what_it_wrote() {
+    let mut world = fencing_pair(1);
+    let end = world.now + 60_000 * MS;
+    open(&mut world, 0);
+    lives_on_the_peers_disk(&mut world);
+    // That disk goes and comes back while they do not see each other; meanwhile node 0 finds its own again, which is older.
+    world.network.partitioned = true;
+    world.disk(1, 0).detached = true;
+    world.command(1, Command::Detach(volume::number(0)));
+    step_to(&mut world, end, |w| w.view(1).disk == DiskState::Diskless);
+    step_to(&mut world, end, |w| w.fenced[0].allowed);
+    for n in 0..2 {
+        world.disk(n, 0).detached = false;
+        world.bring_up(n);
+    }
+    step_to(&mut world, end, |w| w.view(1).disk == DiskState::UpToDate);
+    world.command(1, Command::Primary { force: false });
+    step_to(&mut world, end, |w| w.view(1).role == Role::Primary);
+    assert_eq!(world.view(0).role, Role::Primary);
+    world.mend();
+    step_to(&mut world, end, |w| w.view(0).role == Role::Secondary);
+    together(&mut world);
+}
+
+#[test]
 fn a_target_counts_as_out_of_the_way_when_it_is_stably_inconsistent() {
     let mut world = fencing_pair(1);
     open(&mut world, 0);
