@@ -43,8 +43,18 @@ pub(crate) fn fill(uri: &str, place: Place) -> Result<(), Error> {
         // fio would go round until it had written as much as the device has.
         more.push(format!("--io_size={}", zone * count));
     }
-    let options = arguments(&[uri], &work, &more);
+    let options = arguments("nbd", &[format!("--uri={uri}")], &work, &more);
     run(FILL_SECONDS, Path::new("fio"), &options)?;
+    Ok(())
+}
+
+/// Writes so many blocks of 4 KiB, no two at the same place, somewhere in the first `size` bytes.
+pub(crate) fn write_blocks(uri: &str, size: u64, count: u32) -> Result<(), Error> {
+    let words = ["--name=blocks", "--ioengine=nbd", "--rw=randwrite", "--bs=4k", "--iodepth=32"];
+    let mut words: Vec<_> = words.map(str::to_owned).into();
+    words.extend(["--randrepeat=0".into(), format!("--uri={uri}")]);
+    words.extend([format!("--size={size}"), format!("--number_ios={count}")]);
+    run(FILL_SECONDS, Path::new("fio"), &words)?;
     Ok(())
 }
 
@@ -56,23 +66,32 @@ pub(crate) fn measure(
     seconds: u64,
     below: &[String],
 ) -> Result<Measured, Error> {
+    let devices: Vec<_> = uris.iter().map(|uri| format!("--uri={uri}")).collect();
+    let fio = ["fio".to_owned()];
+    let words = [below, &fio, &timed("nbd", &devices, work, seconds)].concat();
+    let output = run(seconds + EXTRA_SECONDS, Path::new(&words[0]), &words[1..])?;
+    read(&String::from_utf8_lossy(&output.stdout), work)
+}
+
+/// Arguments for one piece of work of so many seconds, with an engine that knows devices by such an option.
+pub(crate) fn timed(
+    engine: &str,
+    devices: &[String],
+    work: &Workload,
+    seconds: u64,
+) -> Vec<String> {
     let mut more = vec!["--time_based".into(), format!("--runtime={seconds}")];
     if work.flush {
         more.push("--fsync=1".into());
     }
-    let fio = ["fio".to_owned()];
-    let words = [below, &fio, &arguments(uris, work, &more)].concat();
-    let output = run(seconds + EXTRA_SECONDS, Path::new(&words[0]), &words[1..])?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    read(&text, work.flush)
-        .ok_or_else(|| Error::Nonsense { what: "fio", said: text.chars().take(500).collect() })
+    arguments(engine, devices, work, &more)
 }
 
 /// First what holds for all jobs, then the jobs, one for each device.
-fn arguments(uris: &[&str], work: &Workload, more: &[String]) -> Vec<String> {
+fn arguments(engine: &str, devices: &[String], work: &Workload, more: &[String]) -> Vec<String> {
     let mut arguments = vec![
         "--name=global".into(),
-        "--ioengine=nbd".into(),
+        format!("--ioengine={engine}"),
         format!("--rw={}", work.pattern),
         format!("--bs={}", work.block),
         format!("--numjobs={}", work.jobs),
@@ -97,14 +116,20 @@ fn arguments(uris: &[&str], work: &Workload, more: &[String]) -> Vec<String> {
         }
     }
     arguments.extend_from_slice(more);
-    for (job, uri) in uris.iter().enumerate() {
-        arguments.extend([format!("--name=client{job}"), format!("--uri={uri}")]);
+    for (job, device) in devices.iter().enumerate() {
+        arguments.extend([format!("--name=client{job}"), device.clone()]);
     }
     arguments
 }
 
-/// fio's report; none if it is not one, or tells of an error. fio may print warnings before it.
-fn read(report: &str, flush: bool) -> Option<Measured> {
+/// fio's report.
+pub(crate) fn read(report: &str, work: &Workload) -> Result<Measured, Error> {
+    let nonsense = || Error::Nonsense { what: "fio", said: report.chars().take(500).collect() };
+    figures(report, work.flush).ok_or_else(nonsense)
+}
+
+/// None if it is not a report, or tells of an error. fio may print warnings before it.
+fn figures(report: &str, flush: bool) -> Option<Measured> {
     let report: Value = serde_json::from_str(&report[report.find('{')?..]).ok()?;
     let job = report["jobs"].get(0)?;
     if job["error"].as_i64()? != 0 {
@@ -141,17 +166,17 @@ mod tests {
 
     #[test]
     fn a_report_is_read_and_a_flush_adds_its_latency() {
-        let plain = read(REPORT, false).unwrap();
+        let plain = figures(REPORT, false).unwrap();
         assert_eq!((plain.requests, plain.p50, plain.p99), (2000, 10.0, 50.0));
         assert_eq!((plain.iops, plain.megabytes), (1000.5, 4.098048));
-        let flushed = read(REPORT, true).unwrap();
+        let flushed = figures(REPORT, true).unwrap();
         assert_eq!((flushed.p50, flushed.p99), (40.0, 120.0));
     }
 
     #[test]
     fn an_error_or_an_empty_run_is_no_measurement() {
-        assert!(read(&REPORT.replace("\"error\": 0", "\"error\": 5"), false).is_none());
-        assert!(read(&REPORT.replace("2000", "0"), false).is_none());
-        assert!(read("fio: cannot connect", false).is_none());
+        assert!(figures(&REPORT.replace("\"error\": 0", "\"error\": 5"), false).is_none());
+        assert!(figures(&REPORT.replace("2000", "0"), false).is_none());
+        assert!(figures("fio: cannot connect", false).is_none());
     }
 }

@@ -143,6 +143,13 @@ impl Process {
         Ok(())
     }
 
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        self.stopped = true;
+        self.signal(Signal::KILL);
+        let _ = self.child.wait();
+    }
+
     fn early_end(&mut self) -> Error {
         self.stopped = true;
         match self.child.wait() {

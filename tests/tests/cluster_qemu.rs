@@ -64,7 +64,7 @@ fn a_guest_goes_on_when_the_host_of_its_disk_loses_its_power() {
     let (shared, console) = (std::path::Path::new("/mnt/lab"), std::path::Path::new("/dev/stdout"));
     let environment = "NAME=guest ROOT=/dev/vda INIT=/init";
     let mut words = vec!["/usr/local/sbin/vm".to_owned()];
-    words.extend(guest::arguments(shared, console, environment));
+    words.extend(guest::arguments(shared, console, environment, 2));
     words.extend(guest::network(&[("127.0.0.1:5000", 5000), ("127.0.0.1:5555", 5555)]));
     let words: Vec<_> = words.iter().map(String::as_str).collect();
     host.spawn("qemu", &words);

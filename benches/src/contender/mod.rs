@@ -132,6 +132,7 @@ pub struct Running {
     contender: Contender,
     /// Where the client finds it.
     pub uri: String,
+    port: u16,
     /// In the order in which they are to be stopped: first who writes, last who is written to.
     processes: Vec<Process>,
     copies: Vec<PathBuf>,
@@ -142,7 +143,7 @@ pub struct Running {
 impl Running {
     fn new(contender: Contender, port: u16, export: &str) -> Self {
         let uri = format!("nbd://127.0.0.1:{port}/{export}");
-        Self { contender, uri, processes: Vec::new(), copies: Vec::new(), link: None }
+        Self { contender, uri, port, processes: Vec::new(), copies: Vec::new(), link: None }
     }
 
     /// Which it is.
@@ -158,6 +159,11 @@ impl Running {
     /// Bytes of memory all its processes have resident.
     pub fn resident(&self) -> Result<u64, Error> {
         self.processes.iter().map(Process::resident).sum()
+    }
+
+    /// Waits until it listens again.
+    pub(crate) fn wait_for_port(&mut self) -> Result<(), Error> {
+        self.processes[0].wait_for_port(self.port)
     }
 
     /// The process ids of all its processes.

@@ -64,6 +64,8 @@ pub(crate) struct Setup {
 pub(crate) struct Pair {
     /// Both daemons; the first is Primary.
     pub(crate) running: Running,
+    nodes: Vec<Node>,
+    dir: PathBuf,
     /// `create-md` on one node, the slower one.
     pub(crate) create_md: Duration,
     /// From the start of the first daemon to both disks being UpToDate and connected.
@@ -119,7 +121,7 @@ impl Setup {
         running.processes[0].wait_for_port(port)?;
         // Both disks are attached: the daemons hold the devices, which go when they end. Earlier, one could go too soon.
         drop(devices);
-        Ok(Pair { running, create_md, up })
+        Ok(Pair { running, nodes, dir: dir.to_owned(), create_md, up })
     }
 
     /// What a node is told: where the NBD servers listen, and at which address it sees which node.
@@ -148,6 +150,54 @@ impl Setup {
     }
 }
 
+impl Pair {
+    /// A command for one of the nodes; what it printed.
+    pub(crate) fn adm(&self, node: usize, words: &[&str]) -> Result<String, Error> {
+        self.nodes[node].adm(words)
+    }
+
+    /// The file that holds a node's copy.
+    pub(crate) fn copy(&self, node: usize) -> &Path {
+        &self.running.copies[node]
+    }
+
+    /// The process id of a node's daemon.
+    pub(crate) fn id(&self, node: usize) -> u32 {
+        self.running.processes[node].id()
+    }
+
+    /// The second node's disk is gone, and a new one in its place, holes from end to end. `begin`: what is done before its daemon
+    /// starts.
+    pub(crate) fn replace_disk<T>(
+        &mut self,
+        begin: impl FnOnce() -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.running.processes[1].stop()?;
+        let copy = self.copy(1);
+        let size = std::fs::metadata(copy).map_err(Error::file(copy))?.len();
+        // `image` makes it anew.
+        image(&self.dir, "beta.raw", 0)?;
+        image(&self.dir, "beta.raw", size)?;
+        self.adm(1, &["create-md", "--force", "r0"])?;
+        let begun = begin()?;
+        self.running.processes[1] = self.nodes[1].daemon(&self.dir)?;
+        self.adm(0, &["wait-connect", "r0"])?;
+        Ok(begun)
+    }
+
+    /// The daemon of the Primary is killed, and starts again. `begin` as above.
+    pub(crate) fn crash<T>(
+        &mut self,
+        begin: impl FnOnce() -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.running.processes[0].kill();
+        let begun = begin()?;
+        self.running.processes[0] = self.nodes[0].daemon(&self.dir)?;
+        self.adm(0, &["wait-connect", "r0"])?;
+        Ok(begun)
+    }
+}
+
 /// One of the two nodes on this machine.
 struct Node {
     name: &'static str,
@@ -171,13 +221,15 @@ impl Node {
         arguments
     }
 
-    fn adm(&self, words: &[&str]) -> Result<(), Error> {
-        run(COMMAND_SECONDS, &programs()?.join("polluxadm"), self.arguments(words))?;
-        Ok(())
+    fn adm(&self, words: &[&str]) -> Result<String, Error> {
+        let output = run(COMMAND_SECONDS, &programs()?.join("polluxadm"), self.arguments(words))?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     fn daemon(&self, dir: &Path) -> Result<Process, Error> {
         let program = programs()?.join("polluxd");
+        // Of one that was killed.
+        let _ = std::fs::remove_file(self.run.join("r0.sock"));
         let mut daemon = Process::start(dir, self.name, &program, self.arguments(&["r0"]))?;
         let control = self.run.join("r0.sock");
         daemon.wait_until("its control socket", Duration::from_secs(15), || control.exists())?;

@@ -1,7 +1,7 @@
 # Debian's stock kernel, without installing it: vmlinuz and initramfs in the directory $1, the latter with init ($2) and the modules that
 # guests use. The kernel's package is some hundred MiB unpacked; a few of these are kept.
 set -eu
-modules="virtio_pci virtio_blk virtio_net virtio_rng ext4 crc32c_generic 9p 9pnet_virtio overlay fuse loop nbd autofs4"
+modules="virtio_pci virtio_blk virtio_net virtio_rng ext4 crc32c_generic 9p 9pnet_virtio overlay fuse loop nbd autofs4 drbd"
 PATH=$PATH:/usr/sbin:/sbin
 init=$(realpath "$2")
 cd "$1"

@@ -2,7 +2,7 @@
 //! directory, and made anew when what they are made by has changed.
 
 use crate::real::process::{run, text};
-use crate::real::seconds;
+use crate::real::{programs, seconds};
 use rustix::fs::{FlockOperation, flock};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -19,9 +19,8 @@ pub fn directory() -> Result<&'static Path, &'static str> {
 }
 
 fn find() -> std::io::Result<PathBuf> {
-    // TARGET/PROFILE/deps/cluster_something-0123456789abcdef
-    let test = std::env::current_exe()?;
-    let target = test.ancestors().nth(3).expect("tests lie in TARGET/PROFILE/deps");
+    let profile = programs::profile();
+    let target = profile.parent().expect("TARGET/PROFILE");
     let directory = target.join("guest-kernel");
     let turn = File::options().create(true).append(true).open(target.join("guest-kernel.lock"))?;
     flock(&turn, FlockOperation::LockExclusive)?;

@@ -51,12 +51,20 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Installs all of the product.
+    /// Installs all of the product, in a temporary directory.
     ///
     /// # Panics
     /// If the installer fails.
     pub fn new() -> Self {
-        let dir = tempfile::Builder::new().prefix("pollux-guests-").tempdir();
+        Self::within(&std::env::temp_dir())
+    }
+
+    /// As [`Self::new`], with that directory, and so the guests' disks, inside of this one.
+    ///
+    /// # Panics
+    /// If the installer fails.
+    pub fn within(parent: &Path) -> Self {
+        let dir = tempfile::Builder::new().prefix("pollux-guests-").tempdir_in(parent);
         let lab = Self { dir: dir.expect("a temporary directory") };
         let product = lab.path("product");
         std::fs::create_dir(&product).expect("a directory");
@@ -106,7 +114,8 @@ impl Lab {
         let disks = disks.iter().enumerate().map(disk).collect();
         let control = ports::loopback(ports::free());
         let init = "/mnt/lab/init".to_owned();
-        Guest { lab: self, name: name.to_owned(), disks, control, init, scripts: 0, process: None }
+        let name = name.to_owned();
+        Guest { lab: self, name, disks, control, init, processors: 2, scripts: 0, process: None }
     }
 }
 
@@ -124,6 +133,7 @@ pub struct Guest<'lab> {
     disks: Vec<PathBuf>,
     control: SocketAddr,
     init: String,
+    processors: u32,
     scripts: usize,
     process: Option<Process>,
 }
@@ -133,6 +143,13 @@ impl Guest<'_> {
     #[must_use]
     pub fn with_init(mut self, init: &str) -> Self {
         self.init = init.to_owned();
+        self
+    }
+
+    /// With so many processors, rather than two.
+    #[must_use]
+    pub fn with_processors(mut self, processors: u32) -> Self {
+        self.processors = processors;
         self
     }
 
@@ -189,7 +206,8 @@ impl Guest<'_> {
         // Of the boot before.
         let _ = std::fs::remove_file(&console);
         let mut command = Command::new("qemu-system-x86_64");
-        command.args(["-m", "1G"]).args(arguments(kernel, &console, &environment));
+        command.args(["-m", "1G"]);
+        command.args(arguments(kernel, &console, &environment, self.processors));
         command.args(network(&[(&self.control.to_string(), OBEY)]));
         let share = |path: &Path, tag: &str, more: &str| {
             let path = path.display();
@@ -324,14 +342,15 @@ impl Guest<'_> {
 }
 
 /// How QEMU boots the kernel of that directory: without firmware, screen and disk; `environment` is for `init`.
-pub fn arguments(kernel: &Path, console: &Path, environment: &str) -> Vec<String> {
+pub fn arguments(kernel: &Path, console: &Path, environment: &str, processors: u32) -> Vec<String> {
     let (image, initramfs) = (kernel.join("vmlinuz"), kernel.join("initramfs"));
     let file = |path: &Path| path.to_str().expect("a simple path").to_owned();
     let append =
         format!("console=ttyS0 quiet panic=-1 net.ifnames=0 mitigations=off {environment}");
     let accelerator = std::env::var("POLLUX_GUEST_ACCEL");
     let accelerator = accelerator.as_deref().unwrap_or("tcg,thread=multi");
-    let words = ["-accel", accelerator, "-cpu", "max", "-smp", "2"];
+    let processors = processors.to_string();
+    let words = ["-accel", accelerator, "-cpu", "max", "-smp", &processors];
     let rest = ["-display", "none", "-nodefaults", "-no-user-config", "-no-reboot"];
     let mut all: Vec<_> = words.iter().chain(&rest).map(|&word| word.to_owned()).collect();
     all.extend(["-kernel".into(), file(&image), "-initrd".into(), file(&initramfs)]);

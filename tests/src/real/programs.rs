@@ -75,12 +75,18 @@ fn is_fresh(program: &Path) -> bool {
     sources.split_whitespace().all(|source| changed(Path::new(source)).is_ok_and(|at| at <= built))
 }
 
+/// Where cargo puts programs of the profile by which the running one is made: TARGET/PROFILE. (Tests lie in `deps` there.)
+pub fn profile() -> PathBuf {
+    let running = std::env::current_exe().expect("a process knows its program");
+    let directory = running.parent().expect("a file");
+    let directory = if directory.ends_with("deps") { directory.parent() } else { Some(directory) };
+    directory.expect("tests lie in TARGET/PROFILE/deps").to_owned()
+}
+
 fn build() -> PathBuf {
-    let test = std::env::current_exe().expect("a process knows its program");
-    // TARGET/PROFILE/deps/real_something-0123456789abcdef
-    let directory = test.parent().and_then(Path::parent).expect("tests lie in TARGET/PROFILE/deps");
-    if PROGRAMS.iter().all(|name| is_fresh(&directory.join(name))) {
-        return directory.to_owned();
+    let directory = profile();
+    if PROGRAMS.iter().chain(&["lab"]).all(|name| is_fresh(&directory.join(name))) {
+        return directory;
     }
     let profile = match directory.file_name().and_then(|name| name.to_str()) {
         Some("debug") | None => "dev",
@@ -88,18 +94,9 @@ fn build() -> PathBuf {
     };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args([
-            "build",
-            "--quiet",
-            "-p",
-            "tools",
-            "-p",
-            "agent",
-            "--bins",
-            "--profile",
-            profile,
-            "--target-dir",
-        ])
+        .args(["build", "--quiet", "-p", "tools", "-p", "agent", "-p", "tests"])
+        .args(PROGRAMS.iter().chain(&["lab"]).flat_map(|name| ["--bin", name]))
+        .args(["--profile", profile, "--target-dir"])
         .arg(directory.parent().expect("a profile lies in a target directory"))
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .stdin(Stdio::null())
@@ -107,5 +104,5 @@ fn build() -> PathBuf {
         .expect("cargo can be run");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "the programs cannot be built:\n{said}");
-    directory.to_owned()
+    directory
 }
