@@ -175,8 +175,9 @@ impl Node {
             Message::SyncData { id, serves, buffer } => {
                 let content = buffer.map_or(Content::Zero { unmap: true }, Content::Data);
                 if let Some((v, range)) = self.fetch_range(p, id) {
-                    let target = self.peers[p].volumes[v].target.as_mut();
-                    target.expect("it asked").pace.source_serves = serves;
+                    if let Some(target) = &mut self.peers[p].volumes[v].target {
+                        target.pace.source_serves = serves;
+                    }
                     self.peers[p].received_bytes += buffer.map_or(0, |_| range.len());
                     self.begin_op(p, v, range, Kind::Fetch { id, content });
                 } else {
