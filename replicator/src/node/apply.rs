@@ -2,11 +2,12 @@
 //! epoch by epoch (ORD-2), barrier by barrier (ORD-1).
 
 use super::peer_op::Kind;
+use super::table::Table;
 use super::types::{Action, LinkId, Protocol};
 use super::waits::Then;
 use super::{Node, Op};
 use crate::wire::{Content, Message, PeerWrite};
-use alloc::collections::{BTreeSet, VecDeque};
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use bitmap::{ByteRange, Generation};
 use core::mem::replace;
@@ -27,7 +28,7 @@ pub(super) struct Receiver {
     /// Bytes of the writes and flushes not carried out, queued or begun.
     pub(super) held: u64,
     /// Writes being applied.
-    pub(super) active: BTreeSet<u64>,
+    pub(super) active: Table<u64, ()>,
     /// What must wait until the writes received before it are applied: the last operation begun before it, and it.
     after: VecDeque<(u64, After)>,
     epoch: u64,
@@ -205,7 +206,7 @@ impl Node {
     /// Runs what waited for the writes received before it.
     fn run_after(&mut self, p: usize) {
         while let Some(&(last, _)) = self.peers[p].rx.after.front() {
-            if self.peers[p].rx.active.first().is_some_and(|&oldest| oldest <= last) {
+            if self.peers[p].rx.active.keys().next().is_some_and(|oldest| oldest <= last) {
                 return;
             }
             let (_, after) = self.peers[p].rx.after.pop_front().expect("just seen");

@@ -129,7 +129,7 @@ impl Node {
         parent.unacknowledged -= 1;
         if parent.unacknowledged == 0 {
             self.unanswered -= 1;
-            self.out.push(Action::Reply(request, parent.result));
+            self.out.push(Action::Reply(parent.id, parent.result));
         }
     }
 

@@ -42,7 +42,7 @@ pub use types::*;
 pub use verdict::{mirror, verdict};
 
 use crate::config::Config;
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::collections::{BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
 use bitmap::Generation;
@@ -71,7 +71,7 @@ pub struct Node {
     locks: Locks,
     waits: Waits,
     ios: Table<IoId, Io>,
-    requests: BTreeMap<RequestId, Parent>,
+    requests: Table<u64, Parent>,
     /// Of those, how many have no answer yet.
     unanswered: usize,
     /// When the last came.
@@ -114,6 +114,7 @@ struct Ids {
     io: u64,
     link: u64,
     op: u64,
+    request: u64,
     buffer: u64,
     generation: u64,
     handler: u64,
@@ -171,7 +172,7 @@ impl Node {
             locks: Locks::default(),
             waits: Waits::default(),
             ios: Table::default(),
-            requests: BTreeMap::new(),
+            requests: Table::default(),
             unanswered: 0,
             served: None,
             parked: BTreeSet::new(),

@@ -107,7 +107,7 @@ impl Node {
         };
         let writes = op.writes();
         if writes {
-            self.peers[p].rx.active.insert(id);
+            self.peers[p].rx.active.insert(id, ());
         }
         self.ops.insert(id, Op::Peer(op));
         if self.locks.acquire(id, v, self.lock_range(v, range), !writes) {

@@ -16,6 +16,8 @@ use bitmap::ByteRange;
 /// A client's request until its last operation has ended.
 #[derive(Clone, Debug)]
 pub(super) struct Parent {
+    /// The client's name for it.
+    pub(super) id: RequestId,
     /// Operations it was cut into, and those not acknowledged.
     pieces: u32,
     pub(super) unacknowledged: u32,
@@ -29,7 +31,8 @@ pub(super) struct Parent {
 /// One operation of a client.
 #[derive(Clone, Debug)]
 pub(super) struct ClientOp {
-    pub(super) request: RequestId,
+    /// Our name of its request, which rises; the client's need not.
+    pub(super) request: u64,
     pub(super) volume: usize,
     pub(super) range: ByteRange,
     pub(super) kind: Kind,
@@ -125,8 +128,14 @@ impl Node {
         if self.role != Role::Primary || self.demoting() {
             return refuse(self, RequestError::NotPrimary);
         }
-        let mut parent =
-            Parent { pieces: 0, unacknowledged: 0, unfinished: 0, result: Ok(None), payload: None };
+        let mut parent = Parent {
+            id: request.id,
+            pieces: 0,
+            unacknowledged: 0,
+            unfinished: 0,
+            result: Ok(None),
+            payload: None,
+        };
         let mut longest = u64::MAX;
         let (range, kind) = match request.op {
             RequestOp::Read(range) => (range, Kind::Read { into: None }),
@@ -147,11 +156,13 @@ impl Node {
         (parent.unacknowledged, parent.unfinished) = (parent.pieces, parent.pieces);
         self.unanswered += 1;
         self.served = Some(self.now);
-        self.requests.insert(request.id, parent);
+        self.ids.request += 1;
+        let name = self.ids.request;
+        self.requests.insert(name, parent);
         for piece in first..first + pieces {
             let start = range.start.max(piece * longest);
             let end = range.end.min((piece + 1).saturating_mul(longest));
-            self.start(request.id, v, ByteRange { start, end }, kind);
+            self.start(name, v, ByteRange { start, end }, kind);
         }
     }
 
@@ -179,7 +190,7 @@ impl Node {
         })
     }
 
-    pub(super) fn start(&mut self, request: RequestId, v: usize, range: ByteRange, kind: Kind) {
+    pub(super) fn start(&mut self, request: u64, v: usize, range: ByteRange, kind: Kind) {
         let id = self.new_op();
         let op = ClientOp {
             request,
