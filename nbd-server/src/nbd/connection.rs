@@ -4,7 +4,7 @@
 
 use super::budget::Account;
 use super::in_flight::InFlight;
-use super::limits::{LARGE_PAYLOAD, Limits, SLICES};
+use super::limits::{LARGE_MEMORY, LARGE_PAYLOAD, Limits, SLICES};
 use super::negotiation::{Negotiated, is_no_error};
 use super::protocol::REQUEST_HEADER;
 use super::receive::Receiver;
@@ -12,7 +12,7 @@ use super::reply::Replies;
 use super::transmission::{Intake, Step, Transmission};
 use super::transport::Transport;
 use crate::closing::Closing;
-use crate::device::{BlockDevice, Outcome, Request};
+use crate::device::{BlockDevice, Operation, Outcome, Request};
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::pin::{Pin, pin};
@@ -34,6 +34,8 @@ pub(super) struct Connection<'a, T, D: BlockDevice> {
     client: Client,
     /// There was no room for the next request.
     full: bool,
+    /// Requests until another large payload is no longer expected.
+    expect_large: u32,
 }
 
 /// What may still be expected of the client, and why no more.
@@ -106,6 +108,7 @@ impl<'a, T: Transport, D: BlockDevice> Connection<'a, T, D> {
             batch: Vec::new(),
             client: Client::Talking,
             full: false,
+            expect_large: 0,
         }
     }
 
@@ -167,6 +170,13 @@ impl<'a, T: Transport, D: BlockDevice> Connection<'a, T, D> {
         self.collect();
         if self.listens() {
             self.receive();
+            if self.expect_large > 0 && self.client == Client::Talking {
+                // A header at most; its payload goes where it belongs, and is there already as a rule.
+                self.decode();
+                if self.requests.missing().is_some() {
+                    self.receive();
+                }
+            }
         }
         loop {
             self.decode();
@@ -195,13 +205,18 @@ impl<'a, T: Transport, D: BlockDevice> Connection<'a, T, D> {
 
     /// Receives once, straight into a payload if one is incomplete.
     fn receive(&mut self) {
-        let spare = self.receiver.spare();
-        let received = if let Some(missing) = self.requests.missing() {
-            // Behind a large payload only the next header is read ahead: a payload that follows
-            // is large too, most likely, and is not copied then.
-            let ahead = if missing.len() < LARGE_PAYLOAD { spare.len() } else { REQUEST_HEADER };
+        let unread = self.receiver.unread().len();
+        let mut spare = self.receiver.spare();
+        let missing = self.requests.missing();
+        let is_large = missing.as_ref().is_some_and(|missing| missing.len() >= LARGE_PAYLOAD);
+        if is_large || self.expect_large > 0 {
+            // What is read ahead is copied, so only the next header is: a payload that follows is
+            // large too, most likely.
+            spare = &mut spare[..REQUEST_HEADER - unread];
+        }
+        let received = if let Some(missing) = missing {
             let rest = missing.len();
-            let into = &mut [IoSliceMut::new(missing), IoSliceMut::new(&mut spare[..ahead])];
+            let into = &mut [IoSliceMut::new(missing), IoSliceMut::new(spare)];
             self.transport.receive(into).inspect(|received| {
                 self.requests.filled(rest.min(*received));
                 self.receiver.received(received.saturating_sub(rest));
@@ -235,6 +250,12 @@ impl<'a, T: Transport, D: BlockDevice> Connection<'a, T, D> {
                     break;
                 }
                 Step::Submit(ticket, operation) => {
+                    self.expect_large = match &operation {
+                        Operation::Write { data, .. } if data.as_ref().len() >= LARGE_PAYLOAD => {
+                            LARGE_MEMORY
+                        }
+                        _ => self.expect_large.saturating_sub(1),
+                    };
                     let reply = self.in_flight.insert(ticket);
                     self.batch.push(Request { operation, reply });
                 }

@@ -6,6 +6,10 @@ use std::time::Duration;
 /// are received straight into the device's buffer.
 pub const LARGE_PAYLOAD: usize = 16 << 10;
 
+/// While one of the last so many requests brought a large payload, only the next header is read ahead. More would make small requests
+/// dearer, which need a receive each then; fewer would have payloads copied where large and small requests come mixed.
+pub const LARGE_MEMORY: u32 = 4;
+
 /// Longest payload of an option we know. Longer ones are skipped and refused.
 pub const OPTION_PAYLOAD: usize = 64 << 10;
 

@@ -9,8 +9,13 @@ use std::io::IoSliceMut;
 /// Bytes asked of the kernel at once.
 const RECEIVE: usize = 256 << 10;
 
-/// The same while large payloads stream in: what is received here of the next payload must be copied.
-const RECEIVE_BETWEEN: usize = 4 << 10;
+/// The same while large payloads come in: what is received here of the next payload must be copied. A write's header and
+/// message take 72 bytes.
+const RECEIVE_BETWEEN: usize = 128;
+
+/// Another large payload is expected until so many messages came without one. More would make small messages dearer, which need a
+/// receive each then; fewer would have payloads copied where large and small ones come mixed.
+const LARGE_MEMORY: u32 = 4;
 
 /// Bytes after which a turn ends although more may be there.
 pub(super) const RECEIVE_TURN: usize = 1 << 20;
@@ -25,8 +30,8 @@ pub(super) struct Incoming {
     need: usize,
     /// The payload being received.
     payload: Option<Partial>,
-    /// Was the last frame one with a large payload?
-    streaming: bool,
+    /// Messages until another large payload is no longer expected.
+    expect_large: u32,
 }
 
 #[derive(Debug)]
@@ -52,7 +57,7 @@ impl Incoming {
     pub(super) fn new(decoder: Decoder) -> Self {
         // The longest wish of the decoder, and a whole receive behind it.
         let batch = vec![0; MAX_BODY + DIRECT_PAYLOAD + RECEIVE].into_boxed_slice();
-        Self { decoder, batch, filled: 0, need: 1, payload: None, streaming: false }
+        Self { decoder, batch, filled: 0, need: 1, payload: None, expect_large: 0 }
     }
 
     /// Hands everything that is there to `take`, within the bound of a turn.
@@ -86,7 +91,7 @@ impl Incoming {
 
     /// One receive: bytes asked for, bytes received.
     fn fill(&mut self, socket: &Socket) -> Result<(usize, Option<usize>), LinkError> {
-        let window = if self.streaming { RECEIVE_BETWEEN } else { RECEIVE };
+        let window = if self.expect_large > 0 { RECEIVE_BETWEEN } else { RECEIVE };
         let end = self.filled + window.max(self.need.saturating_sub(self.filled));
         let batch = &mut self.batch[self.filled..end];
         let asked = batch.len();
@@ -122,11 +127,12 @@ impl Incoming {
             match self.decoder.decode(&mut input)? {
                 Decoded::Need(bytes) => self.need = bytes,
                 Decoded::Message(message, payload) => {
-                    (self.streaming, self.need) = (false, 1);
+                    self.expect_large = self.expect_large.saturating_sub(1);
+                    self.need = 1;
                     take(message, payload.map(|bytes| pool.copy_of(bytes)))?;
                 }
                 Decoded::Payload(len) => {
-                    (self.streaming, self.need) = (true, 1);
+                    (self.expect_large, self.need) = (LARGE_MEMORY, 1);
                     let mut buffer = pool.take(len);
                     let filled = len.min(input.len());
                     let (here, rest) = input.split_at(filled);
