@@ -23,12 +23,14 @@ impl Daemon {
     pub fn start(
         program: &Path,
         arguments: &[String],
+        environment: &[(&'static str, PathBuf)],
         sandbox: Sandbox,
         log: &Path,
         control: PathBuf,
     ) -> Self {
         let mut command = Command::new(program);
         command.args(arguments).env("RUST_BACKTRACE", "1").env_remove("RUST_LOG");
+        command.envs(environment.iter().cloned());
         sandbox.confine(&mut command);
         Self { process: Process::start("polluxd", &mut command, log), control }
     }

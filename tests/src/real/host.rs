@@ -34,6 +34,8 @@ pub struct Host {
     pub peer_port: u16,
     /// As whom its programs run.
     pub sandbox: Sandbox,
+    /// What its daemon finds in its environment beside that of the test.
+    pub environment: Vec<(&'static str, PathBuf)>,
     /// What its daemons said.
     pub log: PathBuf,
     /// The daemon, if it runs.
@@ -72,6 +74,7 @@ impl Host {
             nbd_port: ports::free(),
             peer_port: ports::free(),
             sandbox: Sandbox::none(),
+            environment: Vec::new(),
             log: dir.join("polluxd.log"),
             daemon: None,
             programs: programs::directory().to_owned(),
@@ -183,7 +186,9 @@ impl Host {
         arguments.push(RESOURCE.into());
         let control = self.run_dir.join(format!("{RESOURCE}.sock"));
         let program = self.programs.join("polluxd");
-        self.daemon = Some(Daemon::start(&program, &arguments, self.sandbox, &self.log, control));
+        let Self { environment, sandbox, log, .. } = &*self;
+        let daemon = Daemon::start(&program, &arguments, environment, *sandbox, log, control);
+        self.daemon = Some(daemon);
     }
 
     /// The running daemon.

@@ -3,13 +3,14 @@
 //! Reading order: [`pair`] (two hosts on loopback, and a link between them that can be cut), [`host`] (one node: its files,
 //! its daemon, its operator), [`status`] (what the operator reads), [`nbd`] (a client that sees every single reply), [`blocks`] and [`load`]
 //! (blocks that tell who wrote them, and a client that remembers which were acknowledged), [`mount`] (a file system on an export),
-//! [`foreign`] (programs of other people).
+//! [`foreign`] (programs of other people), [`counted`] (what a daemon copies and allocates).
 //!
 //! A story never sleeps to synchronise: it waits for what the product says ([`wait_for`]), bounded in time. Every process is stopped by
 //! its pid when its owner is dropped, also by a panic. This is not a model of the product: nothing here knows how a node decides.
 
 pub mod backing;
 pub mod blocks;
+pub mod counted;
 pub mod daemon;
 pub mod foreign;
 pub mod host;
