@@ -11,11 +11,11 @@ static ALLOCATOR: Counted = Counted;
 
 /// What a request may cost over both nodes: what it did when this was written, and 5 in a hundred more, since processors differ.
 const LIMITS: [(Work, Cost); 5] = [
-    (Work::Write, Cost { instructions: 11_800.0, allocations: 0.01 }),
-    (Work::Writes32, Cost { instructions: 15_700.0, allocations: 0.27 }),
-    (Work::Fua, Cost { instructions: 12_200.0, allocations: 0.01 }),
-    (Work::WriteAndFlush, Cost { instructions: 22_200.0, allocations: 2.05 }),
-    (Work::Read, Cost { instructions: 4_500.0, allocations: 0.01 }),
+    (Work::Write, Cost { instructions: 12_300.0, allocations: 0.01 }),
+    (Work::Writes32, Cost { instructions: 15_300.0, allocations: 0.01 }),
+    (Work::Fua, Cost { instructions: 12_700.0, allocations: 0.01 }),
+    (Work::WriteAndFlush, Cost { instructions: 22_800.0, allocations: 2.05 }),
+    (Work::Read, Cost { instructions: 4_700.0, allocations: 0.01 }),
 ];
 
 /// What the core costs for each request, without a clock.
