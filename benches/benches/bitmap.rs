@@ -1,4 +1,5 @@
-//! The dirty bitmap and the metadata around it: marking, finding, encoding. A device of 1 TiB, blocks of 4 KiB.
+//! The dirty bitmap and the metadata around it: marking, finding, encoding. A device of 1 TiB, blocks of 4 KiB. The activity log is in
+//! `log.rs`.
 
 use bitmap::{DirtyBitmap, FormatParams, Metadata, NodeId, Placement};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
@@ -99,21 +100,6 @@ fn encoding(c: &mut Criterion) {
     group.throughput(Throughput::Elements(1000));
     group.bench_function("commit of 1000 changed units", |b| {
         b.iter_batched_ref(|| dirty.clone(), commit, BatchSize::LargeInput);
-    });
-    group.throughput(Throughput::Elements(1));
-    group.bench_function("activation of one extent", |b| {
-        let mut metadata = metadata();
-        let mut extent = 0;
-        b.iter(|| {
-            extent = (extent + 1) % 200_000;
-            if metadata.log_free() == 0 {
-                let oldest = metadata.oldest_active(|_| true).expect("the log is full");
-                metadata.retire(oldest);
-                commit(&mut metadata);
-            }
-            metadata.activate(extent..extent + 1);
-            commit(&mut metadata)
-        });
     });
     group.finish();
 }

@@ -1,5 +1,5 @@
-//! Drives the transmission phase of one connection. One turn: take completions, receive once,
-//! decode all of it, submit it as one batch, take what completed at once, send all replies as
+//! Drives the transmission phase of one connection. One turn: take completions, receive what is
+//! there, decode all of it, submit it as one batch, take what completed at once, send all replies as
 //! one. It holds no parser and no encoder, and starts no task.
 
 use super::budget::Account;
@@ -168,23 +168,30 @@ impl<'a, T: Transport, D: BlockDevice> Connection<'a, T, D> {
 
     fn turn(&mut self) {
         self.collect();
-        if self.listens() {
-            self.receive();
-            if self.expect_large > 0 && self.client == Client::Talking {
-                // A header at most; its payload goes where it belongs, and is there already as a rule.
-                self.decode();
-                if self.requests.missing().is_some() {
-                    self.receive();
-                }
-            }
-        }
+        self.take_in();
         loop {
             self.decode();
+            self.submit();
             self.collect();
             let made_room = self.send();
             if !(self.full && made_room) {
                 return;
             }
+        }
+    }
+
+    /// Receives what is there, up to about the receive buffer's size: in one go, or, where large
+    /// payloads are expected, piece by piece, each to where it belongs.
+    fn take_in(&mut self) {
+        let mut room = self.limits.receive_buffer;
+        while self.listens() {
+            let (asked, received) = self.receive();
+            room = room.saturating_sub(received);
+            // Less than asked means that the socket is empty.
+            if received < asked || room == 0 {
+                return;
+            }
+            self.decode();
         }
     }
 
@@ -203,8 +210,9 @@ impl<'a, T: Transport, D: BlockDevice> Connection<'a, T, D> {
         if completed || readable || writable || room { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Receives once, straight into a payload if one is incomplete.
-    fn receive(&mut self) {
+    /// Receives once, straight into a payload if one is incomplete. Returns how many bytes there was
+    /// room for, and how many came.
+    fn receive(&mut self) -> (usize, usize) {
         let unread = self.receiver.unread().len();
         let mut spare = self.receiver.spare();
         let missing = self.requests.missing();
@@ -214,8 +222,9 @@ impl<'a, T: Transport, D: BlockDevice> Connection<'a, T, D> {
             // large too, most likely.
             spare = &mut spare[..REQUEST_HEADER - unread];
         }
+        let rest = missing.as_ref().map_or(0, |missing| missing.len());
+        let asked = rest + spare.len();
         let received = if let Some(missing) = missing {
-            let rest = missing.len();
             let into = &mut [IoSliceMut::new(missing), IoSliceMut::new(spare)];
             self.transport.receive(into).inspect(|received| {
                 self.requests.filled(rest.min(*received));
@@ -225,15 +234,16 @@ impl<'a, T: Transport, D: BlockDevice> Connection<'a, T, D> {
             let received = self.transport.receive(&mut [IoSliceMut::new(spare)]);
             received.inspect(|received| self.receiver.received(*received))
         };
-        match received {
+        match &received {
             Ok(0) => self.client = Client::Leaving(Departure::HungUp),
             Ok(_) => {}
-            Err(error) if is_no_error(&error) => {}
-            Err(error) => self.lose(&error),
+            Err(error) if is_no_error(error) => {}
+            Err(error) => self.lose(error),
         }
+        (asked, received.unwrap_or(0))
     }
 
-    /// Decodes and submits all that has arrived and has room.
+    /// Decodes all that has arrived and has room.
     fn decode(&mut self) {
         if !matches!(self.client, Client::Talking) {
             return;
@@ -274,6 +284,10 @@ impl<'a, T: Transport, D: BlockDevice> Connection<'a, T, D> {
         }
         let consumed = before - input.len();
         self.receiver.consume(consumed);
+    }
+
+    /// Hands what was decoded to the device.
+    fn submit(&mut self) {
         if !self.batch.is_empty() {
             self.device.submit(&mut self.batch);
             assert!(self.batch.is_empty(), "the device takes the whole batch");
