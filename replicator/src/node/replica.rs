@@ -111,7 +111,8 @@ impl Node {
         let surely_good = self.surely_good(&metadata);
         let volume = &mut self.volumes[v];
         let sb = metadata.superblock();
-        let state = if !sb.flags.consistent {
+        let failed = volume.failed.take() == Some(sb.device_uuid);
+        let state = if !sb.flags.consistent || failed {
             DiskState::Inconsistent
         } else if !sb.flags.was_up_to_date || self.role == Role::Primary {
             // A Primary that served without this disk: whatever the disk says of itself, others went on.
@@ -125,11 +126,12 @@ impl Node {
         // Its own mark, of this very run, is no crash.
         let primary = self.role == Role::Primary;
         let crashed = sb.flags.primary_ind && !primary;
-        let ticket = (crashed || primary || repaired || log_lost).then(|| {
+        let ticket = (crashed || primary || repaired || log_lost || failed).then(|| {
             metadata.edit(|sb| {
+                sb.flags.consistent &= !failed;
                 sb.flags.crashed_primary |= sb.flags.primary_ind && !primary;
                 sb.flags.primary_ind = primary;
-                sb.flags.was_up_to_date &= !primary;
+                sb.flags.was_up_to_date &= !primary && !failed;
             })
         });
         volume.begin(metadata);
@@ -255,8 +257,11 @@ impl Node {
                 "volume {number}: {why}: the disk is given up. Replace it, then `polluxadm attach`"
             ),
         );
-        if let Some(meta) = &mut self.volumes[v].meta {
-            // It lost writes, nobody knows which: if it can still be told so, it will not be taken for good when it comes back.
+        let volume = &mut self.volumes[v];
+        if let Some(meta) = &mut volume.meta {
+            // It lost writes, nobody knows which: if it can still be told so, it will not be taken for good when it comes back; and
+            // while this process lives, if it cannot, neither.
+            volume.failed = Some(meta.superblock().device_uuid);
             meta.edit(|sb| {
                 sb.flags.consistent = false;
                 sb.flags.was_up_to_date = false;

@@ -19,6 +19,8 @@ pub(super) struct Volume {
     pub(super) meta: Option<Metadata>,
     /// After the disk was given up: what still has to be written to it.
     pub(super) farewell: Option<Metadata>,
+    /// The disk that failed last, by its device id: it may not have taken the farewell.
+    pub(super) failed: Option<u64>,
     /// State at the end of Attaching.
     pub(super) target_state: DiskState,
     /// A verdict found that this Outdated disk has all there is; UpToDate as soon as that is stable.
@@ -90,6 +92,7 @@ impl Volume {
             state: DiskState::Diskless,
             meta: None,
             farewell: None,
+            failed: None,
             target_state: DiskState::Diskless,
             lifting: false,
             followed: false,

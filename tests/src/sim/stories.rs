@@ -355,6 +355,23 @@ fn a_primary_without_a_good_disk_yields_to_the_one_that_went_on_with_what_it_wro
 }
 
 #[test]
+fn a_disk_that_failed_is_not_good_when_it_comes_back() {
+    let mut world = pair(Protocol::C);
+    let end = world.now + 60_000 * MS;
+    open(&mut world, 0);
+    lives_on_the_peers_disk(&mut world);
+    // It takes nothing any more, neither what is written nor the mark that it lost writes.
+    world.disk(1, 0).dead = true;
+    world.request(0, 0, Kind::Write, 48, 8, false);
+    step_to(&mut world, end, |w| w.view(1).disk == DiskState::Diskless);
+    world.disk(1, 0).dead = false;
+    world.bring_up(1);
+    step_to(&mut world, end, |w| w.view(1).disk > DiskState::Attaching);
+    assert_eq!(world.view(1).disk, DiskState::Inconsistent);
+    fine(&world);
+}
+
+#[test]
 fn a_target_counts_as_out_of_the_way_when_it_is_stably_inconsistent() {
     let mut world = fencing_pair(1);
     open(&mut world, 0);
