@@ -50,15 +50,16 @@ pub fn reachable_by_all(dir: &Path) -> PathBuf {
     copies
 }
 
-/// A program of the tests' own crate, which cargo builds beside them.
+/// A program of the tests' own crate, which cargo builds beside them; for a benchmark it is built now.
 ///
 /// # Panics
-/// If it is not there.
+/// If it cannot be built.
 pub fn beside_tests(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("a process knows its program");
-    let folders = test.ancestors().skip(1).take(2);
-    let found = folders.map(|folder| folder.join(name)).find(|path| path.is_file());
-    found.unwrap_or_else(|| panic!("{name} is not beside {}", test.display()))
+    let path = profile().join(name);
+    if !path.is_file() {
+        cargo_build(&["-p", "tests", "--bin", name]);
+    }
+    path
 }
 
 const PROGRAMS: [&str; 5] =
@@ -85,24 +86,29 @@ pub fn profile() -> PathBuf {
 
 fn build() -> PathBuf {
     let directory = profile();
-    if PROGRAMS.iter().chain(&["lab"]).all(|name| is_fresh(&directory.join(name))) {
-        return directory;
+    if !PROGRAMS.iter().all(|name| is_fresh(&directory.join(name))) {
+        cargo_build(&["-p", "tools", "-p", "agent", "--bins"]);
     }
+    directory
+}
+
+/// Builds what is named, in the profile and target directory of the running program.
+fn cargo_build(what: &[&str]) {
+    let directory = profile();
     let profile = match directory.file_name().and_then(|name| name.to_str()) {
         Some("debug") | None => "dev",
         Some(profile) => profile,
     };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args(["build", "--quiet", "-p", "tools", "-p", "agent", "-p", "tests"])
-        .args(PROGRAMS.iter().chain(&["lab"]).flat_map(|name| ["--bin", name]))
-        .args(["--profile", profile, "--target-dir"])
+        .args(["build", "--quiet", "--profile", profile])
+        .args(what)
+        .arg("--target-dir")
         .arg(directory.parent().expect("a profile lies in a target directory"))
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .stdin(Stdio::null())
         .output()
         .expect("cargo can be run");
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "the programs cannot be built:\n{said}");
-    directory
+    assert!(output.status.success(), "{what:?} cannot be built:\n{said}");
 }
