@@ -144,7 +144,7 @@ fn crash(
     take: &mut impl FnMut(&'static str, &'static str, f64),
 ) -> Result<(), Error> {
     let uri = pair.running.uri.clone();
-    quiet(pair)?;
+    pair.wait_for_empty_log()?;
     fio::write_blocks(&uri, plan.size.min(1 << 30), CRASH_WRITES)?;
     let copies = [0, 1].map(|node| pair.copy(node).to_owned());
     let survivor = pair.id(1);
@@ -179,21 +179,6 @@ fn crash(
         begun.elapsed().as_secs_f64() / seconds,
     );
     Ok(())
-}
-
-/// Waits until no extent is active.
-fn quiet(pair: &Pair) -> Result<(), Error> {
-    let begun = Instant::now();
-    loop {
-        let said = pair.adm(0, &["get-gi", "r0"])?;
-        if said.trim().split(':').nth(8) == Some("1") {
-            return Ok(());
-        }
-        if begun.elapsed() > Duration::from_secs(60) {
-            return Err(Error::Nonsense { what: "a log that does not become empty", said });
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
 }
 
 /// Nothing of this file stays in memory, if it is on a disk.

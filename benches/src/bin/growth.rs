@@ -28,12 +28,8 @@ struct Arguments {
     /// No new piece of work is begun after so many seconds.
     #[arg(long, default_value_t = 1800)]
     budget: u64,
-    /// Every sample goes to this file.
-    #[arg(long)]
-    json: Option<PathBuf>,
-    /// The tables go to this file, too.
-    #[arg(long)]
-    markdown: Option<PathBuf>,
+    #[command(flatten)]
+    files: report::Files,
 }
 
 /// What goes to the JSON file.
@@ -70,13 +66,11 @@ fn main() -> ExitCode {
     let outcome = growth::run(&plan, &stop);
     let machine = machine::describe();
     let text = text(&plan, &machine, &outcome);
-    let Arguments { markdown, json, .. } = &arguments;
     let Outcome { troubles, cut_short, .. } = &outcome;
     report::finish(
         &text,
         &Data { machine: &machine, outcome: &outcome },
-        markdown.as_deref(),
-        json.as_deref(),
+        &arguments.files,
         troubles,
         *cut_short,
     )

@@ -37,12 +37,8 @@ struct Arguments {
         default_value = "4k-randwrite-qd1,4k-write+flush-qd1,4k-randwrite-qd32"
     )]
     workloads: Vec<Workload>,
-    /// Every sample goes to this file.
-    #[arg(long)]
-    json: Option<PathBuf>,
-    /// The table goes to this file, too.
-    #[arg(long)]
-    markdown: Option<PathBuf>,
+    #[command(flatten)]
+    files: report::Files,
 }
 
 /// What goes to the JSON file.
@@ -54,7 +50,7 @@ struct Data<'a> {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let Arguments { dir, size, processors, rounds, runtime, workloads, json, markdown } = arguments;
+    let Arguments { dir, size, processors, rounds, runtime, workloads, files } = arguments;
     let plan = Plan { dir, mebibytes: size, processors, rounds, seconds: runtime, workloads };
     let outcome = guests::prepare().and_then(|()| {
         let stop = Stop::listen()
@@ -76,5 +72,5 @@ fn main() -> ExitCode {
         guests::table(&samples, &plan.workloads)
     );
     let data = Data { machine: &machine, samples: &samples };
-    report::finish(&text, &data, markdown.as_deref(), json.as_deref(), &[], cut_short)
+    report::finish(&text, &data, &files, &[], cut_short)
 }

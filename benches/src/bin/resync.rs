@@ -27,12 +27,8 @@ struct Arguments {
     /// How many blocks are scattered.
     #[arg(long, default_value_t = 100_000)]
     blocks: u32,
-    /// Every sample goes to this file.
-    #[arg(long)]
-    json: Option<PathBuf>,
-    /// The table goes to this file, too.
-    #[arg(long)]
-    markdown: Option<PathBuf>,
+    #[command(flatten)]
+    files: report::Files,
 }
 
 /// What goes to the JSON file.
@@ -44,7 +40,7 @@ struct Data<'a> {
 }
 
 fn main() -> ExitCode {
-    let Arguments { dir, size, rounds, runtime, blocks, json, markdown } = Arguments::parse();
+    let Arguments { dir, size, rounds, runtime, blocks, files } = Arguments::parse();
     let prepared = resync::prepare().map_err(|error| error.to_string());
     let stop = match prepared.and_then(|()| Stop::listen().map_err(|error| error.to_string())) {
         Ok(stop) => stop,
@@ -64,5 +60,5 @@ fn main() -> ExitCode {
     );
     let data = Data { machine: &machine, outcome: &outcome };
     let Outcome { troubles, cut_short, .. } = &outcome;
-    report::finish(&text, &data, markdown.as_deref(), json.as_deref(), troubles, *cut_short)
+    report::finish(&text, &data, &files, troubles, *cut_short)
 }

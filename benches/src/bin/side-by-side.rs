@@ -44,12 +44,8 @@ struct Arguments {
     /// Whose figures the others are divided by.
     #[arg(long, value_enum, default_value_t = Contender::NbdkitFile)]
     base: Contender,
-    /// Every sample goes to this file.
-    #[arg(long)]
-    json: Option<PathBuf>,
-    /// The tables go to this file, too.
-    #[arg(long)]
-    markdown: Option<PathBuf>,
+    #[command(flatten)]
+    files: report::Files,
 }
 
 /// What goes to the JSON file.
@@ -97,8 +93,7 @@ fn main() -> ExitCode {
         targets: &verdicts,
     };
     let text = text(&arguments, &machine, &outcome, &verdicts);
-    let Arguments { markdown, json, .. } = &arguments;
-    report::finish(&text, &data, markdown.as_deref(), json.as_deref(), troubles, outcome.cut_short)
+    report::finish(&text, &data, &arguments.files, troubles, outcome.cut_short)
 }
 
 /// Fills in what was left open, and makes sure that all programs are there. Is the directory in memory?

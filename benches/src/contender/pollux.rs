@@ -156,6 +156,16 @@ impl Pair {
         self.nodes[node].adm(words)
     }
 
+    /// Waits until no extent is active on the first.
+    pub(crate) fn wait_for_empty_log(&mut self) -> Result<(), Error> {
+        let (node, daemon) = (&self.nodes[0], &mut self.running.processes[0]);
+        let is_clean = || {
+            let said = node.adm(&["get-gi", "r0"]);
+            said.is_ok_and(|said| said.trim().split(':').nth(8) == Some("1"))
+        };
+        daemon.wait_until("an empty activity log", Duration::from_secs(60), is_clean)
+    }
+
     /// The file that holds a node's copy.
     pub(crate) fn copy(&self, node: usize) -> &Path {
         &self.running.copies[node]
