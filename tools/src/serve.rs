@@ -35,7 +35,7 @@ pub(crate) fn serve(config: &Path, resource: &Resource, run_dir: &Path, up: bool
     let lock = RunLock::take(run_dir, &resource.name).map_err(Failure::failed)?;
     // The owner spins before it sleeps: meanwhile the kernel is asked often what clients have sent.
     let mut runtime = Builder::new_current_thread();
-    let runtime = runtime.enable_all().event_interval(4).build_local(LocalOptions::default());
+    let runtime = runtime.enable_all().event_interval(2).build_local(LocalOptions::default());
     let runtime = runtime.map_err(|error| Failure::of("start", error))?;
     runtime.block_on(run(config, resource, run_dir, up, &lock))
 }

@@ -1,7 +1,8 @@
-//! A connected socket that is read and written without waiting, past what the runtime believes of its readiness.
+//! A connected socket that is read and written without waiting.
 //!
-//! A reader that spins must ask the kernel each time: the runtime learns of new bytes only when its thread sleeps. When
-//! the kernel says "not now", the runtime is told, else waiting would return at once for ever.
+//! It is read only when the runtime was told of new bytes, and a read that brings less than it asked for tells the
+//! runtime that there are no more: hardly any read finds nothing. A reader that spins needs a runtime that asks the
+//! kernel often (`event_interval`). It is written past what the runtime believes: mostly there is room.
 
 use rustix::io::retry_on_intr;
 use rustix::net::{SendAncillaryBuffer, SendFlags};
@@ -18,12 +19,22 @@ impl Socket {
         Self(stream)
     }
 
-    /// Bytes received; 0 at the end of the stream; none if there is nothing now.
+    /// Bytes received; 0 at the end of the stream; none if there is nothing now, as far as is known.
     pub(super) fn read(&self, into: &mut [IoSliceMut<'_>]) -> io::Result<Option<usize>> {
-        let mut read = || Ok(retry_on_intr(|| rustix::io::readv(&self.0, into))?);
-        match read() {
-            Err(error) if is_not_now(&error) => not_now(self.0.try_io(Interest::READABLE, read)),
-            result => result.map(Some),
+        let room: usize = into.iter().map(|slice| slice.len()).sum();
+        let mut short = None;
+        let result = self.0.try_io(Interest::READABLE, || {
+            let received = retry_on_intr(|| rustix::io::readv(&self.0, into))?;
+            if received > 0 && received < room {
+                // The socket is empty; the next bytes are told of (epoll, edge triggered).
+                short = Some(received);
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            Ok(received)
+        });
+        match short {
+            Some(received) => Ok(Some(received)),
+            None => not_now(result),
         }
     }
 
