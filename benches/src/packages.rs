@@ -5,12 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Programs and the packages they are in.
-const PACKAGES: [(&str, &str); 10] = [
+const PACKAGES: [(&str, &str); 9] = [
     ("busybox", "busybox"),
     ("depmod", "kmod"),
     ("drbdadm", "drbd-utils"),
     ("fio", "fio"),
-    ("losetup", "mount"),
     ("nbd-client", "nbd-client"),
     ("nbdkit", "nbdkit"),
     ("qemu-system-x86_64", "qemu-system-x86"),

@@ -34,7 +34,7 @@ pub fn figures(
                 let other = rates(samples, other, work.name);
                 Spread::of_ratios(&rates(samples, contender, work.name), &other)
             };
-            let best = best_peer(samples, work.name).filter(|_| contender.is_pollux());
+            let best = best_peer(samples, contender, work.name).filter(|_| contender.is_pollux());
             let over_best = best.and_then(|best| Some((ratio(best)?, best)));
             let over_best = over_best.map(|(ratio, best)| format!("{ratio} {}", best.name()));
             let calls = outcome

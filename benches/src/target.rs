@@ -108,7 +108,7 @@ fn verdict(samples: &[Sample], of: Contender, work: &Workload, target: &Target) 
     };
     let (target, reached, met) = match target.measure {
         BestPeer => {
-            let peer = best_peer(samples, work.name)?;
+            let peer = best_peer(samples, of, work.name)?;
             at_least(&format!("{} (best peer)", peer.name()), peer, work.name)
         }
         Over(other) => at_least(other.name(), other, work.name),
@@ -119,11 +119,12 @@ fn verdict(samples: &[Sample], of: Contender, work: &Workload, target: &Target) 
     Some(Verdict { contender: of, workload: work.name, target, reached, met })
 }
 
-/// The replicated peer with the highest median rate in a row.
-pub fn best_peer(samples: &[Sample], work: &str) -> Option<Contender> {
+/// The replicated peer with the highest median rate in a row, of those that use the page cache as `of` does.
+pub fn best_peer(samples: &[Sample], of: Contender, work: &str) -> Option<Contender> {
     let rate = |of| median(rates(samples, of, work).into_iter().map(|(_, rate)| rate));
     let row = samples.iter().filter(|it| it.workload == work).map(|it| it.contender);
-    row.filter(|it| it.is_peer()).max_by(|&a, &b| rate(a).total_cmp(&rate(b)))
+    row.filter(|it| it.is_peer() && it.is_direct() == of.is_direct())
+        .max_by(|&a, &b| rate(a).total_cmp(&rate(b)))
 }
 
 /// Requests per second by round.

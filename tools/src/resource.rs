@@ -6,7 +6,7 @@ use crate::handlers;
 use bitmap::{NodeId, Placement};
 use replicator::config::{Config, Fencing, Limits, Timing, VolumeConfig};
 use replicator::daemon::{Setup, VolumeFiles};
-use replicator::disk;
+use replicator::disk::{self, Direct};
 use replicator::link::{LinkConfig, LinkTiming, PeerAddress, SEND_BYTES, Secret};
 use replicator::node::Protocol;
 use replicator::wire::Integrity;
@@ -91,7 +91,13 @@ pub(crate) fn placement(volume: &Volume) -> Placement {
 
 /// How its disk is opened; `create_meta` makes the file of external metadata if there is none.
 pub(crate) fn disk_options(volume: &Volume, create_meta: bool) -> disk::Options {
-    disk::Options { meta: volume.meta_disk.clone(), create_meta, ..disk::Options::default() }
+    let direct = match volume.options.text("direct-io") {
+        Some("yes") => Direct::Yes,
+        Some("no") => Direct::No,
+        _ => Direct::Auto,
+    };
+    let meta = volume.meta_disk.clone();
+    disk::Options { direct, meta, create_meta, ..disk::Options::default() }
 }
 
 #[cfg(test)]
@@ -137,5 +143,9 @@ mod tests {
         let options = with("options { auto-promote no; on-no-data-accessible suspend-io; }").config;
         assert!(options.suspend_no_data && !options.auto_promote);
         assert!(usual.config.flush_peer && !with("disk { flush-peer no; }").config.flush_peer);
+        let direct = |inner: &str| with(inner).files[0].options.direct;
+        assert_eq!(direct(""), Direct::Auto);
+        assert_eq!(direct("disk { direct-io yes; }"), Direct::Yes);
+        assert_eq!(direct("disk { direct-io no; }"), Direct::No);
     }
 }

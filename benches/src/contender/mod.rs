@@ -4,7 +4,6 @@
 //! which must be the same when everything has stopped.
 
 mod delay;
-mod loop_device;
 mod metadata;
 mod nbdkit;
 pub(crate) mod pollux;
@@ -30,7 +29,7 @@ pub enum Contender {
     Pollux,
     /// The same with `net { data-integrity-alg crc32; }`.
     PolluxCrc,
-    /// The same with both disks past the page cache. Needs root, for loop devices.
+    /// The same with `disk { direct-io yes; }`: both disks past the page cache.
     PolluxDirect,
     /// nbdkit's file plugin: one copy, no replication. What the client and the NBD protocol allow at best.
     NbdkitFile,
@@ -80,6 +79,11 @@ impl Contender {
         !self.is_pollux() && self != Self::NbdkitFile
     }
 
+    /// Does it use its own disk past the page cache?
+    pub fn is_direct(self) -> bool {
+        matches!(self, Self::PolluxDirect | Self::QemuQuorumDirect | Self::QemuMirrorDirect)
+    }
+
     /// Copies of the device that it keeps.
     pub fn copies(self) -> u64 {
         if self == Self::NbdkitFile { 1 } else { 2 }
@@ -113,9 +117,6 @@ pub fn prepare(contenders: &[Contender]) -> Result<(), Error> {
     let mut programs = vec!["fio"];
     if contenders.iter().any(|contender| contender.is_pollux()) {
         pollux::build()?;
-    }
-    if contenders.contains(&Contender::PolluxDirect) {
-        programs.push("losetup");
     }
     if contenders.contains(&Contender::NbdkitFile) {
         programs.push("nbdkit");

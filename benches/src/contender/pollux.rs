@@ -1,7 +1,6 @@
 //! Pollux as an operator would set it up, but for the two nodes being on one machine: two polluxd, protocol C, NBD over TCP.
 
 use super::delay::Delay;
-use super::loop_device::LoopDevice;
 use super::{Contender, Running, image, metadata};
 use crate::Error;
 use crate::process::{Process, free_ports, run};
@@ -81,16 +80,10 @@ impl Setup {
         let link = self.delay.map(|delay| Delay::before(second, delay)).transpose()?;
         // The lower node-id dials: of the addresses, only that of the second is used, and only by the first.
         let seen_by_first = link.as_ref().map_or(second, Delay::port);
-        let devices = if self.contender == Contender::PolluxDirect {
-            copies.iter().map(|copy| LoopDevice::over(copy)).collect::<Result<_, _>>()?
-        } else {
-            Vec::new()
-        };
-        let disk = |i: usize| devices.get(i).map_or(&*copies[i], LoopDevice::path);
         let mut nodes = Vec::new();
         for (name, peer) in NODES.into_iter().zip([[first, seen_by_first], [first, second]]) {
             let node = Node::new(dir, name)?;
-            let text = self.configuration(dir, [disk(0), disk(1)], [port, other_port], peer);
+            let text = self.configuration(dir, &copies, [port, other_port], peer);
             std::fs::write(&node.config, text).map_err(Error::file(&node.config))?;
             nodes.push(node);
         }
@@ -119,18 +112,17 @@ impl Setup {
         let up = start.elapsed();
         nodes[0].adm(&["primary", "r0"])?;
         running.processes[0].wait_for_port(port)?;
-        // Both disks are attached: the daemons hold the devices, which go when they end. Earlier, one could go too soon.
-        drop(devices);
         Ok(Pair { running, nodes, dir: dir.to_owned(), create_md, up })
     }
 
     /// What a node is told: where the NBD servers listen, and at which address it sees which node.
-    fn configuration(self, dir: &Path, disks: [&Path; 2], nbd: [u16; 2], peer: [u16; 2]) -> String {
-        let integrity = match self.contender {
-            Contender::PolluxCrc => " data-integrity-alg crc32;",
+    fn configuration(self, dir: &Path, disks: &[PathBuf], nbd: [u16; 2], peer: [u16; 2]) -> String {
+        let more = match self.contender {
+            Contender::PolluxCrc => "net { data-integrity-alg crc32; }",
+            Contender::PolluxDirect => "disk { direct-io yes; }",
             _ => "",
         };
-        let mut text = format!("resource r0 {{\n    net {{ protocol C;{integrity} }}\n");
+        let mut text = format!("resource r0 {{\n    net {{ protocol C; }}\n    {more}\n");
         for (i, name) in NODES.iter().enumerate() {
             let (nbd, peer, dir, disk) = (nbd[i], peer[i], dir.display(), disks[i].display());
             text += &format!(

@@ -169,6 +169,8 @@ const TABLE: &[Row] = &[
     row("disk", Honoured, "al-extents", Number(Count, 67, 65_534), "1237"),
     // Ours: a client's FLUSH waits for the peer's (DESIGN 4.1). In DRBD it never does.
     row("disk", Honoured, "flush-peer", Flag, "yes"),
+    // Ours: whether data goes past the page cache. By itself that of a device does, that of a file does not.
+    row("disk", Honoured, "direct-io", Choice("auto yes no"), "auto"),
     row("disk", Honoured, "size", Number(Sectors, 0, G << 20), "0"),
     row("disk", Always, "al-updates disk-drain disk-flushes md-flushes", Flag, "yes"),
     row("disk", Always, "disk-barrier", Flag, "no"),
