@@ -9,7 +9,7 @@ pub enum Error {
     #[error("missing: {0}")]
     Missing(String),
     /// A program could not be started at all.
-    #[error("cannot run {program}")]
+    #[error("cannot run {program}: {source}")]
     Start {
         /// What was to be run.
         program: String,
@@ -48,7 +48,7 @@ pub enum Error {
         said: String,
     },
     /// A file or a socket.
-    #[error("{}", path.display())]
+    #[error("{}: {source}", path.display())]
     File {
         /// Which.
         path: PathBuf,

@@ -3,7 +3,6 @@
 use crate::contender::pollux::{Pair, Setup};
 use crate::contender::{self, Contender};
 use crate::fio::{self, Measured};
-use crate::rounds::full;
 use crate::spread::Spread;
 use crate::stop::Stop;
 use crate::workload::{self, Place};
@@ -73,10 +72,10 @@ pub fn run(plan: &Plan, stop: &Stop) -> Outcome {
         measured.and(stopped)
     });
     if let Err(error) = done {
-        outcome.troubles.push(full(&error));
+        outcome.troubles.push(error.to_string());
     }
     if let Err(error) = std::fs::remove_dir_all(&dir) {
-        outcome.troubles.push(full(&Error::file(&dir)(error)));
+        outcome.troubles.push(Error::file(&dir)(error).to_string());
     }
     outcome
 }

@@ -76,16 +76,16 @@ pub fn run(plan: &Plan, stop: &Stop) -> Outcome {
         .and_then(|()| take_turns(plan, over, &running, &mut outcome))
         .and_then(|()| count_calls(plan, over, &running, &mut outcome, &dir))
     {
-        outcome.troubles.push(full(&error));
+        outcome.troubles.push(error.to_string());
     }
     for contender in running {
         let name = contender.contender().name();
         if let Err(error) = contender.stop() {
-            outcome.troubles.push(format!("{name}: {}", full(&error)));
+            outcome.troubles.push(format!("{name}: {error}"));
         }
     }
     if let Err(error) = std::fs::remove_dir_all(&dir) {
-        outcome.troubles.push(full(&Error::file(&dir)(error)));
+        outcome.troubles.push(Error::file(&dir)(error).to_string());
     }
     outcome
 }
@@ -173,7 +173,7 @@ fn count_calls(
         return Ok(());
     }
     if let Err(error) = system_calls::countable() {
-        outcome.uncounted = Some(full(&error));
+        outcome.uncounted = Some(error.to_string());
         return Ok(());
     }
     for work in &plan.workloads {
@@ -187,17 +187,6 @@ fn count_calls(
         }
     }
     Ok(())
-}
-
-/// An error with its causes.
-pub(crate) fn full(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        text += &format!(": {inner}");
-        cause = inner.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@ pub mod table;
 
 use crate::contender::{Contender, Running, pollux};
 use crate::fio::{self, Measured};
-use crate::rounds::full;
 use crate::stop::Stop;
 use crate::workload::{Place, Workload};
 use crate::{Error, contender, machine};
@@ -261,7 +260,7 @@ impl Run<'_> {
     }
 
     fn trouble(&mut self, dimension: Dimension, case: &str, error: &Error) {
-        let text = format!("{dimension:?} {case}: {}", full(error));
+        let text = format!("{dimension:?} {case}: {error}");
         eprintln!("{text}");
         self.outcome.troubles.push(text);
     }

@@ -323,7 +323,8 @@ fn roles_forbid(a: &Facts, b: &Facts, relations: &[Relation], ways: &[bool]) -> 
     if copies || (a.role == Role::Primary && b.role == Role::Primary) {
         let a_yields = a_overrun || (!b_overrun && ways.first() == Some(&false));
         let (first, second) = if a_yields { (a, b) } else { (b, a) };
-        // ROLE-5: a Primary that acknowledged nothing alone, since it slept or has no good disk, yields to the one that took over.
+        // ROLE-5: a Primary that slept, or has no good disk to go on with, yields to the one that took over. What a disk lost since was
+        // acknowledged on alone is judged before: as Stale here, as `lost` below.
         let silent =
             |who: &Facts| who.suspended || who.volumes.iter().all(|v| v.disk < DiskState::UpToDate);
         if silent(first) {
