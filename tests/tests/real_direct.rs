@@ -1,6 +1,6 @@
-//! Block devices: I/O goes past the page cache through io_uring, and what was acknowledged is there after every kill.
+//! Past the page cache, through io_uring: what was acknowledged is there after every kill.
 //!
-//! That is how a user gets O_DIRECT: `disk` names a device. (Files use the page cache.) Loop devices with sectors of 4 KiB stand in for disks.
+//! That is how block devices are used, and files with `direct-io yes`. Loop devices with sectors of 4 KiB stand in for disks.
 
 use std::path::{Path, PathBuf};
 use tests::real::host::RESOURCE;
@@ -65,9 +65,9 @@ fn die_and_come_back(pair: &mut Pair, seed: u64, ledger: Ledger) -> Ledger {
     ledger
 }
 
-fn story(devices_of: usize, forbid_io_uring: bool) {
+fn story(devices_of: usize, disk: &'static str, forbid_io_uring: bool) {
     let sandbox = Sandbox { forbid_io_uring, ..Sandbox::none() };
-    let mut pair = Pair::new(Plan { sandbox, ..Plan::default() });
+    let mut pair = Pair::new(Plan { sandbox, disk, ..Plan::default() });
     let mut devices = Vec::new();
     for host in pair.hosts().into_iter().take(devices_of) {
         let device = Device::over(&host.backing);
@@ -79,18 +79,18 @@ fn story(devices_of: usize, forbid_io_uring: bool) {
     pair.alpha.must(&["primary", "--force", RESOURCE]);
     pair.wait_in_sync();
     for (i, host) in pair.hosts().into_iter().enumerate() {
-        let (is_device, said) = (i < devices_of, said_of_disk(host));
+        let (is_direct, said) = (i < devices_of || !disk.is_empty(), said_of_disk(host));
         println!("{}: {said}", host.name);
-        let engine = match (is_device, forbid_io_uring) {
+        let engine = match (is_direct, forbid_io_uring) {
             (true, false) => "io_uring",
             (true, true) => "threads",
             (false, _) => "pread",
         };
-        assert!(said.contains(&format!("engine=\"{engine}\" direct={is_device}")), "{said}");
+        assert!(said.contains(&format!("engine=\"{engine}\" direct={is_direct}")), "{said}");
         let direct = |flags: &i32| flags & libc::O_DIRECT != 0;
         let flags = open_flags(host);
-        // On a file the metadata has a description of its own, past the page cache.
-        assert_eq!(flags.iter().any(|flags| !direct(flags)), !is_device, "{flags:?}");
+        // Where data goes through the page cache the metadata has a description of its own, past it.
+        assert_eq!(flags.iter().any(|flags| !direct(flags)), !is_direct, "{flags:?}");
         assert!(flags.iter().any(direct), "{flags:?}");
     }
     let mut ledger = Ledger::default();
@@ -117,20 +117,25 @@ fn story(devices_of: usize, forbid_io_uring: bool) {
 #[test]
 fn two_block_devices_through_io_uring() {
     if !lacks(&[Need::Root, Need::Loop]) {
-        story(2, false);
+        story(2, "", false);
     }
 }
 
 #[test]
 fn a_block_device_and_a_file() {
     if !lacks(&[Need::Root, Need::Loop]) {
-        story(1, false);
+        story(1, "", false);
     }
 }
 
 #[test]
 fn two_block_devices_where_io_uring_is_forbidden() {
     if !lacks(&[Need::Root, Need::Loop]) {
-        story(2, true);
+        story(2, "", true);
     }
+}
+
+#[test]
+fn two_files_past_the_page_cache() {
+    story(0, "direct-io yes;", false);
 }
