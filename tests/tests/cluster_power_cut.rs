@@ -5,7 +5,7 @@
 use tests::guest::{Guest, Lab, NEEDS};
 use tests::real::{Need, lacks, seconds};
 
-/// MiB of the device, unless `POLLUX_POWER_CUT_MIB` says otherwise; one in 78 is written, as in 13 of 1024.
+/// MiB of the device; one in 78 is written, as in 13 of 1024.
 const MEBIBYTES: u64 = 128;
 
 /// What says hello, the heartbeats, and what the two kernels have to say to each other.
@@ -60,11 +60,9 @@ fn a_power_cut_costs_what_was_written() {
     if lacks(&[NEEDS, &programs].concat()) {
         return;
     }
-    let given = std::env::var("POLLUX_POWER_CUT_MIB").ok();
-    let mebibytes = given.map_or(MEBIBYTES, |given| given.parse().expect("a number of MiB"));
-    let blocks = (mebibytes << 20) / 78 / 4096;
+    let blocks = (MEBIBYTES << 20) / 78 / 4096;
     let lab = Lab::new();
-    let disk = [mebibytes + mebibytes / 8 + 64];
+    let disk = [MEBIBYTES + MEBIBYTES / 8 + 64];
     let [mut alpha, mut beta] = ["alpha", "beta"].map(|name| lab.guest(name, &disk));
     for guest in [&mut alpha, &mut beta] {
         guest.put("/etc/pollux/pollux.conf", 0o644, CONFIG);
@@ -75,8 +73,8 @@ fn a_power_cut_costs_what_was_written() {
         guest.must(&format!("mkfs.ext4 -q /dev/vda && {MOUNT}"));
     }
     // No holes: each active extent has to be read.
-    alpha.must(&format!("dd if=/dev/urandom of=/srv/disk/data bs=1M count={mebibytes} conv=fsync"));
-    beta.must(&format!("truncate -s {mebibytes}M /srv/disk/data"));
+    alpha.must(&format!("dd if=/dev/urandom of=/srv/disk/data bs=1M count={MEBIBYTES} conv=fsync"));
+    beta.must(&format!("truncate -s {MEBIBYTES}M /srv/disk/data"));
     for guest in [&mut alpha, &mut beta] {
         guest.must("polluxadm create-md --force r0 && polluxadm up r0");
     }
@@ -86,7 +84,7 @@ fn a_power_cut_costs_what_was_written() {
     write(&mut alpha, blocks);
     let written = blocks * 4096;
     let on_wire = cut(&mut alpha, &mut beta);
-    println!("{mebibytes} MiB, {written} bytes written: {on_wire} on the wire");
+    println!("{MEBIBYTES} MiB, {written} bytes written: {on_wire} on the wire");
     assert!(on_wire <= 2 * written, "{on_wire} for {written}");
     // Or the caches were not lost, and nothing was shown.
     assert!(on_wire >= written / 4, "{on_wire} for {written}");

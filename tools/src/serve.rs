@@ -33,7 +33,7 @@ const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// If it cannot be started.
 pub(crate) fn serve(config: &Path, resource: &Resource, run_dir: &Path, up: bool) -> Result {
     let lock = RunLock::take(run_dir, &resource.name).map_err(Failure::failed)?;
-    // The owner spins before it sleeps: meanwhile the kernel is asked often what clients have sent.
+    // The owner spins before it sleeps: meanwhile the kernel is asked often what clients and peers have sent.
     let mut runtime = Builder::new_current_thread();
     let runtime = runtime.enable_all().event_interval(2).build_local(LocalOptions::default());
     let runtime = runtime.map_err(|error| Failure::of("start", error))?;
