@@ -46,6 +46,13 @@ impl Superblock {
         self.history.iter().copied().filter(|generation| generation.is_real()).collect()
     }
 
+    /// Was this generation once the data here, or is it?
+    pub fn descends_from(&self, generation: Generation) -> bool {
+        let left = self.slots.iter().map(|slot| slot.bitmap_uuid);
+        let mut known = left.chain(self.history).chain([self.current]);
+        !generation.is_real() || known.any(|it| it == generation)
+    }
+
     /// Starts the generation `new`. Every peer that `lacks` says may miss what follows keeps the
     /// generation it last shared with us as its bitmap UUID; one it already has stays, since that
     /// is the older and hence the right one. A peer that lacks what a just-created device gets

@@ -142,8 +142,8 @@ pub(crate) fn create(
         overwrite(&format!("{}: holds {what}", disk.path.display()))?;
     }
     let area = metadata.layout().metadata_area();
-    let allocated = disk.backing.allocate_meta(area.start, area.len());
-    allocated.map_err(|error| Failure::of(disk.path.display(), error))?;
+    let reserved = disk.backing.reserve_meta(area.start, area.len());
+    reserved.map_err(|error| Failure::of(disk.path.display(), error))?;
     params.device_size = disk.backing.meta_size();
     let (_, stages) = disk.plan(&params)?;
     for write in stages.into_iter().flatten() {

@@ -35,11 +35,11 @@ pub enum Contender {
     NbdkitFile,
     /// qemu-storage-daemon, a quorum node over a local file and a remote NBD export.
     QemuQuorum,
-    /// The same with the local file past the page cache.
+    /// The same with both files past the page cache.
     QemuQuorumDirect,
     /// qemu-storage-daemon, a mirror job with write-blocking copy mode to a remote NBD export.
     QemuMirror,
-    /// The same with the local file past the page cache.
+    /// The same with both files past the page cache.
     QemuMirrorDirect,
 }
 
@@ -79,7 +79,7 @@ impl Contender {
         !self.is_pollux() && self != Self::NbdkitFile
     }
 
-    /// Does it use its own disk past the page cache?
+    /// Does it use its disks past the page cache?
     pub fn is_direct(self) -> bool {
         matches!(self, Self::PolluxDirect | Self::QemuQuorumDirect | Self::QemuMirrorDirect)
     }

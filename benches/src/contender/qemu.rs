@@ -1,5 +1,6 @@
-//! qemu-storage-daemon as a synchronous replicator, in its two ways. The remote end is nbdkit: the NBD server of the qemu
-//! in Debian 12 does not set TCP_NODELAY, which stalls a replicated write by 40 ms and would make the comparison cheap.
+//! qemu-storage-daemon as a synchronous replicator, in its two ways. The NBD server of the qemu in Debian 12 does not set
+//! TCP_NODELAY, which stalls a replicated write by 40 ms and would make the comparison cheap. So the remote end is nbdkit; past the
+//! page cache, which nbdkit cannot pass by, it is qemu over a Unix socket.
 
 use super::{Contender, Running, image, nbdkit};
 use crate::Error;
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 /// How long the first copy to the remote end may take.
 const SYNC: Duration = Duration::from_secs(120);
-/// How a local file is used past the page cache. The remote one stays with nbdkit, which knows no O_DIRECT.
+/// How a file is used past the page cache.
 const DIRECT: &str = "cache.direct=on,aio=io_uring";
 
 /// A quorum node over the local file and the remote export: a write is done when both have it, a read asks the local one.
@@ -49,28 +50,47 @@ fn start(
     node: &str,
 ) -> Result<Running, Error> {
     let (local, remote) = (image(dir, "a.raw", size)?, image(dir, "b.raw", size)?);
-    let (secondary, secondary_port) = nbdkit::serve(dir, "secondary", &remote)?;
     let [port] = free_ports()?;
-    let access = match contender {
-        Contender::QemuQuorumDirect | Contender::QemuMirrorDirect => DIRECT,
-        _ => "aio=threads",
+    let (secondary, address, access) = if contender.is_direct() {
+        let socket = dir.join("remote");
+        let address = format!("type=unix,addr.path={}", socket.display());
+        let mut secondary = serve(dir, "secondary", &remote, DIRECT, &[], "local", &address)?;
+        let listens = || UnixStream::connect(&socket).is_ok();
+        secondary.wait_until("listening", Duration::from_secs(15), listens)?;
+        (secondary, format!("type=unix,server.path={}", socket.display()), DIRECT)
+    } else {
+        let (secondary, port) = nbdkit::serve(dir, "secondary", &remote)?;
+        (secondary, format!("type=inet,server.host=127.0.0.1,server.port={port}"), "aio=threads")
     };
-    let file = format!("driver=file,node-name=file,filename={},{access}", local.display());
-    let peer = format!(
-        "driver=nbd,node-name=remote,server.type=inet,server.host=127.0.0.1,server.port={secondary_port}"
-    );
-    let server = format!("addr.type=inet,addr.host=127.0.0.1,addr.port={port}");
-    let export = format!("type=nbd,id=export,node-name={node},name=,writable=on");
-    let mut arguments = vec!["--blockdev", &file];
-    arguments.extend(["--blockdev", "driver=raw,node-name=local,file=file", "--blockdev", &peer]);
-    arguments.extend(more);
-    arguments.extend(["--nbd-server", &server, "--export", &export]);
-    let mut primary = Process::start(dir, "primary", Path::new("qemu-storage-daemon"), arguments)?;
+    let peer = format!("driver=nbd,node-name=remote,server.{address}");
+    let more: Vec<_> = ["--blockdev", &peer].iter().chain(more).copied().collect();
+    let address = format!("type=inet,addr.host=127.0.0.1,addr.port={port}");
+    let mut primary = serve(dir, "primary", &local, access, &more, node, &address)?;
     primary.wait_for_port(port)?;
     let mut running = Running::new(contender, port, "");
     running.processes = vec![primary, secondary];
     running.copies = vec![local, remote];
     Ok(running)
+}
+
+/// A daemon that exports `node`, which is this file (`local`) or made of it.
+fn serve(
+    dir: &Path,
+    name: &str,
+    file: &Path,
+    access: &str,
+    more: &[&str],
+    node: &str,
+    address: &str,
+) -> Result<Process, Error> {
+    let file = format!("driver=file,node-name=file,filename={},{access}", file.display());
+    let server = format!("addr.{address}");
+    let export = format!("type=nbd,id=export,node-name={node},name=,writable=on");
+    let mut arguments = vec!["--blockdev", &file];
+    arguments.extend(["--blockdev", "driver=raw,node-name=local,file=file"]);
+    arguments.extend(more);
+    arguments.extend(["--nbd-server", &server, "--export", &export]);
+    Process::start(dir, name, Path::new("qemu-storage-daemon"), arguments)
 }
 
 /// QEMU's monitor protocol: a JSON object per line, answers and events mixed.

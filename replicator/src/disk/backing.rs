@@ -136,13 +136,12 @@ impl Backing {
         Ok(self.queue.files.measure()?)
     }
 
-    /// For `create-md`: gives the metadata its space, extending an external file, and fills it with
-    /// real zeros, stable, so that no later write of metadata can find the file system full. Waits
-    /// for the disk.
+    /// For `create-md`, before it writes anything: gives the metadata its space, extending an external file, where the file
+    /// system can. It then writes all of it, so that no later write of metadata can find the file system full.
     ///
     /// # Errors
     /// If there is not enough space, or the disk refuses.
-    pub fn allocate_meta(&mut self, offset: u64, len: u64) -> Result<(), DiskError> {
+    pub fn reserve_meta(&mut self, offset: u64, len: u64) -> Result<(), DiskError> {
         let op = Op::WriteMeta(MetaWrite { offset, bytes: Bytes::Zeros(len) });
         let meta = self.queue.files.meta();
         // An internal range that does not fit is an error, not a reason to make the disk larger.
@@ -152,8 +151,7 @@ impl Backing {
         let range = meta.whole_blocks(offset, len);
         let reserved = meta.reserve(range.start, range.end - range.start);
         reserved.map_err(|cause| op.error(cause))?;
-        self.queue.files.measure().map_err(|errno| op.error(errno))?;
-        self.perform(&op).map(drop)
+        self.queue.files.measure().map_err(|errno| op.error(errno))
     }
 
     /// Carries out one operation from beginning to end, waiting for the disk: for commands that

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::error::{Cause, DiskError};
 use super::target::Target;
-use super::{Done, Op};
+use super::{Done, Op, limits};
 use crate::buffers::Pool;
 use crate::digest::Digest;
 
@@ -157,7 +157,11 @@ impl Files {
             }
             Bytes::Zeros(len) => {
                 let _merging = merging();
-                target.write_zeros(offset, *len, &self.pool)?;
+                if *len < limits::ZEROED_BY_CALL {
+                    target.write_zeros(offset, *len, &self.pool)?;
+                } else {
+                    target.zero(offset, *len, false, &self.pool)?;
+                }
                 target.flush()
             }
         }

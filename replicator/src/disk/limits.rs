@@ -24,5 +24,9 @@ pub const DISK_THREAD_STACK: usize = 256 << 10;
 /// goes to the disk threads.
 pub const INLINE_BYTES: u64 = 1 << 20;
 
+/// Metadata that is filled with zeros is written, so that what is written there later costs no journal, but for so many bytes: the
+/// bitmap of a device of 2 TiB. Those the kernel allocates and makes zeros, where it can.
+pub const ZEROED_BY_CALL: u64 = 64 << 20;
+
 /// Zeros are written in pieces of this size where the kernel has no call for them.
 pub const ZERO_CHUNK: u64 = 1 << 20;

@@ -39,7 +39,7 @@ mod waits;
 
 pub use status::*;
 pub use types::*;
-pub use verdict::{mirror, verdict};
+pub use verdict::{Relation, Tie, mirror, relate, tie, verdict};
 
 use crate::config::Config;
 use alloc::collections::{BTreeSet, VecDeque};

@@ -12,7 +12,7 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use bitmap::{Generation, OpenStep, Opened, Opening, Placement};
+use bitmap::{Generation, OpenStep, Opened, Opening, Placement, Ticket};
 
 impl Node {
     pub(super) fn attach(&mut self, command: CommandId, number: VolumeNumber, backing: Backing) {
@@ -37,7 +37,7 @@ impl Node {
             Placement::External => backing.meta_size.unwrap_or(0),
         };
         let opening = Opening::new(volume.placement, holds_metadata);
-        volume.opening = Some(Box::new(Attaching { opening, backing, command }));
+        volume.opening = Some(Box::new(Attaching { opening, metadata: None, backing, command }));
         self.opening_step(v, Vec::new());
     }
 
@@ -106,36 +106,21 @@ impl Node {
     }
 
     fn take_disk(&mut self, v: usize, opened: Opened) {
-        let attaching = self.volumes[v].opening.take().expect("an attach is under way");
         let Opened { mut metadata, repaired, recovered_extents, log_lost, bad_units } = opened;
-        let surely_good = self.surely_good(&metadata);
         let volume = &mut self.volumes[v];
         let sb = metadata.superblock();
-        let failed = volume.failed.take() == Some(sb.device_uuid);
-        let state = if !sb.flags.consistent || failed {
-            DiskState::Inconsistent
-        } else if !sb.flags.was_up_to_date || self.role == Role::Primary {
-            // A Primary that served without this disk: whatever the disk says of itself, others went on.
-            DiskState::Outdated
-        } else if !surely_good {
-            // Until we have met the peer, or it is out of the way (ROLE-4).
-            DiskState::Consistent
-        } else {
-            DiskState::UpToDate
-        };
+        let failed = volume.failed == Some(sb.device_uuid);
         // Its own mark, of this very run, is no crash.
-        let primary = self.role == Role::Primary;
-        let crashed = sb.flags.primary_ind && !primary;
-        let ticket = (crashed || primary || repaired || log_lost || failed).then(|| {
+        let crashed = sb.flags.primary_ind && self.role == Role::Secondary;
+        let ticket = (crashed || repaired || log_lost || failed).then(|| {
             metadata.edit(|sb| {
                 sb.flags.consistent &= !failed;
-                sb.flags.crashed_primary |= sb.flags.primary_ind && !primary;
-                sb.flags.primary_ind = primary;
-                sb.flags.was_up_to_date &= !primary && !failed;
+                sb.flags.was_up_to_date &= !failed;
+                sb.flags.crashed_primary |= crashed;
+                sb.flags.primary_ind &= !crashed;
             })
         });
-        volume.begin(metadata);
-        volume.target_state = state;
+        volume.opening.as_mut().expect("an attach is under way").metadata = Some(metadata);
         let number = volume.number;
         if crashed || log_lost || bad_units > 0 || repaired {
             self.notice(
@@ -153,29 +138,57 @@ impl Node {
                 ),
             );
         }
-        let tickets = ticket.map(|ticket| (v, ticket)).into_iter().collect();
-        let then = Then::Attached { command: attaching.command, volume: number };
-        self.after_all_durable(tickets, then);
+        self.admit(v, ticket);
     }
 
-    /// The disk is ours.
-    pub(super) fn attached(&mut self, command: CommandId, number: VolumeNumber, ok: bool) {
-        let Some(v) = self.volume_index(number) else {
-            return;
-        };
-        if !ok {
-            return self.refuse(
-                command,
-                RefusalKind::Metadata,
-                format!("volume {number}: the metadata cannot be written"),
-            );
-        }
+    /// Takes the disk into use when its superblock says, stably, what it is: the role may change while that is written.
+    fn admit(&mut self, v: usize, mut unwritten: Option<Ticket>) {
+        let primary = self.role == Role::Primary;
         let volume = &mut self.volumes[v];
-        volume.state = volume.target_state;
-        self.notice(Level::Info, format!("volume {number}: disk {:?}", self.volumes[v].state));
-        self.out.push(Action::Done(command, Ok(())));
+        let (number, mut attaching) = (volume.number, volume.opening.take().expect("under way"));
+        let mut metadata = attaching.metadata.take().expect("it was read");
+        // ROLE-4: a Primary served without this disk, or what was last seen of the volume is not on it: whatever the disk says of
+        // itself, others went on.
+        let behind = primary || !metadata.superblock().descends_from(volume.exposed);
+        let flags = &metadata.superblock().flags;
+        if flags.primary_ind != primary || (behind && flags.was_up_to_date) {
+            unwritten = Some(metadata.edit(|sb| {
+                sb.flags.primary_ind = primary;
+                sb.flags.was_up_to_date &= !behind;
+            }));
+        }
+        if let Some(ticket) = unwritten {
+            let then = Then::Attached { command: attaching.command, volume: number };
+            attaching.metadata = Some(metadata);
+            volume.opening = Some(attaching);
+            return self.after_durable(v, ticket, then);
+        }
+        let flags = &metadata.superblock().flags;
+        let state = if !flags.consistent {
+            DiskState::Inconsistent
+        } else if !flags.was_up_to_date {
+            DiskState::Outdated
+        } else if !self.surely_good(&metadata) {
+            // Until we have met the peer, or it is out of the way (ROLE-4).
+            DiskState::Consistent
+        } else {
+            DiskState::UpToDate
+        };
+        self.volumes[v].begin(metadata, state);
+        self.notice(Level::Info, format!("volume {number}: disk {state:?}"));
+        self.out.push(Action::Done(attaching.command, Ok(())));
         self.restart_links("a disk was attached here");
         self.regate = true;
+    }
+
+    /// What was to be written to the superblock first is stable.
+    pub(super) fn attached(&mut self, command: CommandId, number: VolumeNumber, ok: bool) {
+        let v = self.volume_index(number).expect("volumes stay");
+        if !ok {
+            let text = format!("volume {number}: the metadata cannot be written");
+            return self.refuse(command, RefusalKind::Metadata, text);
+        }
+        self.admit(v, None);
     }
 
     pub(super) fn detach(&mut self, command: CommandId, number: VolumeNumber) {
@@ -311,6 +324,7 @@ impl Node {
             }
         }
         volume.state = state;
+        volume.opening = None;
         volume.farewell = volume.meta.take();
         volume.generation_ticket = None;
         self.abandon_waiters(v);

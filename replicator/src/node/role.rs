@@ -262,6 +262,11 @@ impl Node {
             if ours || self.peers.iter().any(|p| p.good(v)) {
                 continue;
             }
+            if volume.state == DiskState::Attaching {
+                let text =
+                    format!("volume {}: its disk is being attached; try again", volume.number);
+                return Err((RefusalKind::NoUpToDateData, text));
+            }
             let peers: Vec<_> = self
                 .peers
                 .iter()

@@ -10,26 +10,55 @@ use bitmap::Generation;
 
 /// How the data of one volume relates, from `a`'s side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Relation {
+pub enum Relation {
+    /// There is nothing to compare: a side has no disk, or neither has a good one.
     Idle,
+    /// The same generation.
     Same,
-    /// Has everything the other has. `forked`: both made a generation of their own, but only one wrote under it.
+    /// Has everything the other has.
     Ahead {
+        /// No bits say what the other lacks.
         full: bool,
+        /// Both made a generation of their own, but only one wrote under it.
         forked: bool,
     },
+    /// The other way round.
     Behind {
+        /// As above.
         full: bool,
+        /// As above.
         forked: bool,
     },
+    /// Each has what the other lacks.
     Split {
+        /// No bits say what.
         full: bool,
     },
     /// The other's disk is newer, but not good; ours is good, but older.
     OthersRuined,
     /// The other way round.
     OursRuined,
+    /// They never held the same.
     Unrelated,
+}
+
+/// What decides which of two with the same generation is the source, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tie {
+    /// One is Primary.
+    Primary,
+    /// One crashed as Primary, and the other went on (B and C).
+    SawTheCrash,
+    /// One crashed as Primary.
+    Crashed,
+    /// One saw the end of the other's process.
+    Survived,
+    /// One is Outdated.
+    Current,
+    /// One has marked blocks.
+    Bits,
+    /// Nothing else does.
+    NodeId,
 }
 
 impl Relation {
@@ -113,7 +142,7 @@ pub fn verdict(a: &Facts, b: &Facts) -> Agreed {
     // Is `a` the source, of each volume? DUR-3: what one volume says is nothing to another. A side that must be a target here may
     // be the only one that holds everything there.
     let way = |(v, relation): (usize, &Relation)| match (relation, word) {
-        (Relation::Idle | Relation::Same, _) => equal_is_source(a, b, v),
+        (Relation::Idle | Relation::Same, _) => tie(a, b, v).1,
         (Relation::Ahead { forked: false, .. }, _) | (Relation::Ahead { .. }, None) => true,
         (Relation::Behind { forked: false, .. }, _) | (Relation::Behind { .. }, None) => false,
         (_, Some(a_is_source)) => a_is_source,
@@ -192,7 +221,8 @@ fn has_disk(v: &VolumeFacts) -> bool {
     v.disk >= DiskState::Inconsistent
 }
 
-fn relate(a: &VolumeFacts, b: &VolumeFacts) -> Relation {
+/// How what `a` holds relates to what `b` holds.
+pub fn relate(a: &VolumeFacts, b: &VolumeFacts) -> Relation {
     if !has_disk(a) || !has_disk(b) {
         return Relation::Idle;
     }
@@ -277,10 +307,10 @@ fn related(a: &VolumeFacts, b: &VolumeFacts) -> bool {
     all(a).iter().any(|g| of_b.contains(g))
 }
 
-/// Equal generations in this volume: who is the source of what the bits say, `a`?
-fn equal_is_source(a: &Facts, b: &Facts, v: usize) -> bool {
+/// Equal generations in this volume: who is the source of what the bits say, `a`? And why.
+pub fn tie(a: &Facts, b: &Facts, v: usize) -> (Tie, bool) {
     if (a.role == Role::Primary) != (b.role == Role::Primary) {
-        return a.role == Role::Primary;
+        return (Tie::Primary, a.role == Role::Primary);
     }
     // It saw the former life of the other, which may have lost what was not flushed.
     let survived =
@@ -290,20 +320,21 @@ fn equal_is_source(a: &Facts, b: &Facts, v: usize) -> bool {
         let (crashed, other) = if has_crashed(a) { (a, b) } else { (b, a) };
         // DUR-3: a survivor has every write that the crashed Primary acknowledged under B and C; under A it may lack some.
         let other_is_source = survived(other, crashed) && a.protocol != Protocol::A;
-        return other_is_source != core::ptr::eq(crashed, a);
+        let why = if other_is_source { Tie::SawTheCrash } else { Tie::Crashed };
+        return (why, other_is_source != core::ptr::eq(crashed, a));
     }
     if survived(a, b) != survived(b, a) {
-        return survived(a, b);
+        return (Tie::Survived, survived(a, b));
     }
     let current = |f: &Facts| f.volumes[v].disk != DiskState::Outdated;
     if current(a) != current(b) {
-        return current(a);
+        return (Tie::Current, current(a));
     }
     let bits = |f: &Facts| f.volumes[v].bits > 0;
     if bits(a) != bits(b) {
-        return bits(a);
+        return (Tie::Bits, bits(a));
     }
-    a.node < b.node
+    (Tie::NodeId, a.node < b.node)
 }
 
 /// Two Primaries, and a Primary with good data that would be a target.

@@ -15,14 +15,12 @@ pub(super) struct Volume {
     pub(super) number: VolumeNumber,
     pub(super) placement: Placement,
     pub(super) state: DiskState,
-    /// Present from the end of Attaching until the disk is let go.
+    /// Present while the disk is in use.
     pub(super) meta: Option<Metadata>,
     /// After the disk was given up: what still has to be written to it.
     pub(super) farewell: Option<Metadata>,
     /// The disk that failed last, by its device id: it may not have taken the farewell.
     pub(super) failed: Option<u64>,
-    /// State at the end of Attaching.
-    pub(super) target_state: DiskState,
     /// A verdict found that this Outdated disk has all there is; UpToDate as soon as that is stable.
     pub(super) lifting: bool,
     /// Consistent because the Primary that it mirrored was lost: it holds all that was acknowledged until then.
@@ -56,6 +54,8 @@ pub(super) struct Volume {
 #[derive(Clone, Debug)]
 pub(super) struct Attaching {
     pub(super) opening: Opening,
+    /// What was read; what has to be written to it before the disk is in use is being written.
+    pub(super) metadata: Option<Metadata>,
     pub(super) backing: super::Backing,
     pub(super) command: super::CommandId,
 }
@@ -93,7 +93,6 @@ impl Volume {
             meta: None,
             farewell: None,
             failed: None,
-            target_state: DiskState::Diskless,
             lifting: false,
             followed: false,
             forced: false,
@@ -145,9 +144,10 @@ impl Volume {
         self.meta.as_ref().map(Metadata::geometry)
     }
 
-    /// The metadata, of a disk in use or of one being given up.
+    /// The metadata: of a disk in use, of one being given up, or of one that is to be used.
     fn any_meta(&mut self) -> Option<&mut Metadata> {
-        self.meta.as_mut().or(self.farewell.as_mut())
+        let arriving = self.opening.as_mut().and_then(|it| it.metadata.as_mut());
+        self.meta.as_mut().or(self.farewell.as_mut()).or(arriving)
     }
 
     /// A commit is under way.
@@ -210,9 +210,10 @@ impl Volume {
     }
 
     /// A fresh disk: whatever an earlier process left in the page cache is not known to be stable.
-    pub(super) fn begin(&mut self, meta: Metadata) {
+    pub(super) fn begin(&mut self, meta: Metadata, state: DiskState) {
+        self.state = state;
         self.size = meta.geometry().size;
-        self.followed = false;
+        (self.followed, self.failed) = (false, None);
         self.exposed = meta.superblock().current;
         self.meta = Some(meta);
         self.flush = Flusher { dirty: true, ..Flusher::default() };
@@ -223,7 +224,7 @@ impl Node {
     /// Runs the continuation when `ticket` is durable. This is the mechanism behind "persist before tell".
     pub(super) fn wait_ticket(&mut self, v: usize, ticket: Ticket, wait: WaitId) {
         let volume = &mut self.volumes[v];
-        if volume.durable(ticket) {
+        if volume.any_meta().is_some_and(|meta| meta.durable() >= ticket) {
             self.count_down(wait, true);
         } else {
             volume.tickets.entry(ticket).or_default().push(wait);

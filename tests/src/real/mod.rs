@@ -3,7 +3,8 @@
 //! Reading order: [`pair`] (two hosts on loopback, and a link between them that can be cut), [`host`] (one node: its files,
 //! its daemon, its operator), [`status`] (what the operator reads), [`nbd`] (a client that sees every single reply), [`blocks`] and [`load`]
 //! (blocks that tell who wrote them, and a client that remembers which were acknowledged), [`mount`] (a file system on an export),
-//! [`foreign`] (programs of other people), [`counted`] (what a daemon copies and allocates).
+//! [`foreign`] (programs of other people), [`counted`] (what a daemon copies and allocates), [`fault_disk`] (disks that fail as a story wants, and
+//! remember), [`power`] (power that fails at any instant such a disk remembers).
 //!
 //! A story never sleeps to synchronise: it waits for what the product says ([`wait_for`]), bounded in time. Every process is stopped by
 //! its pid when its owner is dropped, also by a panic. This is not a model of the product: nothing here knows how a node decides.
@@ -12,6 +13,7 @@ pub mod backing;
 pub mod blocks;
 pub mod counted;
 pub mod daemon;
+pub mod fault_disk;
 pub mod foreign;
 pub mod host;
 pub mod link;
@@ -21,12 +23,14 @@ pub mod nbd;
 pub mod needs;
 pub mod pair;
 pub mod ports;
+pub mod power;
 pub mod process;
 pub mod programs;
 pub mod sandbox;
 pub mod status;
 
 pub use daemon::Daemon;
+pub use fault_disk::FaultDisk;
 pub use host::Host;
 pub use load::{Ledger, Load};
 pub use nbd::Client;

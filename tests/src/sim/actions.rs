@@ -3,6 +3,7 @@
 use super::disk::{DiskCommand, Finished, Payload};
 use super::host::{Io, IoKind};
 use super::link::Parcel;
+use super::names;
 use super::volume::{self, Volume};
 use super::world::{MS, What, World, brief};
 use crate::model::{Token, Violation};
@@ -22,6 +23,7 @@ impl World {
         if self.trace > 1 && !matches!(action, Action::Release(_)) {
             self.say(&format!("{n}      -> {}", brief(&format!("{action:?}"))));
         }
+        self.counters.count_one("action", names::action(&action));
         match action {
             Action::Disk { io, volume, op } => self.submit(n, volume::index(volume), io, op),
             Action::CloseDisk(volume) => self.close_disk(n, volume::index(volume)),

@@ -3,8 +3,8 @@
 //! batching, stalls of one direction, a cut with any prefix delivered, and an end that learns of it late or never.
 
 use super::Rng;
-use replicator::node::{LinkId, Role};
-use replicator::wire::{Agreed, Message, VolumeFacts};
+use replicator::node::LinkId;
+use replicator::wire::{Agreed, Facts, Message};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -34,10 +34,8 @@ pub(super) struct End {
 #[derive(Clone, Debug)]
 pub(super) struct Connection {
     pub(super) ends: [End; 2],
-    /// The role each end told in its facts.
-    pub(super) roles: [Role; 2],
-    /// What each end told of its disks.
-    pub(super) told: [Vec<VolumeFacts>; 2],
+    /// What each end told of itself.
+    pub(super) told: [Option<Facts>; 2],
     /// The verdict each end came to.
     pub(super) agreed: [Option<Agreed>; 2],
     /// What is under way *to* each node, with the earliest time of arrival.
@@ -114,7 +112,6 @@ impl Network {
         let end = |link| End { link, up: false, gone: false };
         let connection = Connection {
             ends: [end(a), end(b)],
-            roles: [Role::Unknown; 2],
             told: Default::default(),
             agreed: [None, None],
             to: Default::default(),

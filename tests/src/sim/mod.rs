@@ -18,6 +18,7 @@ mod lease;
 mod link;
 mod lives;
 mod medium;
+mod names;
 mod operator;
 mod oracle;
 mod rng;

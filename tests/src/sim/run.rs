@@ -42,7 +42,8 @@ pub fn catch_panics() {
 }
 
 /// Kinds of seeds that may be asked for alone.
-pub const KINDS: [&str; 5] = ["one-volume", "two-volumes", "fencing", "no-fencing", "leases"];
+pub const KINDS: [&str; 6] =
+    ["one-volume", "two-volumes", "fencing", "no-fencing", "leases", "hard"];
 
 /// Is the seed of this kind? They follow from its number, so that seeds found before there was a kind stay what they were.
 pub fn is_of_kind(seed: u64, kind: &str) -> bool {
@@ -52,12 +53,18 @@ pub fn is_of_kind(seed: u64, kind: &str) -> bool {
         "fencing" => fencing_of(seed).is_some(),
         "no-fencing" => fencing_of(seed).is_none(),
         "leases" => has_leases(seed),
+        "hard" => is_hard(seed),
         _ => false,
     }
 }
 
 fn has_two_volumes(seed: u64) -> bool {
     seed % 2 == 1
+}
+
+/// Bit 60: no seed that was found before there was this has it.
+fn is_hard(seed: u64) -> bool {
+    seed >> 60 & 1 == 1
 }
 
 fn has_leases(seed: u64) -> bool {
@@ -88,6 +95,9 @@ pub fn run(seed: u64, trace: u8, hashed: bool) -> Outcome {
     }
     if has_leases(seed) {
         knobs.lease();
+    }
+    if is_hard(seed) {
+        knobs.harden(&mut Rng::new(seed ^ 0x4a2d));
     }
     if trace > 0 {
         println!("{knobs:#?}");

@@ -2,6 +2,7 @@
 
 use super::Rng;
 use super::fencing::Run;
+use super::host::IoKind;
 use super::swarm::Knobs;
 use super::volume;
 use super::world::{MS, What, World};
@@ -329,6 +330,66 @@ fn a_disk_that_comes_back_beside_a_primary_is_not_good_before_the_handshake() {
     assert_ne!(world.view(1).role, Role::Primary, "what node 0 wrote is not here");
 }
 
+/// Node 0, which was killed as Primary, is back and connected, without its disk.
+fn back_without_its_disk(world: &mut World) {
+    world.disk(0, 0).detached = true;
+    world.start(0);
+    world.mend();
+    let end = world.now + 60_000 * MS;
+    step_to(world, end, |w| w.view(0).connection == ConnectionState::Connected);
+    world.run_until(world.now + 100 * MS);
+    assert_eq!(world.view(0).disk, DiskState::Diskless);
+}
+
+#[test]
+fn a_disk_of_a_node_that_became_primary_while_it_was_attached_is_outdated() {
+    let mut world = pair(Protocol::C);
+    let end = world.now + 60_000 * MS;
+    open(&mut world, 0);
+    write(&mut world, 0, 0, 5);
+    world.kill(0, false);
+    back_without_its_disk(&mut world);
+    // The mark of its crash is being written, and it takes long; meanwhile it is Primary, on the peer's disk.
+    world.disk(0, 0).detached = false;
+    world.disk(0, 0).slow = true;
+    world.bring_up(0);
+    step_to(&mut world, end, |w| w.hosts[0].ios.values().any(|io| io.kind == IoKind::WriteMeta));
+    world.command(0, Command::Primary { force: false });
+    step_to(&mut world, end, |w| w.view(0).role == Role::Primary);
+    world.reopen(0);
+    step_to(&mut world, end, |w| w.hosts[0].process.as_ref().is_some_and(|p| p.status().open > 0));
+    write(&mut world, 0, 0, 6);
+    assert_eq!(world.view(0).disk, DiskState::Attaching);
+    step_to(&mut world, end, |w| w.view(0).disk > DiskState::Attaching);
+    assert_eq!(world.view(0).disk, DiskState::Outdated, "what was just written is not there");
+    together(&mut world);
+}
+
+#[test]
+fn a_disk_without_what_its_node_saw_of_the_peer_is_outdated() {
+    // Each wrote alone.
+    let mut world = pair(Protocol::C);
+    let end = world.now + 60_000 * MS;
+    open(&mut world, 0);
+    world.network.partitioned = true;
+    world.cut_link(false);
+    write(&mut world, 0, 0, 5);
+    world.kill(0, false);
+    world.command(1, Command::Primary { force: false });
+    step_to(&mut world, end, |w| w.view(1).role == Role::Primary);
+    open(&mut world, 1);
+    write(&mut world, 1, 1, 6);
+    world.command(1, Command::Secondary { force: true });
+    step_to(&mut world, end, |w| w.view(1).role == Role::Secondary);
+    // Its clients may have been served with what is on the peer.
+    back_without_its_disk(&mut world);
+    world.disk(0, 0).detached = false;
+    world.bring_up(0);
+    step_to(&mut world, end, |w| w.view(0).disk > DiskState::Attaching);
+    assert_eq!(world.view(0).disk, DiskState::Outdated);
+    fine(&world);
+}
+
 #[test]
 fn a_primary_without_a_good_disk_yields_to_the_one_that_went_on_with_what_it_wrote() {
     let mut world = fencing_pair(1);
@@ -356,19 +417,32 @@ fn a_primary_without_a_good_disk_yields_to_the_one_that_went_on_with_what_it_wro
 
 #[test]
 fn a_disk_that_failed_is_not_good_when_it_comes_back() {
-    let mut world = pair(Protocol::C);
-    let end = world.now + 60_000 * MS;
-    open(&mut world, 0);
-    lives_on_the_peers_disk(&mut world);
-    // It takes nothing any more, neither what is written nor the mark that it lost writes.
-    world.disk(1, 0).dead = true;
-    world.request(0, 0, Kind::Write, 48, 8, false);
-    step_to(&mut world, end, |w| w.view(1).disk == DiskState::Diskless);
-    world.disk(1, 0).dead = false;
-    world.bring_up(1);
-    step_to(&mut world, end, |w| w.view(1).disk > DiskState::Attaching);
-    assert_eq!(world.view(1).disk, DiskState::Inconsistent);
-    fine(&world);
+    // What a failed write leaves is a matter of luck.
+    for luck in 0..8 {
+        let mut world = pair(Protocol::C);
+        let end = world.now + 60_000 * MS;
+        open(&mut world, 0);
+        lives_on_the_peers_disk(&mut world);
+        // It takes nothing any more, neither what is written nor the mark that it lost writes.
+        world.disk(1, 0).dead = true;
+        world.request(0, 0, Kind::Write, 48, 8, false);
+        step_to(&mut world, end, |w| w.view(1).disk == DiskState::Diskless);
+        // Nor the mark at the next attach.
+        for _ in 0..luck {
+            world.rng.next();
+        }
+        world.disk(1, 0).dead = false;
+        world.bring_up(1);
+        let marks = |w: &World| w.hosts[1].ios.values().any(|io| io.kind == IoKind::WriteMeta);
+        step_to(&mut world, end, marks);
+        world.disk(1, 0).dead = true;
+        step_to(&mut world, end, |w| w.view(1).disk == DiskState::Diskless);
+        world.disk(1, 0).dead = false;
+        world.bring_up(1);
+        step_to(&mut world, end, |w| w.view(1).disk > DiskState::Attaching);
+        assert_eq!(world.view(1).disk, DiskState::Inconsistent, "luck {luck}");
+        fine(&world);
+    }
 }
 
 #[test]

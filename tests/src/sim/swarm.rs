@@ -222,6 +222,22 @@ impl Knobs {
         self.failover = true;
     }
 
+    /// More of what the other seeds have too little of: processes that sleep while the other node takes over, connections cut in the
+    /// middle, disks that fail now and then.
+    pub(super) fn harden(&mut self, rng: &mut Rng) {
+        self.failover = true;
+        self.faults.push((Fault::Pause, rng.between(2000, 8000) * MS));
+        self.faults.push((Fault::CutLink, rng.spread(300, 5000) * MS));
+        self.faults.push((Fault::Rot, rng.between(1000, 10_000) * MS));
+        if rng.percent(50) {
+            self.eio = [rng.below(20_000), rng.below(2000), rng.below(5000)];
+        }
+        if rng.percent(30) {
+            self.faults.push((Fault::DiskHangs, rng.between(2000, 10_000) * MS));
+            self.faults.push((Fault::DiskDies, rng.between(4000, 20_000) * MS));
+        }
+    }
+
     /// A lock decides who is Primary.
     pub(super) fn lease(&mut self) {
         self.leases = true;

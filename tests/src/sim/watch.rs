@@ -4,14 +4,30 @@
 use super::actions::sectors;
 use super::disk::Disk;
 use super::host::Host;
+use super::names;
 use super::volume::{self, Volume};
 use super::world::{MS, World};
 use crate::model::{Parted, View};
 use bitmap::ByteRange;
-use replicator::node::{ConnectionState, DiskState, LinkId, Role, Status, mirror};
-use replicator::wire::{Agreed, Message, RefuseReason, VolumeVerdict};
+use replicator::node::{
+    ConnectionState, DiskState, Event, LinkId, Relation, Role, Status, mirror, relate, tie,
+};
+use replicator::wire::{Agreed, Facts, Message, RefuseReason, VolumeVerdict};
 
 impl World {
+    /// In which states does a node meet this event?
+    pub(super) fn count_event(&mut self, n: usize, event: &Event) {
+        let event = names::event(event);
+        for (v, volume) in self.volumes.iter().enumerate() {
+            let view = volume.model.view(n);
+            self.counters.count_one(names::disk(view.disk), event);
+            if v == 0 {
+                self.counters.count_one(names::role(view.role), event);
+                self.counters.count_one(names::connection(view.connection), event);
+            }
+        }
+    }
+
     /// Looks at what a node says about itself.
     pub(super) fn observe(&mut self, n: usize) {
         let Some(process) = self.hosts[n].process.as_ref() else { return };
@@ -69,8 +85,8 @@ impl World {
     /// GI-6: the verdict is carried out, and the generation is still the one that was told. `now`: just before that turn.
     pub(super) fn facts_stand(&mut self, n: usize, now: &Status) {
         let link = self.network.connections.values().rev().find(|c| !c.ends[n].gone);
-        let told = link.map_or(Default::default(), |c| c.told[n].clone());
-        for (told, now) in told.iter().zip(&now.volumes) {
+        let told = link.and_then(|c| c.told[n].as_ref()).map(|facts| facts.volumes.clone());
+        for (told, now) in told.iter().flatten().zip(&now.volumes) {
             let usable = told.disk.min(now.disk) >= DiskState::Inconsistent;
             if usable && now.current != told.current {
                 let story = format!("node {n} told {told:?} and acts on the verdict with {now:?}");
@@ -99,6 +115,16 @@ impl World {
         let Some(id) = self.network.find(n, link) else { return };
         let Some(c) = self.network.connections.get_mut(&id) else { return };
         c.agreed[n] = Some(agreed.clone());
+        self.counters.count_one("verdict", names::agreed(agreed));
+        if let [Some(a), Some(b)] = &c.told {
+            for (v, (ours, theirs)) in a.volumes.iter().zip(&b.volumes).enumerate() {
+                let relation = relate(ours, theirs);
+                self.counters.count_one("verdict of a volume", names::relation(relation));
+                if relation == Relation::Same && ours.bits + theirs.bits > 0 {
+                    self.counters.count_one("verdict of the same", names::tie(tie(a, b, v).0));
+                }
+            }
+        }
         if let Some(theirs) = &c.agreed[1 - n]
             && *theirs != mirror(agreed)
         {
@@ -120,7 +146,7 @@ impl World {
             model.meets(n);
             let full = *verdict == VolumeVerdict::Target { full: true };
             if full && self.initialised && !self.excused && !model.ordered() {
-                let told = c.told.each_ref().map(|told| told.get(v));
+                let told = c.told.each_ref().map(|told| told.as_ref().map(|f| &f.volumes[v]));
                 let again = told[n].is_some_and(|v| v.disk == DiskState::Inconsistent);
                 let story = format!("all is to be copied, though nothing was replaced: {told:?}");
                 return self.violate(if again { "RES-4" } else { "RES-6" }, story);
@@ -149,8 +175,7 @@ impl World {
                 if let Some(c) =
                     self.network.find(n, link).and_then(|c| self.network.connections.get_mut(&c))
                 {
-                    c.roles[n] = facts.role;
-                    c.told[n].clone_from(&facts.volumes);
+                    c.told[n] = Some(Facts::clone(facts));
                 }
             }
             Message::Agreed(Agreed::Refuse(RefuseReason::SplitBrain)) => {
@@ -158,7 +183,9 @@ impl World {
                 self.split = true;
                 self.parted_in_spite("a split brain was declared");
                 let Some(c) = self.network.find(n, link) else { return };
-                let check = self.parted().split_brain_declared(self.network.connections[&c].roles);
+                let told = self.network.connections[&c].told.each_ref();
+                let roles = told.map(|facts| facts.as_ref().map_or(Role::Unknown, |f| f.role));
+                let check = self.parted().split_brain_declared(roles);
                 self.check(check);
             }
             Message::Agreed(Agreed::Refuse(RefuseReason::TwoPrimaries)) => {

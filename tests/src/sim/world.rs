@@ -385,6 +385,7 @@ impl World {
         if self.trace > 1 {
             self.say(&format!("{n} <- {}", brief(&format!("{event:?}"))));
         }
+        self.count_event(n, &event);
         let mut out = std::mem::take(&mut self.out);
         let host = &mut self.hosts[n];
         let Some(process) = host.process.as_mut() else { return };

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,6 +11,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::super::backing::{Backing, EngineChoice, Options};
 use super::super::error::{Cause, DiskError, Holder, OpenError, OpenFault};
+use super::super::limits;
 use super::super::queue::Queue;
 use super::super::{Done, Errno, Op};
 use super::kinds::{self, DATA, Disk, META, OnFiles};
@@ -292,7 +293,7 @@ fn what_is_no_disk_is_refused_by_name() {
 }
 
 #[test]
-fn metadata_is_allocated_before_it_is_needed() {
+fn metadata_has_its_space_before_it_is_needed() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let (path, meta) = (directory.path().join("disk"), directory.path().join("meta"));
     kinds::sparse(&path, DATA);
@@ -301,19 +302,43 @@ fn metadata_is_allocated_before_it_is_needed() {
     options.create_meta = true;
     let mut backing = Backing::open(&path, &options, &pool()).expect("created");
     assert_eq!(backing.meta_size(), 0);
-    backing.allocate_meta(4096, META - 4096).expect("there is space");
+    backing.reserve_meta(4096, META - 4096).expect("there is space");
     assert_eq!(backing.meta_size(), META);
     let allocated = fs::metadata(&meta).expect("it is there").blocks() * 512;
     assert!(allocated >= META - 4096, "{allocated} bytes");
     drop(backing);
 
     let mut backing = reopen(&path, &Options::default());
-    let cause = backing.allocate_meta(DATA, 4096).expect_err("internal: no room").cause;
+    let cause = backing.reserve_meta(DATA, 4096).expect_err("internal: no room").cause;
     assert_eq!(cause, Cause::OutOfRange { size: DATA });
     assert_eq!(fs::metadata(&path).expect("it is there").len(), DATA);
-    backing.allocate_meta(DATA - META, META).expect("inside");
+    backing.reserve_meta(DATA - META, META).expect("inside");
     let allocated = fs::metadata(&path).expect("it is there").blocks() * 512;
     assert!((META..DATA).contains(&allocated), "only the metadata: {allocated} bytes");
+}
+
+#[test]
+fn a_large_bitmap_is_zeroed_and_keeps_its_space() {
+    let len = limits::ZEROED_BY_CALL;
+    // With and without a call for it (a tmpfs has none).
+    for directory in [std::env::temp_dir(), "/dev/shm".into()] {
+        let directory = tempfile::tempdir_in(directory).expect("a temporary directory");
+        let path = directory.path().join("disk");
+        kinds::sparse(&path, DATA + len);
+        let old = File::options().write(true).open(&path).expect("it is there");
+        for at in [DATA - 512, DATA, DATA + len / 2, DATA + len - 512] {
+            old.write_all_at(&[7; 512], at).expect("room");
+        }
+        let mut backing = reopen(&path, &Options::default());
+        let zero = meta_write(DATA, Bytes::Zeros(len));
+        assert!(matches!(run_one(&mut backing, zero), Ok(Done::Finished)));
+        drop(backing);
+        let now = fs::read(&path).expect("it is there");
+        assert!(now[DATA as usize..].iter().all(|&byte| byte == 0));
+        assert_eq!(now[DATA as usize - 512..DATA as usize], [7; 512], "what is before it stays");
+        let allocated = fs::metadata(&path).expect("it is there").blocks() * 512;
+        assert!((len..len + DATA).contains(&allocated), "{allocated} bytes");
+    }
 }
 
 #[test]

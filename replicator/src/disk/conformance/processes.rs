@@ -155,7 +155,7 @@ fn a_full_file_system_is_an_error_of_the_write() {
     assert_eq!(error.cause, Cause::Os(Errno::NOSPC));
     // Space that was reserved is there all the same, and a hole gives some back.
     run_one(&mut backing, write(0)).expect("written over");
-    let error = backing.allocate_meta(2 << 20, 2 << 20).expect_err("no room for metadata");
+    let error = backing.reserve_meta(2 << 20, 2 << 20).expect_err("no room for metadata");
     assert_eq!(error.cause, Cause::Os(Errno::NOSPC));
 }
 
