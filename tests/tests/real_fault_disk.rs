@@ -177,7 +177,8 @@ fn a_primary_whose_disk_hangs_is_killed_and_its_late_writes_are_overwritten() {
     let load = load(&pair, Ledger::default(), 13);
     load.wait_for_more(100);
     let hung: Set = disk.set(Rule::always(0, &[On::Write], Fault::Hang));
-    wait_for("writes to hang", seconds(10), || hung.met() > 3);
+    // One is enough, and may be all there is: a flush that is due lets no further write begin.
+    wait_for("a write to hang", seconds(10), || hung.met() > 0);
     // It does not go before its disk lets it go; the peer does not wait for that.
     pair.alpha.daemon().strike();
     let take_over = |host: &Host| host.adm(&["primary", RESOURCE]).code == Some(0);
