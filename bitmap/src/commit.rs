@@ -3,6 +3,7 @@
 
 use crate::codec::{SECTOR, Sector};
 use alloc::vec::Vec;
+use core::fmt;
 
 /// Longest write made by joining neighbours.
 const LONGEST: usize = 128 * 1024;
@@ -17,12 +18,24 @@ pub struct MetaWrite {
 }
 
 /// What to write.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Bytes {
     /// These bytes; a multiple of 512.
     Data(Vec<u8>),
     /// So many zeros, really written: no later write may meet ENOSPC. A multiple of 4096.
     Zeros(u64),
+}
+
+/// Nobody reads the bytes of a log sector; whether two are the same, the sum tells.
+impl fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Data(bytes) => {
+                write!(f, "Data({} bytes, sum {:08x})", bytes.len(), crc32fast::hash(bytes))
+            }
+            Self::Zeros(len) => write!(f, "Zeros({len} bytes)"),
+        }
+    }
 }
 
 impl Bytes {

@@ -6,6 +6,7 @@ use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use bitvec::array::BitArray;
 use bitvec::order::Lsb0;
+use core::fmt;
 use core::ops::Range;
 
 /// Bits of a leaf, and of an on-disk unit.
@@ -34,11 +35,19 @@ enum Leaf {
     Mixed(Arc<Mixed>),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Mixed {
     ones: u64,
     /// Bits behind the end of the bitmap are clear.
     bits: BitArray<Words, Lsb0>,
+}
+
+/// The same bits print the same, wherever they are in memory.
+impl fmt::Debug for Mixed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words = self.bits.data.iter().enumerate().filter(|(_, word)| **word != 0);
+        f.debug_map().entries(words).finish()
+    }
 }
 
 impl DirtyBitmap {

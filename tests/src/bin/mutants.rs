@@ -1,5 +1,5 @@
 //! `mutants [NAMES..] [--rotate K] [--start S] [--list]`: plants one seeded bug after the other in a copy of the tree and demands that the
-//! swarm finds it (for a bug of the agent, the agent's own simulated world), by the invariant the bug's file names. A simulator that passes says nothing until it has failed
+//! swarm finds it (or the search of a small scope; for a bug of the agent, the agent's own simulated world), by the invariant the bug's file names. A simulator that passes says nothing until it has failed
 //! for the right reason; and one that fails without a bug has no say either, so the tree as it is goes first.
 
 use serde::Deserialize;
@@ -36,6 +36,8 @@ struct Mutant {
     budget_seconds: u64,
     /// The test program of the crate `agent` that finds it, instead of the swarm.
     agent_test: Option<String>,
+    /// The scope in which the search of every order finds it, as `small` wants it, instead of the swarm.
+    scope: Option<String>,
     /// The kinds of seeds that can have it, or have it most.
     #[serde(default)]
     only: Vec<String>,
@@ -117,10 +119,12 @@ fn run() -> Result<bool> {
         .map_or_else(|| std::env::temp_dir().join("pollux-mutants"), PathBuf::from);
     copy_tree(&root, &scratch)?;
     let start = start.as_deref();
-    let finders: BTreeSet<Option<String>> = mutants.iter().map(|m| m.agent_test.clone()).collect();
-    for agent_test in finders {
-        let name = format!("the tree, by {}", agent_test.as_deref().unwrap_or("the swarm"));
-        let tree = Mutant { name, agent_test, budget_seconds: CONTROL, ..Mutant::default() };
+    let finders: BTreeSet<_> =
+        mutants.iter().map(|m| (m.agent_test.clone(), m.scope.clone())).collect();
+    for (agent_test, scope) in finders {
+        let finder = agent_test.as_deref().or(scope.as_deref()).unwrap_or("the swarm");
+        let name = format!("the tree, by {finder}");
+        let tree = Mutant { name, agent_test, scope, budget_seconds: CONTROL, ..Mutant::default() };
         let control = search(&scratch, start, &tree)?;
         if let Some(line) = control.failures.first() {
             let why = "the tree fails without a seeded bug, so nothing counts";
@@ -170,7 +174,7 @@ fn invariant(line: &str) -> &str {
     line.split_whitespace().nth(2).unwrap_or("")
 }
 
-/// Builds the scratch tree and runs fresh seeds (an agent's test has its own) until one breaks an invariant that the bug names (any, if
+/// Builds the scratch tree and runs fresh seeds (an agent's test has its own, a scope needs none) until one breaks an invariant that the bug names (any, if
 /// there is none), or the processor time is used up.
 fn search(scratch: &Path, start: Option<&str>, mutant: &Mutant) -> Result<Found> {
     let (budget, expect) = (mutant.budget_seconds, &mutant.must_violate);
@@ -181,6 +185,7 @@ fn search(scratch: &Path, start: Option<&str>, mutant: &Mutant) -> Result<Found>
     // The bugs are small: most of the last build stands.
     let what = match test {
         Some(test) => ["test", "-p", "agent", "--test", test],
+        None if mutant.scope.is_some() => ["build", "-p", "tests", "--bin", "small"],
         None => ["build", "-p", "tests", "--bin", "sim"],
     };
     // It ends the test, too, if that does not end.
@@ -201,7 +206,11 @@ fn search(scratch: &Path, start: Option<&str>, mutant: &Mutant) -> Result<Found>
     let mut command = limited(budget);
     // That the test fails is nothing to be told.
     command.stderr(Stdio::null());
-    if test.is_none() {
+    if let Some(scope) = &mutant.scope {
+        command = Command::new("timeout");
+        command.arg(budget.to_string()).arg(scratch.join("target/sim/small"));
+        command.args(scope.split(' '));
+    } else if test.is_none() {
         command = Command::new(scratch.join("target/sim/sim"));
         command
             .args(["--seeds", "100000000", "--threads", "1", "--keep-going", "100000000"])
@@ -227,7 +236,7 @@ fn search(scratch: &Path, start: Option<&str>, mutant: &Mutant) -> Result<Found>
     while !enough {
         let left = deadline.saturating_duration_since(Instant::now());
         let Ok(line) = lines.recv_timeout(left) else { break };
-        if line.starts_with("seed ") {
+        if line.starts_with("seed ") || line.starts_with("scope ") {
             enough = expect.is_empty() || expect.iter().any(|id| id == invariant(&line));
             failures.push(line);
         }

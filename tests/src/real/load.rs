@@ -164,6 +164,11 @@ impl Load {
         wait_for(&what, seconds(30), || self.acked() >= goal || self.thread.is_finished())
     }
 
+    /// It has ended by itself: its connection has.
+    pub fn is_over(&self) -> bool {
+        self.thread.is_finished()
+    }
+
     /// Sends nothing more, waits for what is in flight.
     ///
     /// # Panics

@@ -53,6 +53,11 @@ impl World {
             let delay = self.rng.between(50, 500) * MS;
             return self.after(delay, What::Reopen { client: c });
         }
+        self.open_at(c, n);
+    }
+
+    /// Asks this node to open.
+    pub(super) fn open_at(&mut self, c: usize, n: usize) {
         self.next_command += 1;
         let open = self.next_command;
         self.clients[c] = Client { place: Place::Opening(n), open, outstanding: 0, armed: false };

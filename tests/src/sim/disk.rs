@@ -9,10 +9,11 @@ use super::medium::{Cells, MetaArea};
 use crate::model::Token;
 use bitmap::{Bytes, MetaWrite};
 use replicator::digest::Digest;
+use std::fmt;
 use std::sync::Arc;
 
 /// What a data write writes.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) enum Payload {
     /// These sectors.
     Data(Arc<[u64]>),
@@ -29,7 +30,7 @@ impl Payload {
     }
 }
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Cached {
     order: u32,
     start: u32,
@@ -42,7 +43,7 @@ struct Cached {
 type Exposed = (u32, bool, Option<Cached>, Option<Vec<MetaWrite>>);
 
 /// An operation of the disk.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) enum DiskCommand {
     /// Read sectors.
     Read { start: u32, len: u32 },
@@ -58,7 +59,7 @@ pub(super) enum DiskCommand {
     WriteMeta(Vec<MetaWrite>),
 }
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct InFlight {
     io: u64,
     order: u32,
@@ -177,6 +178,16 @@ impl Disk {
         let untold = |c: &Cached| !c.handed && (c.start..c.start + c.len).contains(&sector);
         let open = self.writing(sector) || self.cache.iter().any(untold);
         (!open && sector < self.sectors).then(|| self.visible(sector))
+    }
+
+    /// All that decides what it will answer, but for its metadata.
+    pub(super) fn data(&self) -> impl fmt::Debug + use<'_> {
+        (&self.visible, &self.stable, &self.cache, &self.in_flight, self.in_use)
+    }
+
+    /// What stands for its metadata.
+    pub(super) fn metadata_digest(&self) -> Digest {
+        self.meta.digest()
     }
 
     /// Operations under way.

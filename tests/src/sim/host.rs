@@ -45,6 +45,8 @@ pub(super) struct Host {
     pub(super) process: Option<Box<Node>>,
     /// Counts processes: events for an earlier one are dropped.
     pub(super) life: u32,
+    /// Counts what processes were given to handle.
+    pub(super) turns: u64,
     pub(super) clock: Clock,
     pub(super) paused: bool,
     /// When a pause began, or the last one ended.
@@ -79,6 +81,7 @@ impl Host {
         Self {
             process: None,
             life: 0,
+            turns: 0,
             clock,
             paused: false,
             rescheduled: 0,

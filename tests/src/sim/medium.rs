@@ -2,6 +2,8 @@
 //! something gets here is decided by `disk`.
 
 use crate::model::Token;
+use replicator::digest::Digest;
+use std::fmt;
 use std::sync::Arc;
 
 const PAGE: usize = 64;
@@ -17,6 +19,12 @@ struct Page {
 #[derive(Clone)]
 pub(super) struct Cells {
     pages: Vec<Arc<Page>>,
+}
+
+impl fmt::Debug for Cells {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.pages.iter().map(|page| &page.token[..])).finish()
+    }
 }
 
 impl Cells {
@@ -64,6 +72,16 @@ impl MetaArea {
     pub(super) fn new(start: u64, end: u64) -> Self {
         let zero = Arc::new([0; META_PAGE as usize]);
         Self { start, pages: vec![zero; (end - start).div_ceil(META_PAGE) as usize] }
+    }
+
+    /// What stands for all of it.
+    pub(super) fn digest(&self) -> Digest {
+        let zeros = |page: &[u8]| page.iter().all(|&byte| byte == 0);
+        let digest = |page: &Arc<[u8; META_PAGE as usize]>| {
+            if zeros(&page[..]) { Digest::default() } else { Digest::of(&page[..]) }
+        };
+        let pages: Vec<_> = self.pages.iter().map(digest).collect();
+        Digest::of_all(&pages)
     }
 
     pub(super) fn sector(&self, offset: u64) -> Option<&[u8]> {

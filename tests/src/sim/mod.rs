@@ -2,7 +2,7 @@
 //!
 //! Reading order: `swarm` (the knobs of a seed), `world` (time), `host`, `volume`, `disk` on its `medium`, `link`, `clock` (the parts), `actions` (what
 //! a node wants, done), `watch` (what it says, looked at), `client`, `operator`, `faults`, `fencing` (who moves things), `heal` (the second phase), `oracle`
-//! (forks), `run` (a seed from start to end). What must be true is not here: see `model`.
+//! (forks), `run` (a seed from start to end), `small` (every order of a few things, without seeds). What must be true is not here: see `model`.
 
 mod actions;
 mod client;
@@ -23,6 +23,7 @@ mod operator;
 mod oracle;
 mod rng;
 mod run;
+mod small;
 #[cfg(test)]
 mod stories;
 mod swarm;
@@ -34,3 +35,4 @@ use clock::Clock;
 pub use counters::Counters;
 use rng::Rng;
 pub use run::{KINDS, Outcome, catch_panics, is_of_kind, run, run_checked};
+pub use small::{Budget, Report, Scope, search};

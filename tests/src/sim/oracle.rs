@@ -5,7 +5,7 @@
 use super::Rng;
 use super::volume::Volume;
 use super::world::{MS, What, World};
-use crate::model::{View, same_content};
+use crate::model::{View, Violation, same_content};
 use replicator::node::{Command, ConnectionState, DiskState, Role};
 
 /// What happens to a machine in a fork.
@@ -56,6 +56,29 @@ impl World {
         }
         self.since_fork = 0;
         self.fork_soon = false;
+        if !self.may_be_judged() {
+            return;
+        }
+        let mut rng = Rng::new(self.seed ^ self.events.wrapping_mul(0x9e37_79b9));
+        let future = Future::draw(&mut rng);
+        let mut fork = self.fork(rng.clone(), 0);
+        fork.live_through(future);
+        self.counters.mark("fork: lived through");
+        self.counters.add(&fork.counters);
+        self.events = fork.events;
+        if let Some(mut violation) = fork.verdict() {
+            if self.trace > 0 {
+                self.say(&format!("---- fork {future:?} ----"));
+                let mut again = self.fork(rng, self.trace);
+                again.live_through(future);
+            }
+            violation.story = format!("in a fork with {future:?}: {}", violation.story);
+            self.check(Err(violation));
+        }
+    }
+
+    /// Nobody but the nodes has a part in what becomes of this: what an operator or a cluster manager has to put right is not judged.
+    fn may_be_judged(&self) -> bool {
         let odd = |n: usize| {
             let host = &self.hosts[n];
             // A disk that was let go comes back only by somebody's command.
@@ -76,30 +99,31 @@ impl World {
                     matches!(p.command, Command::Down | Command::Detach(_) | Command::Disconnect)
                 })
         };
-        if odd(0)
-            || odd(1)
-            || leaving(0) && self.hosts[0].running()
-            || leaving(1) && self.hosts[1].running()
-            || self.hosts.iter().any(|h| h.paused)
-        {
-            return;
+        let paused = self.hosts.iter().any(|h| h.paused);
+        !paused && (0..2).all(|n| !odd(n) && !(leaving(n) && self.hosts[n].running()))
+    }
+
+    /// Lives through each of a set of futures; how many, the events in them, and what was broken.
+    pub(super) fn all_futures(&self) -> (u64, u64, Option<Violation>) {
+        use Fate::{PowerCut, RunsOn};
+        let both_come_back = [[RunsOn; 2], [PowerCut, RunsOn], [RunsOn, PowerCut], [PowerCut; 2]]
+            .map(|fates| Future { fates, lost: None });
+        let one_is_lost = [0, 1].map(|n| Future { fates: [PowerCut; 2], lost: Some(n) });
+        let (mut forks, mut events) = (0, 0);
+        if !self.may_be_judged() {
+            return (forks, events, None);
         }
-        let mut rng = Rng::new(self.seed ^ self.events.wrapping_mul(0x9e37_79b9));
-        let future = Future::draw(&mut rng);
-        let mut fork = self.fork(rng.clone(), 0);
-        fork.live_through(future);
-        self.counters.mark("fork: lived through");
-        self.counters.add(&fork.counters);
-        self.events = fork.events;
-        if let Some(mut violation) = fork.verdict() {
-            if self.trace > 0 {
-                self.say(&format!("---- fork {future:?} ----"));
-                let mut again = self.fork(rng, self.trace);
-                again.live_through(future);
+        for future in both_come_back.into_iter().chain(one_is_lost) {
+            let mut fork = self.fork(Rng::new(forks), 0);
+            fork.live_through(future);
+            forks += 1;
+            events += fork.events - self.events;
+            if let Some(mut violation) = fork.verdict() {
+                violation.story = format!("in a fork with {future:?}: {}", violation.story);
+                return (forks, events, Some(violation));
             }
-            violation.story = format!("in a fork with {future:?}: {}", violation.story);
-            self.check(Err(violation));
         }
+        (forks, events, None)
     }
 
     fn fork(&self, rng: Rng, trace: u8) -> Self {

@@ -41,6 +41,11 @@ pub fn catch_panics() {
     }));
 }
 
+/// What the last panic said.
+pub(super) fn last_panic() -> String {
+    PANIC.with(|p| std::mem::take(&mut *p.borrow_mut()))
+}
+
 /// Kinds of seeds that may be asked for alone.
 pub const KINDS: [&str; 6] =
     ["one-volume", "two-volumes", "fencing", "no-fencing", "leases", "hard"];
@@ -109,9 +114,8 @@ pub fn run(seed: u64, trace: u8, hashed: bool) -> Outcome {
         world.live();
     }));
     if finished.is_err() {
-        let text = PANIC.with(|p| std::mem::take(&mut *p.borrow_mut()));
         // An assertion of the node is an invariant of its own: it says what must always be true.
-        world.violation = Some(Violation::new("ASSERT", text));
+        world.violation = Some(Violation::new("ASSERT", last_panic()));
     }
     Outcome {
         seed,

@@ -245,8 +245,7 @@ impl Knobs {
         self.failover = true;
     }
 
-    /// Everything quiet and kind: for stories.
-    #[cfg(test)]
+    /// Everything quiet and kind: for stories, and for the search of a small scope.
     pub(super) fn calm(protocol: Protocol) -> Self {
         let mut rng = Rng::new(1);
         let mut knobs = Self::draw(&mut rng);
@@ -269,6 +268,22 @@ impl Knobs {
         knobs.fork_every = 0;
         knobs.split_batches = false;
         knobs
+    }
+
+    /// So many extents of so many bytes, and room for so many in the log.
+    pub(super) fn shrink(&mut self, extents: u64, extent_size: u32, al_slots: u32) {
+        (self.extent_size, self.al_slots, self.al_sectors) = (extent_size, al_slots, 32);
+        let data_of = |size| {
+            let (slots, sectors) = (self.al_slots, self.al_sectors);
+            Layout::new(Placement::Internal, size, None, 1, slots, sectors, 4096)
+                .expect("the layout of a small device")
+                .data_size()
+        };
+        let data = extents * u64::from(extent_size);
+        let ample = data + (256 << 10);
+        self.device_size = ample - (data_of(ample) - data);
+        self.data_size = data_of(self.device_size);
+        assert_eq!(self.data_size, data, "metadata of a small device always take the same");
     }
 
     /// A node's configuration.

@@ -268,6 +268,24 @@ impl World {
         self.violation.is_none() && done(self)
     }
 
+    /// What is in the future: when, and its number. In no order.
+    pub(super) fn future(&self) -> impl Iterator<Item = (u64, u64, &What)> {
+        self.heap.iter().map(|entry| (entry.at, entry.seq, &entry.what))
+    }
+
+    /// Something of it happens now, whenever it was to.
+    pub(super) fn bring_about(&mut self, seq: u64) {
+        let found = self.heap.iter().find(|entry| entry.seq == seq);
+        let what = found.expect("it is in the future").what.clone();
+        self.forget(&[seq]);
+        self.dispatch(what);
+    }
+
+    /// These never happen.
+    pub(super) fn forget(&mut self, seqs: &[u64]) {
+        self.heap.retain(|entry| !seqs.contains(&entry.seq));
+    }
+
     fn dispatch(&mut self, what: What) {
         match what {
             What::Disk { node, life, io } => {
@@ -389,6 +407,7 @@ impl World {
         let mut out = std::mem::take(&mut self.out);
         let host = &mut self.hosts[n];
         let Some(process) = host.process.as_mut() else { return };
+        host.turns += 1;
         for volume in &mut self.volumes {
             volume.model.turn(n);
         }
