@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, mpsc};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
-use tests::sim::{Counters, KINDS, Outcome, catch_panics, is_of_kind, run, run_checked};
+use tests::sim::{Counters, KINDS, Outcome, catch_panics, is_of_kind, run, run_checked, shrink};
 
 const USAGE: &str =
     "usage: sim --seeds N [--start S] [--only KIND,KIND] [--threads T] [--counters] [--keep-going N]
@@ -23,6 +23,10 @@ struct Options {
     threads: Option<usize>,
     seed: Option<u64>,
     keep_going: u64,
+    /// Shrink this one.
+    shrink: Option<u64>,
+    /// For so many seconds of processor time; also what fails.
+    shrink_for: u64,
     verbose: bool,
     old: bool,
     counters: bool,
@@ -33,7 +37,7 @@ struct Options {
 }
 
 fn parse() -> Option<Options> {
-    let mut options = Options { keep_going: 10, ..Options::default() };
+    let mut options = Options { keep_going: 10, shrink_for: 60, ..Options::default() };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         if arg == "--expect" {
@@ -58,6 +62,8 @@ fn parse() -> Option<Options> {
             "--seed" => options.seed = Some(number()?),
             "--keep-going" => options.keep_going = number()?,
             "--cpu" => options.cpu = Some(number()?),
+            "--shrink" => options.shrink = Some(number()?),
+            "--shrink-for" => options.shrink_for = number()?,
             "--verbose" => options.verbose = true,
             "--old" => options.old = true,
             "--counters" => options.counters = true,
@@ -65,8 +71,8 @@ fn parse() -> Option<Options> {
         }
     }
     let possible = options.only.iter().all(|kind| KINDS.contains(&kind.as_str()));
-    (possible && (options.seeds.is_some() || options.seed.is_some() || options.old))
-        .then_some(options)
+    let one = options.seed.or(options.shrink);
+    (possible && (options.seeds.is_some() || one.is_some() || options.old)).then_some(options)
 }
 
 /// Seeds that failed once; lines of a number and, behind `#`, what it was.
@@ -82,6 +88,10 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     catch_panics();
+    if let Some(seed) = options.shrink {
+        let told = shrink_for(seed, options.shrink_for);
+        return if told { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     if let Some(seed) = options.seed {
         let outcome = run(seed, if options.verbose { 2 } else { 1 }, false);
         return finish(&[outcome], 1, Instant::now(), &options);
@@ -150,6 +160,11 @@ fn swarm(seeds: &[u64], options: &Options) -> Vec<Outcome> {
     let (events, counters) = sum.into_inner().expect("no thread panics with it");
     outcomes.push(Outcome { seed: 0, events, violation: None, counters, hash: 0 });
     outcomes
+}
+
+fn shrink_for(seed: u64, seconds: u64) -> bool {
+    let end = processor_seconds() + seconds;
+    shrink(seed, &|| processor_seconds() >= end)
 }
 
 /// Processor time this process has used, in whole seconds.

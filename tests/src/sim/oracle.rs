@@ -3,6 +3,7 @@
 //! It finds a hole in what a node knows at the moment it opens, not hours later when somebody falls in.
 
 use super::Rng;
+use super::script::Source;
 use super::volume::Volume;
 use super::world::{MS, What, World};
 use crate::model::{View, same_content};
@@ -47,7 +48,7 @@ impl World {
     /// Forks if enough has happened since the last time, or something interesting has.
     pub(super) fn fork_if_due(&mut self) {
         let every = self.knobs.fork_every;
-        if self.forked || every == 0 || !self.initialised || self.violation.is_some() {
+        if self.forked || every == 0 || !self.initialised || self.now < self.forks_from {
             return;
         }
         let due = self.since_fork >= every || (self.fork_soon && self.since_fork >= every / 16);
@@ -84,7 +85,9 @@ impl World {
         {
             return;
         }
-        let mut rng = Rng::new(self.seed ^ self.events.wrapping_mul(0x9e37_79b9));
+        let fresh = self.seed ^ self.events.wrapping_mul(0x9e37_79b9);
+        let chance = self.fork_chance.unwrap_or(fresh);
+        let mut rng = Rng::new(chance);
         let future = Future::draw(&mut rng);
         let mut fork = self.fork(rng.clone(), 0);
         fork.live_through(future);
@@ -97,6 +100,7 @@ impl World {
                 let mut again = self.fork(rng, self.trace);
                 again.live_through(future);
             }
+            self.fork_chance = Some(chance);
             violation.story = format!("in a fork with {future:?}: {}", violation.story);
             self.check(Err(violation));
         }
@@ -109,6 +113,7 @@ impl World {
         fork.calm = true;
         fork.hushed = true;
         fork.rng = rng;
+        fork.source = Source::Seed;
         fork.trace = trace;
         fork.counters = Default::default();
         fork.hash = 0;

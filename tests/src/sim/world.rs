@@ -2,14 +2,16 @@
 
 use super::client::Client;
 use super::counters::Counters;
+use super::deed::Deed;
 use super::disk::Disk;
 use super::disks::Disks;
 use super::fencing::Fenced;
 use super::host::{Host, Incoming};
 use super::lease::Lock;
 use super::link::{Network, Parcel};
+use super::script::{Source, stream_of};
 use super::swarm::{Fault, Knobs};
-use super::volume::{self, Volume};
+use super::volume::Volume;
 use super::{Clock, Rng};
 use crate::model::{Check, Cluster, Committing, OpId, Parted, View, Violation};
 use bitmap::Metadata;
@@ -40,6 +42,7 @@ pub(super) enum What {
     Operator,
     Manager,
     Cut,
+    Scene { index: usize },
     Drain { node: usize },
     CloseOpen { node: usize, life: u32, open: u64 },
     NewDisk { node: usize, v: usize },
@@ -90,6 +93,10 @@ pub(super) struct World {
     pub(super) now: u64,
     pub(super) knobs: Arc<Knobs>,
     pub(super) rng: Rng,
+    /// Who decides what is done to the nodes.
+    pub(super) source: Source,
+    /// What comes after this is of no interest, also whether it heals.
+    pub(super) until: Option<u64>,
     heap: BinaryHeap<Entry>,
     seq: u64,
     pub(super) hosts: [Host; 2],
@@ -132,6 +139,10 @@ pub(super) struct World {
     crowd: u32,
     pub(super) since_fork: u64,
     pub(super) fork_soon: bool,
+    /// No forks before this time.
+    pub(super) forks_from: u64,
+    /// The chance of the fork that broke something; set before, every fork has it.
+    pub(super) fork_chance: Option<u64>,
     /// Hash of all actions (DET); 0 while not wanted.
     pub(super) hash: u64,
     /// 0: silent, 1: state changes, 2: everything.
@@ -162,6 +173,8 @@ impl World {
             seed,
             now: 1 << 42,
             rng,
+            source: Source::Seed,
+            until: None,
             heap: BinaryHeap::new(),
             seq: 0,
             hosts,
@@ -191,6 +204,8 @@ impl World {
             crowd: 0,
             since_fork: 0,
             fork_soon: false,
+            forks_from: 0,
+            fork_chance: None,
             hash: 0,
             trace: 0,
             out: Vec::new(),
@@ -247,7 +262,14 @@ impl World {
             return false;
         }
         self.now = entry.at;
-        self.dispatch(entry.what);
+        if let Source::Seed = self.source {
+            self.dispatch(entry.what);
+        } else {
+            let free = self.calm || !self.initialised;
+            let outer = self.rng.enter(stream_of(&entry.what, free));
+            self.dispatch(entry.what);
+            self.rng.enter(outer);
+        }
         true
     }
 
@@ -343,7 +365,8 @@ impl World {
             What::Reopen { client } => self.reopen(client),
             What::Strike(fault) => self.strike(fault),
             What::Cut if self.calm => {}
-            What::Cut => self.cut_link(false),
+            What::Cut => self.perform(Deed::Cut { half_open: false }),
+            What::Scene { index } => self.play(index),
             What::Operator => self.operator(),
             What::Manager => self.manager(),
             What::Agent { node } => self.agent(node),
@@ -428,39 +451,6 @@ impl World {
         out.clear();
         self.out = out;
         self.schedule_tick(n);
-    }
-
-    /// The process dies between two actions of a batch. Actions to different sinks commute, so any merge of
-    /// the sinks' queues may have been on the way.
-    fn die_in_batch(&mut self, n: usize, out: Vec<Action>, power: bool) {
-        self.counters.mark("crash: between two actions of one batch");
-        let mut sinks: [Vec<Action>; 5] = Default::default();
-        for action in out {
-            let sink = match action {
-                Action::Disk { volume, .. } | Action::CloseDisk(volume) => {
-                    4 * volume::index(volume)
-                }
-                Action::Send(..) | Action::Connect(..) | Action::Close(_) => 1,
-                Action::Reply(..) | Action::Opened(..) | Action::CloseExports(_) => 2,
-                // The memory dies with the process.
-                Action::Release(_) | Action::Notice(_) => continue,
-                Action::Done(..) | Action::Handler(..) => 3,
-            };
-            sinks[sink].push(action);
-        }
-        for sink in &mut sinks {
-            sink.reverse();
-        }
-        let total = sinks.iter().map(Vec::len).sum::<usize>() as u64;
-        for _ in 0..self.rng.below(total + 1) {
-            let left: Vec<usize> = (0..sinks.len()).filter(|&s| !sinks[s].is_empty()).collect();
-            let Some(&sink) = left.get(self.rng.below(left.len() as u64) as usize) else { break };
-            let action = sinks[sink].pop().expect("not empty");
-            self.act(n, action);
-        }
-        self.kill(n, power);
-        let delay = self.rng.spread(10 * MS, 10_000 * MS);
-        self.after(delay, What::Start { node: n });
     }
 
     fn schedule_tick(&mut self, n: usize) {
