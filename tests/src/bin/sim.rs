@@ -1,5 +1,6 @@
 //! `sim --seeds N [--start S] [--only KIND,KIND] [--threads T] [--counters]` runs N fresh seeds; `sim --seed S [--verbose]` replays one with
-//! its trace; `sim --old` replays tests/seeds.txt.
+//! its trace; `sim --old` replays tests/seeds.txt; `sim --shrink S [--shrink-for SECONDS]` shrinks one to the few deeds it takes. Of several that fail
+//! the shortest is shrunk without being asked.
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,8 +11,10 @@ use tests::sim::{Counters, KINDS, Outcome, catch_panics, is_of_kind, run, run_ch
 const USAGE: &str =
     "usage: sim --seeds N [--start S] [--only KIND,KIND] [--threads T] [--counters] [--keep-going N]
            [--cpu SECONDS] [--expect ID,ID]
+           [--shrink-for SECONDS]
        sim --seed S [--verbose]
-       sim --old [--threads T]
+       sim --old [--threads T] [--shrink-for SECONDS]
+       sim --shrink S [--shrink-for SECONDS]
 KIND: one-volume, two-volumes, fencing, no-fencing, leases, hard";
 
 #[derive(Default)]
@@ -112,7 +115,14 @@ fn main() -> ExitCode {
     };
     let begun = Instant::now();
     let outcomes = swarm(&seeds, &options);
-    finish(&outcomes, seeds.len(), begun, &options)
+    let code = finish(&outcomes, seeds.len(), begun, &options);
+    let failed = outcomes.iter().filter(|outcome| outcome.violation.is_some());
+    if let Some(shortest) = failed.min_by_key(|outcome| outcome.events)
+        && options.shrink_for > 0
+    {
+        shrink_for(shortest.seed, options.shrink_for);
+    }
+    code
 }
 
 /// Runs all seeds on all threads; stops early when enough have failed. Keeps failures, and one sum of the rest.
@@ -135,7 +145,9 @@ fn swarm(seeds: &[u64], options: &Options) -> Vec<Outcome> {
                     let mut outcome = run_checked(seed);
                     {
                         let mut sum = sum.lock().expect("no thread panics with it");
-                        sum.0 += outcome.events;
+                        if outcome.violation.is_none() {
+                            sum.0 += outcome.events;
+                        }
                         sum.1.add(&outcome.counters);
                     }
                     if let Some(v) = &outcome.violation {
@@ -146,7 +158,6 @@ fn swarm(seeds: &[u64], options: &Options) -> Vec<Outcome> {
                             "seed {seed}: {} after {} events: {}",
                             v.invariant, outcome.events, v.story
                         );
-                        outcome.events = 0;
                         outcome.counters = Counters::default();
                         // The receiver outlives the scope.
                         let _ = sender.send(outcome);

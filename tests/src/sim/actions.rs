@@ -9,7 +9,7 @@ use super::volume::{self, Volume};
 use super::world::{MS, What, World, brief};
 use crate::model::{Token, Violation};
 use bitmap::ByteRange;
-use replicator::node::{Action, BufferId, DiskDone, DiskError, DiskOp, Event, IoId};
+use replicator::node::{Action, BufferId, DiskDone, DiskError, DiskOp, Event, IoId, Level};
 use replicator::node::{LinkDown, LinkEvent, LinkId, Role};
 use replicator::wire::{Content, Message};
 use std::sync::Arc;
@@ -51,7 +51,7 @@ impl World {
                     // Nobody here lies.
                     self.violate("NET-1", format!("node {n}: {}", notice.text));
                 }
-                if self.trace == 1 {
+                if self.trace == 1 && !(self.tells_a_story() && notice.level == Level::Info) {
                     self.say(&format!("{n} {:?}: {}", notice.level, notice.text));
                 }
             }

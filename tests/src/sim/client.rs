@@ -226,7 +226,7 @@ impl World {
             return self.violate("IO-1", format!("node {n} answers {id:?} twice, or nobody asked"));
         };
         let op = *self.volumes[v].model.history.op(op_id);
-        if self.trace == 1 && self.is_scripted() {
+        if self.tells_a_story() {
             let how = if result.is_ok() { "" } else { ": an error" };
             self.say(&format!("{n} answers #{op_id}, {:?} {}+{}{how}", op.kind, op.start, op.len));
         }

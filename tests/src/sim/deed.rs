@@ -13,39 +13,108 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Deed {
     /// A process dies, perhaps with its machine.
-    Crash { node: usize, power: bool },
+    Crash {
+        node: usize,
+        power: bool,
+    },
     /// The same, in the middle of what it does next.
-    CrashSoon { node: usize, power: bool },
-    Cut { half_open: bool },
-    Partition { half_open: bool },
+    CrashSoon {
+        node: usize,
+        power: bool,
+    },
+    Cut {
+        half_open: bool,
+    },
+    Partition {
+        half_open: bool,
+    },
     /// Nothing arrives at these nodes for a while.
-    Stall { at: [bool; 2], length: u64 },
-    Pause { node: usize, length: u64 },
-    DiskDies { node: usize, v: usize },
-    DiskHangs { node: usize, v: usize },
-    DiskSlow { node: usize, v: usize },
+    Stall {
+        at: [bool; 2],
+        length: u64,
+    },
+    Pause {
+        node: usize,
+        length: u64,
+    },
+    DiskDies {
+        node: usize,
+        v: usize,
+    },
+    DiskHangs {
+        node: usize,
+        v: usize,
+    },
+    DiskSlow {
+        node: usize,
+        v: usize,
+    },
     /// The operation of this kind that ends next fails.
-    DiskFails { node: usize, v: usize, kind: IoKind },
-    Replace { node: usize, v: usize },
-    Rot { node: usize, v: usize },
+    DiskFails {
+        node: usize,
+        v: usize,
+        kind: IoKind,
+    },
+    Replace {
+        node: usize,
+        v: usize,
+    },
+    Rot {
+        node: usize,
+        v: usize,
+    },
     /// An operator's or a manager's command, where it makes sense.
-    Command { node: usize, command: Command },
+    Command {
+        node: usize,
+        command: Command,
+    },
     /// One that need not.
-    Cruel { node: usize, command: Command },
+    Cruel {
+        node: usize,
+        command: Command,
+    },
     /// It is to be disconnected until somebody wants it otherwise.
-    Part { node: usize },
-    Join { node: usize },
-    Detach { node: usize, v: usize },
-    Reattach { node: usize, v: usize },
+    Part {
+        node: usize,
+    },
+    Join {
+        node: usize,
+    },
+    Detach {
+        node: usize,
+        v: usize,
+    },
+    Reattach {
+        node: usize,
+        v: usize,
+    },
     /// Its I/O is suspended for a while.
-    Suspend { node: usize },
-    BringUp { node: usize },
+    Suspend {
+        node: usize,
+    },
+    BringUp {
+        node: usize,
+    },
     BringUpAll,
     /// After a split brain its data is given up.
-    Victim { node: usize },
-    Open { client: usize, node: usize },
-    Leave { client: usize },
-    Request { client: usize, node: usize, kind: Kind, start: u32, len: u32, fua: bool },
+    Victim {
+        node: usize,
+    },
+    Open {
+        client: usize,
+        node: usize,
+    },
+    Leave {
+        client: usize,
+    },
+    Request {
+        client: usize,
+        node: usize,
+        kind: Kind,
+        start: u32,
+        len: u32,
+        fua: bool,
+    },
 }
 
 impl World {
@@ -255,10 +324,7 @@ impl fmt::Display for Deed {
                     Kind::Flush => "flushes",
                 };
                 let fua = if *fua { ", FUA" } else { "" };
-                write!(
-                    f,
-                    "client {client} {verb} {len} sectors at {start}{fua} on node {node}"
-                )
+                write!(f, "client {client} {verb} {len} sectors at {start}{fua} on node {node}")
             }
         }
     }

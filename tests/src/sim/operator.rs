@@ -5,6 +5,7 @@ use super::client::Place;
 use super::deed::Deed;
 use super::host::Pending;
 use super::script::Stream;
+use super::story::needs_no_telling;
 use super::volume::{self, Volume};
 use super::world::{MS, What, World};
 use crate::model::{Order, View};
@@ -27,7 +28,7 @@ impl World {
         if !self.hosts[n].running() {
             return;
         }
-        if self.trace > 0 {
+        if self.trace > 0 && !(self.tells_a_story() && needs_no_telling(&command)) {
             self.say(&format!("{n} command {command:?}"));
         }
         match &command {
@@ -67,7 +68,7 @@ impl World {
         let Some(pending) = self.hosts[n].commands.remove(&id.0) else {
             return self.violate("IO-1", format!("node {n} answers {id:?} twice, or nobody asked"));
         };
-        if self.trace > 0 {
+        if self.trace > 0 && !(self.tells_a_story() && result.is_ok()) {
             let text = result
                 .as_ref()
                 .map_or_else(|r| format!("refused: {:?} {}", r.kind, r.text), |()| "done".into());

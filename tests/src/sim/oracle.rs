@@ -3,7 +3,6 @@
 //! It finds a hole in what a node knows at the moment it opens, not hours later when somebody falls in.
 
 use super::Rng;
-use super::script::Source;
 use super::volume::Volume;
 use super::world::{MS, What, World};
 use crate::model::{View, same_content};
@@ -113,7 +112,6 @@ impl World {
         fork.calm = true;
         fork.hushed = true;
         fork.rng = rng;
-        fork.source = Source::Seed;
         fork.trace = trace;
         fork.counters = Default::default();
         fork.hash = 0;

@@ -105,7 +105,10 @@ pub(super) fn draw(seed: u64) -> (Knobs, Rng) {
 
 /// Lives a whole life.
 pub(super) fn catch(world: &mut World) {
-    if catch_unwind(AssertUnwindSafe(|| world.live())).is_err() {
+    let finished = catch_unwind(AssertUnwindSafe(|| {
+        world.live();
+    }));
+    if finished.is_err() {
         let text = PANIC.with(|p| std::mem::take(&mut *p.borrow_mut()));
         // An assertion of the node is an invariant of its own: it says what must always be true.
         world.violation = Some(Violation::new("ASSERT", text));
@@ -169,7 +172,7 @@ impl World {
         if self.is_scripted() {
             self.arm_script();
             let trace = std::mem::take(&mut self.trace);
-            self.run_to(start + self.knobs.safety, |w| w.initialised);
+            while !self.initialised && self.step(start + self.knobs.safety) {}
             self.trace = trace;
         } else {
             if let Some(mean) = self.knobs.operator {

@@ -50,7 +50,11 @@ pub(super) struct Tape {
 enum Side {
     Recording(Drawn),
     /// Of each stream: how many were taken, and where more come from.
-    Playing { drawn: Rc<Drawn>, salt: u64, taken: HashMap<Stream, (usize, Rng)> },
+    Playing {
+        drawn: Rc<Drawn>,
+        salt: u64,
+        taken: HashMap<Stream, (usize, Rng)>,
+    },
 }
 
 impl Tape {

@@ -247,7 +247,9 @@ pub fn shrink(seed: u64, enough: &dyn Fn() -> bool) -> bool {
     };
     let (deeds, events) = (case.scenes.len(), case.events);
     let Some(mut shrink) = Shrink::new(case, enough) else {
-        println!("seed {seed}: {invariant} is not broken by its script; cargo sim --seed {seed} is all there is");
+        println!(
+            "seed {seed}: {invariant} is not broken by its script; cargo sim --seed {seed} is all there is"
+        );
         return false;
     };
     shrink.run();

@@ -2,8 +2,10 @@
 
 use super::shrink::Case;
 use super::swarm::Knobs;
+use super::world::World;
+use crate::model::View;
 use replicator::config::{Fencing, Limits, Timing};
-use replicator::node::Protocol;
+use replicator::node::{Command, Protocol};
 
 /// A knob that has a plain value.
 pub(super) struct Knob {
@@ -62,6 +64,58 @@ impl Knob {
         let mut plain = knobs.clone();
         (self.set)(&mut plain);
         (self.tell)(&plain) != (self.tell)(knobs)
+    }
+}
+
+/// What follows from a deed that was told, or is done at every start.
+pub(super) fn needs_no_telling(command: &Command) -> bool {
+    match command {
+        Command::Attach(..) | Command::Connect { .. } | Command::Lease(_) => true,
+        Command::Detach(_)
+        | Command::Disconnect
+        | Command::Primary { .. }
+        | Command::Secondary { .. }
+        | Command::Invalidate
+        | Command::InvalidateRemote
+        | Command::Outdate
+        | Command::SuspendIo
+        | Command::ResumeIo
+        | Command::Down => false,
+    }
+}
+
+impl World {
+    /// A script is played for somebody to read.
+    pub(super) fn tells_a_story(&self) -> bool {
+        self.trace == 1 && self.is_scripted()
+    }
+
+    /// What is new of a node since `old`.
+    pub(super) fn tell_change(&self, n: usize, v: usize, old: &View) {
+        let new = self.volumes[v].model.view(n);
+        let of = if self.volumes.len() > 1 { format!("volume {v} ") } else { String::new() };
+        let mut changes = Vec::new();
+        if old.role != new.role && v == 0 {
+            changes.push(format!("{:?}", new.role));
+        }
+        if old.connection != new.connection && v == 0 {
+            changes.push(format!("{:?}", new.connection));
+        }
+        if old.disk != new.disk {
+            changes.push(format!("{of}disk {:?}", new.disk));
+        }
+        if old.replication != new.replication {
+            changes.push(format!("{of}{:?}", new.replication));
+        }
+        if old.current != new.current {
+            changes.push(format!("{of}generation {:04x}", new.current & 0xffff));
+        }
+        if old.suspended != new.suspended {
+            changes.push(format!("{of}I/O {}", if new.suspended { "held" } else { "goes on" }));
+        }
+        if !changes.is_empty() {
+            self.say(&format!("{n} {}", changes.join(", ")));
+        }
     }
 }
 
