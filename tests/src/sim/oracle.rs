@@ -3,6 +3,7 @@
 //! It finds a hole in what a node knows at the moment it opens, not hours later when somebody falls in.
 
 use super::Rng;
+use super::script::Stream;
 use super::volume::Volume;
 use super::world::{MS, What, World};
 use crate::model::{View, same_content};
@@ -85,6 +86,7 @@ impl World {
             return;
         }
         let fresh = self.seed ^ self.events.wrapping_mul(0x9e37_79b9);
+        let fresh = self.rng.same(Stream::Forks, fresh);
         let chance = self.fork_chance.unwrap_or(fresh);
         let mut rng = Rng::new(chance);
         let future = Future::draw(&mut rng);

@@ -41,6 +41,16 @@ impl Rng {
         drawn
     }
 
+    /// This number, which is drawn elsewhere; a tape has it, too.
+    pub(super) fn same(&mut self, stream: Stream, number: u64) -> u64 {
+        let Some(tape) = &self.tape else { return number };
+        let mut tape = tape.borrow_mut();
+        let outer = tape.enter(Some(stream));
+        let number = tape.next(number);
+        tape.enter(outer);
+        number
+    }
+
     /// The next number.
     pub(super) fn next(&mut self) -> u64 {
         let own = self.own();

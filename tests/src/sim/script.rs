@@ -34,6 +34,8 @@ pub(super) enum Stream {
     Manager,
     /// The beginning and the end.
     Frame,
+    /// What the forks are like.
+    Forks,
 }
 
 /// All numbers drawn, by stream. They are looked up, never walked through.
@@ -109,7 +111,20 @@ impl Tape {
 pub(super) struct Scene {
     pub(super) number: usize,
     pub(super) at: u64,
+    /// What else had happened at that very time.
+    beat: u32,
     pub(super) deed: Deed,
+}
+
+/// How much has happened at this very time, but for decisions on deeds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Beat(u32);
+
+impl Beat {
+    /// This happens; has time passed?
+    pub(super) fn next(&mut self, later: bool, what: &What) {
+        self.0 = if later { 0 } else { self.0 } + u32::from(!is_decision(what));
+    }
 }
 
 /// Where the deeds of a run come from.
@@ -135,7 +150,12 @@ impl World {
         let Source::Noted(scenes) = &self.source else { return None };
         let mut scenes = scenes.borrow_mut();
         let number = scenes.len();
-        scenes.push(Scene { number, at: self.now, deed });
+        let Beat(mut beat) = self.beat;
+        if let Deed::DiskFails { .. } = deed {
+            // Said before the operation ends.
+            beat -= 1;
+        }
+        scenes.push(Scene { number, at: self.now, beat, deed });
         Some(number)
     }
 
@@ -166,7 +186,10 @@ impl World {
     /// The time of a deed has come.
     pub(super) fn play(&mut self, index: usize) {
         let Source::Script(scenes) = self.source.clone() else { return };
-        let Some(Scene { number, deed, .. }) = scenes.get(index).cloned() else { return };
+        let Some(Scene { number, beat, deed, .. }) = scenes.get(index).cloned() else { return };
+        if self.beat.0 < beat && self.more_now() {
+            return self.at(self.now, What::Scene { index });
+        }
         if self.trace > 0 {
             self.say(&format!("* {deed}"));
         }
@@ -204,4 +227,9 @@ pub(super) fn stream_of(what: &What, free: bool) -> Option<Stream> {
         | What::Cut
         | What::Scene { .. } => None,
     }
+}
+
+/// Nothing happens then but that somebody decides on a deed, or does it.
+pub(super) fn is_decision(what: &What) -> bool {
+    stream_of(what, true).is_none()
 }

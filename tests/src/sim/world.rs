@@ -9,7 +9,7 @@ use super::fencing::Fenced;
 use super::host::{Host, Incoming};
 use super::lease::Lock;
 use super::link::{Network, Parcel};
-use super::script::{Source, stream_of};
+use super::script::{Beat, Source, is_decision, stream_of};
 use super::swarm::{Fault, Knobs};
 use super::volume::Volume;
 use super::{Clock, Rng};
@@ -95,6 +95,7 @@ pub(super) struct World {
     pub(super) rng: Rng,
     /// Who decides what is done to the nodes.
     pub(super) source: Source,
+    pub(super) beat: Beat,
     /// What comes after this is of no interest, also whether it heals.
     pub(super) until: Option<u64>,
     heap: BinaryHeap<Entry>,
@@ -174,6 +175,7 @@ impl World {
             now: 1 << 42,
             rng,
             source: Source::Seed,
+            beat: Beat::default(),
             until: None,
             heap: BinaryHeap::new(),
             seq: 0,
@@ -224,6 +226,11 @@ impl World {
         self.heap.push(Entry { at: at.max(self.now), seq: self.seq, what });
     }
 
+    /// Something else than deeds is still to happen at this very time.
+    pub(super) fn more_now(&self) -> bool {
+        self.heap.iter().any(|entry| entry.at == self.now && !is_decision(&entry.what))
+    }
+
     /// Notes a broken invariant; the first one counts.
     pub(super) fn check(&mut self, check: Check) {
         if let Err(violation) = check {
@@ -261,10 +268,12 @@ impl World {
             self.violate("LIVE-1", "events follow each other without time passing");
             return false;
         }
-        self.now = entry.at;
         if let Source::Seed = self.source {
+            self.now = entry.at;
             self.dispatch(entry.what);
         } else {
+            self.beat.next(entry.at > self.now, &entry.what);
+            self.now = entry.at;
             let free = self.calm || !self.initialised;
             let outer = self.rng.enter(stream_of(&entry.what, free));
             self.dispatch(entry.what);
