@@ -2,7 +2,7 @@
 //!
 //! Reading order: `swarm` (the knobs of a seed), `world` (time), `host`, `volume`, `disk` on its `medium`, `link`, `clock` (the parts), `actions` (what
 //! a node wants, done), `watch` (what it says, looked at), `client`, `operator`, `faults`, `fencing` (who moves things), `heal` (the second phase), `oracle`
-//! (forks), `run` (a seed from start to end). What must be true is not here: see `model`.
+//! (forks), `run` (a seed from start to end); `deed` (what is done to the nodes), `script` (all of it in one run), `shrink`, `story` (the few that are needed). What must be true is not here: see `model`.
 
 mod actions;
 mod client;
