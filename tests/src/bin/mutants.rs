@@ -214,6 +214,7 @@ fn search(scratch: &Path, start: Option<&str>, mutant: &Mutant) -> Result<Found>
         command = Command::new(scratch.join("target/sim/sim"));
         command
             .args(["--seeds", "100000000", "--threads", "1", "--keep-going", "100000000"])
+            .args(["--shrink-for", "0"])
             .args(["--cpu", &budget.to_string()])
             .args(start.into_iter().flat_map(|start| ["--start", start]))
             .args(only.iter().flat_map(|only| ["--only", only]));

@@ -1,17 +1,20 @@
 //! `sim --seeds N [--start S] [--only KIND,KIND] [--threads T] [--counters]` runs N fresh seeds; `sim --seed S [--verbose]` replays one with
-//! its trace; `sim --old` replays tests/seeds.txt.
+//! its trace; `sim --old` replays tests/seeds.txt; `sim --shrink S [--shrink-for SECONDS]` shrinks one to the few deeds it takes. Of several that fail
+//! the shortest is shrunk without being asked.
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, mpsc};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
-use tests::sim::{Counters, KINDS, Outcome, catch_panics, is_of_kind, run, run_checked};
+use tests::sim::{Counters, KINDS, Outcome, catch_panics, is_of_kind, run, run_checked, shrink};
 
 const USAGE: &str =
     "usage: sim --seeds N [--start S] [--only KIND,KIND] [--threads T] [--counters] [--keep-going N]
            [--cpu SECONDS] [--expect ID,ID]
+           [--shrink-for SECONDS]
        sim --seed S [--verbose]
-       sim --old [--threads T]
+       sim --old [--threads T] [--shrink-for SECONDS]
+       sim --shrink S [--shrink-for SECONDS]
 KIND: one-volume, two-volumes, fencing, no-fencing, leases, hard";
 
 #[derive(Default)]
@@ -23,6 +26,10 @@ struct Options {
     threads: Option<usize>,
     seed: Option<u64>,
     keep_going: u64,
+    /// Shrink this one.
+    shrink: Option<u64>,
+    /// For so many seconds of processor time; also what fails.
+    shrink_for: u64,
     verbose: bool,
     old: bool,
     counters: bool,
@@ -33,7 +40,7 @@ struct Options {
 }
 
 fn parse() -> Option<Options> {
-    let mut options = Options { keep_going: 10, ..Options::default() };
+    let mut options = Options { keep_going: 10, shrink_for: 60, ..Options::default() };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         if arg == "--expect" {
@@ -58,6 +65,8 @@ fn parse() -> Option<Options> {
             "--seed" => options.seed = Some(number()?),
             "--keep-going" => options.keep_going = number()?,
             "--cpu" => options.cpu = Some(number()?),
+            "--shrink" => options.shrink = Some(number()?),
+            "--shrink-for" => options.shrink_for = number()?,
             "--verbose" => options.verbose = true,
             "--old" => options.old = true,
             "--counters" => options.counters = true,
@@ -65,8 +74,8 @@ fn parse() -> Option<Options> {
         }
     }
     let possible = options.only.iter().all(|kind| KINDS.contains(&kind.as_str()));
-    (possible && (options.seeds.is_some() || options.seed.is_some() || options.old))
-        .then_some(options)
+    let one = options.seed.or(options.shrink);
+    (possible && (options.seeds.is_some() || one.is_some() || options.old)).then_some(options)
 }
 
 /// Seeds that failed once; lines of a number and, behind `#`, what it was.
@@ -82,6 +91,10 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     catch_panics();
+    if let Some(seed) = options.shrink {
+        let told = shrink_for(seed, options.shrink_for);
+        return if told { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     if let Some(seed) = options.seed {
         let outcome = run(seed, if options.verbose { 2 } else { 1 }, false);
         return finish(&[outcome], 1, Instant::now(), &options);
@@ -102,7 +115,14 @@ fn main() -> ExitCode {
     };
     let begun = Instant::now();
     let outcomes = swarm(&seeds, &options);
-    finish(&outcomes, seeds.len(), begun, &options)
+    let code = finish(&outcomes, seeds.len(), begun, &options);
+    let failed = outcomes.iter().filter(|outcome| outcome.violation.is_some());
+    if let Some(shortest) = failed.min_by_key(|outcome| outcome.events)
+        && options.shrink_for > 0
+    {
+        shrink_for(shortest.seed, options.shrink_for);
+    }
+    code
 }
 
 /// Runs all seeds on all threads; stops early when enough have failed. Keeps failures, and one sum of the rest.
@@ -125,7 +145,9 @@ fn swarm(seeds: &[u64], options: &Options) -> Vec<Outcome> {
                     let mut outcome = run_checked(seed);
                     {
                         let mut sum = sum.lock().expect("no thread panics with it");
-                        sum.0 += outcome.events;
+                        if outcome.violation.is_none() {
+                            sum.0 += outcome.events;
+                        }
                         sum.1.add(&outcome.counters);
                     }
                     if let Some(v) = &outcome.violation {
@@ -136,7 +158,6 @@ fn swarm(seeds: &[u64], options: &Options) -> Vec<Outcome> {
                             "seed {seed}: {} after {} events: {}",
                             v.invariant, outcome.events, v.story
                         );
-                        outcome.events = 0;
                         outcome.counters = Counters::default();
                         // The receiver outlives the scope.
                         let _ = sender.send(outcome);
@@ -150,6 +171,11 @@ fn swarm(seeds: &[u64], options: &Options) -> Vec<Outcome> {
     let (events, counters) = sum.into_inner().expect("no thread panics with it");
     outcomes.push(Outcome { seed: 0, events, violation: None, counters, hash: 0 });
     outcomes
+}
+
+fn shrink_for(seed: u64, seconds: u64) -> bool {
+    let end = processor_seconds() + seconds;
+    shrink(seed, &|| processor_seconds() >= end)
 }
 
 /// Processor time this process has used, in whole seconds.

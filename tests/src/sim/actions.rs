@@ -4,11 +4,12 @@ use super::disk::{DiskCommand, Finished, Payload};
 use super::host::{Io, IoKind};
 use super::link::Parcel;
 use super::names;
+use super::script::Stream;
 use super::volume::{self, Volume};
 use super::world::{MS, What, World, brief};
 use crate::model::{Token, Violation};
 use bitmap::ByteRange;
-use replicator::node::{Action, BufferId, DiskDone, DiskError, DiskOp, Event, IoId};
+use replicator::node::{Action, BufferId, DiskDone, DiskError, DiskOp, Event, IoId, Level};
 use replicator::node::{LinkDown, LinkEvent, LinkId, Role};
 use replicator::wire::{Content, Message};
 use std::sync::Arc;
@@ -50,7 +51,7 @@ impl World {
                     // Nobody here lies.
                     self.violate("NET-1", format!("node {n}: {}", notice.text));
                 }
-                if self.trace == 1 {
+                if self.trace == 1 && !(self.tells_a_story() && notice.level == Level::Info) {
                     self.say(&format!("{n} {:?}: {}", notice.level, notice.text));
                 }
             }
@@ -110,10 +111,12 @@ impl World {
             let story = format!("node {n} goes on using a disk whose flush failed ({kind:?})");
             return self.violate("IO-4", story);
         }
+        let mut place = 0;
         if let DiskCommand::Read { start, len }
         | DiskCommand::Digest { start, len, .. }
         | DiskCommand::Write { start, len, .. } = command
         {
+            place = start;
             if start + len > self.disk(n, v).sectors {
                 return self
                     .violate("IO-1", format!("node {n}: {start}+{len} is outside the volume"));
@@ -132,10 +135,12 @@ impl World {
             return self.counters.mark("disk: operation hung");
         }
         let (low, high) = self.knobs.disk_delay;
-        let mut delay = self.rng.between(low, high);
-        if self.disk(n, v).slow {
-            delay = delay * 20 + self.rng.below(200 * MS);
-        }
+        let slow = self.disk(n, v).slow;
+        let stream = Stream::Disk { node: n, volume: v, kind, start: place };
+        let delay = self.rng.of(stream, |rng| match rng.between(low, high) {
+            delay if slow => delay * 20 + rng.below(200 * MS),
+            delay => delay,
+        });
         let life = self.hosts[n].life;
         self.after(delay, What::Disk { node: n, life, io: io.0 });
     }
@@ -186,7 +191,7 @@ impl World {
             IoKind::WriteMeta => eio[1] / 4,
         };
         let quiet = self.calm || self.forked;
-        let failed = self.disk(n, v).dead || (!quiet && self.rng.below(1_000_000) < million);
+        let failed = self.disk(n, v).dead || (!quiet && self.fails(n, v, info.kind, million));
         let id = IoId(io);
         if failed {
             self.volumes[v].disks.0[n].fail(io, &mut self.rng);
@@ -248,7 +253,14 @@ impl World {
     }
 
     fn post(&mut self, connection: u64, to: usize, parcel: Parcel) {
-        if let Some(at) = self.network.send(connection, to, parcel, self.now, &mut self.rng) {
+        let what = match &parcel {
+            Parcel::Message(message, _) => Some(std::mem::discriminant(&**message)),
+            Parcel::Hello(_) | Parcel::End => None,
+        };
+        let outer = self.rng.enter(Some(Stream::Link { to, what }));
+        let arrives = self.network.send(connection, to, parcel, self.now, &mut self.rng);
+        self.rng.enter(outer);
+        if let Some(at) = arrives {
             self.at(at, What::Arrive { connection, to });
         }
     }

@@ -1,5 +1,6 @@
 //! Programs that use the device: they open it where it is Primary, keep a few requests under way, and remember every answer.
 
+use super::deed::Deed;
 use super::volume::{self, Volume};
 use super::world::{InFlightOp, MS, What, World};
 use crate::model::{Kind, Outcome, Token, View};
@@ -36,7 +37,7 @@ pub(super) struct Client {
 impl World {
     /// Looks for a Primary to use.
     pub(super) fn reopen(&mut self, c: usize) {
-        if self.clients[c].place != Place::Away || self.hushed {
+        if self.clients[c].place != Place::Away || self.hushed || self.is_scripted() {
             return;
         }
         let primary = (0..2).find(|&n| self.view(n).role == Role::Primary);
@@ -53,11 +54,15 @@ impl World {
             let delay = self.rng.between(50, 500) * MS;
             return self.after(delay, What::Reopen { client: c });
         }
-        self.open_at(c, n);
+        self.perform(Deed::Open { client: c, node: n });
     }
 
-    /// Asks this node to open.
+    /// Opens the export of a node.
     pub(super) fn open_at(&mut self, c: usize, n: usize) {
+        let may = self.clients[c].place == Place::Away && !self.hushed;
+        if !may || !self.hosts[n].running() || !self.initialised {
+            return;
+        }
         self.next_command += 1;
         let open = self.next_command;
         self.clients[c] = Client { place: Place::Opening(n), open, outstanding: 0, armed: false };
@@ -102,8 +107,14 @@ impl World {
     pub(super) fn issue(&mut self, c: usize) {
         self.clients[c].armed = false;
         let Place::Open(n) = self.clients[c].place else { return };
-        if self.hushed || (self.knobs.depth > 0 && self.rng.one_in(1000)) {
+        if self.hushed {
             return self.leave(c);
+        }
+        if self.is_scripted() {
+            return;
+        }
+        if self.knobs.depth > 0 && self.rng.one_in(1000) {
+            return self.perform(Deed::Leave { client: c });
         }
         if self.clients[c].outstanding < self.knobs.depth {
             self.send_request(c, n);
@@ -144,7 +155,7 @@ impl World {
             (start, len) = (0, 0);
         }
         let fua = matches!(kind, Kind::Write | Kind::Zero) && rng.percent(5);
-        self.request(c, n, kind, start, len, fua);
+        self.perform(Deed::Request { client: c, node: n, kind, start, len, fua });
     }
 
     /// Sends one request of a client to a node; returns its number.
@@ -215,6 +226,10 @@ impl World {
             return self.violate("IO-1", format!("node {n} answers {id:?} twice, or nobody asked"));
         };
         let op = *self.volumes[v].model.history.op(op_id);
+        if self.tells_a_story() {
+            let how = if result.is_ok() { "" } else { ": an error" };
+            self.say(&format!("{n} answers #{op_id}, {:?} {}+{}{how}", op.kind, op.start, op.len));
+        }
         if op.node != n {
             return self
                 .violate("IO-1", format!("node {n} answers {id:?}, which was sent to the other"));

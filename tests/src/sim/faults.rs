@@ -1,5 +1,7 @@
 //! What goes wrong: crashes, power cuts, links, pauses, disks.
 
+use super::deed::Deed;
+use super::host::IoKind;
 use super::swarm::Fault;
 use super::world::{MS, What, World, fresh_disk};
 
@@ -33,20 +35,17 @@ impl World {
             Fault::PowerCut => self.crash(n, true),
             Fault::PowerCutBoth => {
                 self.counters.mark("power cut: both at once");
-                self.crash_now(0, true);
-                self.crash_now(1, true);
+                self.perform(Deed::Crash { node: 0, power: true });
+                self.perform(Deed::Crash { node: 1, power: true });
             }
-            Fault::CutLink => self.cut_link(false),
+            Fault::CutLink => self.perform(Deed::Cut { half_open: false }),
             Fault::HalfOpen => {
                 self.counters.mark("link: half open");
-                self.cut_link(true);
+                self.perform(Deed::Cut { half_open: true });
             }
             Fault::Partition => {
-                self.network.partitioned = true;
                 let half_open = self.rng.percent(50);
-                self.cut_link(half_open);
-                let length = self.rng.spread(100 * MS, 20_000 * MS);
-                self.after(length, What::Mend);
+                self.perform(Deed::Partition { half_open });
             }
             Fault::Flap => {
                 self.counters.mark("link: flapping");
@@ -56,55 +55,54 @@ impl World {
                 }
             }
             Fault::Stall => {
-                let until = self.now + self.rng.spread(10 * MS, 4000 * MS);
-                let which = self.rng.below(3) as usize;
-                for c in self.network.connections.values_mut() {
-                    for to in 0..2 {
-                        if which == 2 || which == to {
-                            c.stalled[to] = until;
-                        }
-                    }
-                }
-                self.counters.mark("link: stalled");
+                let length = self.rng.spread(10 * MS, 4000 * MS);
+                let which = self.rng.below(3);
+                self.perform(Deed::Stall { at: [which != 1, which != 0], length });
             }
             Fault::Pause => {
                 let length = self.rng.spread(50 * MS, 60_000 * MS);
-                self.pause(n, length);
+                self.perform(Deed::Pause { node: n, length });
             }
-            Fault::DiskDies => {
-                // One bad disk at a time: with both gone there is nothing left to promise.
-                if !self.disk(1 - n, v).dead && self.volumes[v].model.together() {
-                    self.disk(n, v).dead = true;
-                    self.excused = true;
-                    self.counters.mark("disk: died");
-                    let delay = self.rng.between(500, 10_000) * MS;
-                    self.after(delay, What::NewDisk { node: n, v });
-                }
-            }
-            Fault::DiskHangs => {
-                self.disk(n, v).hangs = true;
-                let delay = self.rng.spread(100 * MS, 20_000 * MS);
-                self.after(delay, What::Unhang { node: n, v });
-            }
-            Fault::DiskSlow => {
-                self.disk(n, v).slow ^= true;
-                self.counters.mark("disk: slow");
-            }
-            Fault::Replace => {
-                if self.volumes[v].model.together() && !self.disk(1 - n, v).dead {
-                    self.replace_disk(n, v);
-                }
-            }
-            Fault::Rot => self.rot(n, v),
+            Fault::DiskDies => self.perform(Deed::DiskDies { node: n, v }),
+            Fault::DiskHangs => self.perform(Deed::DiskHangs { node: n, v }),
+            Fault::DiskSlow => self.perform(Deed::DiskSlow { node: n, v }),
+            Fault::Replace => self.perform(Deed::Replace { node: n, v }),
+            Fault::Rot => self.perform(Deed::Rot { node: n, v }),
+        }
+    }
+
+    /// Does the operation of a disk that ends now fail? By chance, or by the script.
+    pub(super) fn fails(&mut self, n: usize, v: usize, kind: IoKind, million: u64) -> bool {
+        if self.is_scripted() {
+            let doomed = &mut self.hosts[n].doomed;
+            let found = doomed.iter().position(|&d| d == (v, kind));
+            return found.map(|at| doomed.swap_remove(at)).is_some();
+        }
+        let outer = self.rng.enter(None);
+        let fails = self.rng.below(1_000_000) < million;
+        self.rng.enter(outer);
+        if fails {
+            self.note(Deed::DiskFails { node: n, v, kind });
+        }
+        fails
+    }
+
+    /// One bad disk at a time: with both gone there is nothing left to promise.
+    pub(super) fn disk_dies(&mut self, n: usize, v: usize) {
+        if !self.disk(1 - n, v).dead && self.volumes[v].model.together() {
+            self.disk(n, v).dead = true;
+            self.excused = true;
+            self.counters.mark("disk: died");
+            let delay = self.rng.between(500, 10_000) * MS;
+            self.after(delay, What::NewDisk { node: n, v });
         }
     }
 
     fn crash(&mut self, n: usize, power: bool) {
         if self.knobs.split_batches && self.rng.percent(50) && self.hosts[n].running() {
-            self.hosts[n].dies = Some(power);
-            return;
+            return self.perform(Deed::CrashSoon { node: n, power });
         }
-        self.crash_now(n, power);
+        self.perform(Deed::Crash { node: n, power });
     }
 
     /// A machine or its process dies, and starts again later.
@@ -154,7 +152,7 @@ impl World {
 
     /// One metadata sector decays: a copy of the superblock, or a bitmap sector. The newest log sectors are left out: no
     /// format can tell that what was written last is gone.
-    fn rot(&mut self, n: usize, v: usize) {
+    pub(super) fn rot(&mut self, n: usize, v: usize) {
         let disk = &mut self.volumes[v].disks.0[n];
         if self.hosts[n].running() {
             return;

@@ -1,6 +1,7 @@
 //! The operator's handlers: how a lost peer is outdated over another network, or shot; and what fencing has to mean for what the
 //! nodes do afterwards (ROLE-4).
 
+use super::deed::Deed;
 use super::world::{MS, What, World};
 use crate::model::View;
 use replicator::config::Fencing;
@@ -167,19 +168,14 @@ impl World {
 
     /// An operator's whim: a snapshot; or his word that the peer is down, true or not.
     pub(super) fn suspend(&mut self, n: usize) {
-        let command = match self.rng.below(4) {
-            0 => Command::Outdate,
-            1 => {
-                self.hosts[n].suspended = true;
-                let length = self.rng.spread(50 * MS, 5000 * MS);
-                let life = self.hosts[n].life;
-                self.after(length, What::ResumeIo { node: n, life });
-                Command::SuspendIo
+        match self.rng.below(4) {
+            0 => self.perform(Deed::Command { node: n, command: Command::Outdate }),
+            1 => self.perform(Deed::Suspend { node: n }),
+            2 if self.rng.one_in(3) => {
+                self.perform(Deed::Command { node: n, command: Command::ResumeIo });
             }
-            2 if self.rng.one_in(3) => Command::ResumeIo,
-            _ => return,
-        };
-        self.command(n, command);
+            _ => {}
+        }
     }
 
     /// The snapshot is made.

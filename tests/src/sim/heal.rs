@@ -1,6 +1,7 @@
 //! The second phase of a run: nothing fails any more, and the two copies must become one again.
 
 use super::client::Place;
+use super::script::Stream;
 use super::volume::operation;
 use super::world::{MS, World};
 use crate::model::{View, same_content};
@@ -69,6 +70,7 @@ impl World {
 
     /// LIVE-1, then CONV and what must hold when all is quiet.
     pub(super) fn heal(&mut self) {
+        self.rng.enter(Some(Stream::Frame));
         self.stop_faults();
         let writing = self.rng.between(2000, 8000) * MS;
         self.run_until(self.now + writing);

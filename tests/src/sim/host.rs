@@ -22,7 +22,7 @@ pub(super) struct Io {
 }
 
 /// Kinds of disk operations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum IoKind {
     Read,
     Digest,
@@ -61,6 +61,8 @@ pub(super) struct Host {
     pub(super) client_buffers: BTreeSet<u64>,
     pub(super) resync_buffers: BTreeSet<u64>,
     pub(super) ios: BTreeMap<u64, Io>,
+    /// A script says of these that the next to end fails: by volume and kind.
+    pub(super) doomed: Vec<(usize, IoKind)>,
     /// Client operations the process has, and those the front end holds back.
     pub(super) accepted: usize,
     pub(super) waiting: VecDeque<u64>,
@@ -93,6 +95,7 @@ impl Host {
             client_buffers: BTreeSet::new(),
             resync_buffers: BTreeSet::new(),
             ios: BTreeMap::new(),
+            doomed: Vec::new(),
             accepted: 0,
             waiting: VecDeque::new(),
             commands: BTreeMap::new(),

@@ -1,6 +1,7 @@
 //! An agent on each machine that promotes its node only while it holds a lock kept elsewhere, and what that has to mean: nobody
 //! answers a client whose lock may be another's (ROLE-6). Agents are late, and cut off from the lock.
 
+use super::deed::Deed;
 use super::world::{MS, What, World};
 use replicator::node::{Command, Role, Time};
 
@@ -35,7 +36,10 @@ impl World {
             self.take_lock(n);
         } else if self.now >= self.lock.until && !self.calm && self.rng.one_in(8) {
             // Its holder is late: perhaps it is dead.
-            self.command(n, Command::Primary { force: false });
+            if !self.is_scripted() {
+                let command = Command::Primary { force: false };
+                self.perform(Deed::Command { node: n, command });
+            }
         }
     }
 

@@ -3,10 +3,10 @@
 
 use super::Clock;
 use super::host::Incoming;
-use super::volume::{Volume, operation};
+use super::volume::{self, Volume, operation};
 use super::world::{MS, What, World};
 use crate::model::{Kind, View};
-use replicator::node::{Event, Node, Role};
+use replicator::node::{Action, Event, Node, Role};
 
 impl World {
     /// A process starts: a new node over the same disk, attached and connected.
@@ -62,6 +62,39 @@ impl World {
             self.hosts[n].clock = Clock::booted(self.now, MS, rate);
         }
         self.hang_up(n, power);
+    }
+
+    /// The process dies between two actions of a batch. Actions to different sinks commute, so any merge of
+    /// the sinks' queues may have been on the way.
+    pub(super) fn die_in_batch(&mut self, n: usize, out: Vec<Action>, power: bool) {
+        self.counters.mark("crash: between two actions of one batch");
+        let mut sinks: [Vec<Action>; 5] = Default::default();
+        for action in out {
+            let sink = match action {
+                Action::Disk { volume, .. } | Action::CloseDisk(volume) => {
+                    4 * volume::index(volume)
+                }
+                Action::Send(..) | Action::Connect(..) | Action::Close(_) => 1,
+                Action::Reply(..) | Action::Opened(..) | Action::CloseExports(_) => 2,
+                // The memory dies with the process.
+                Action::Release(_) | Action::Notice(_) => continue,
+                Action::Done(..) | Action::Handler(..) => 3,
+            };
+            sinks[sink].push(action);
+        }
+        for sink in &mut sinks {
+            sink.reverse();
+        }
+        let total = sinks.iter().map(Vec::len).sum::<usize>() as u64;
+        for _ in 0..self.rng.below(total + 1) {
+            let left: Vec<usize> = (0..sinks.len()).filter(|&s| !sinks[s].is_empty()).collect();
+            let Some(&sink) = left.get(self.rng.below(left.len() as u64) as usize) else { break };
+            let action = sinks[sink].pop().expect("not empty");
+            self.act(n, action);
+        }
+        self.kill(n, power);
+        let delay = self.rng.spread(10 * MS, 10_000 * MS);
+        self.after(delay, What::Start { node: n });
     }
 
     fn cut_power(&mut self, n: usize, v: usize) {

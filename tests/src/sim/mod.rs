@@ -2,12 +2,14 @@
 //!
 //! Reading order: `swarm` (the knobs of a seed), `world` (time), `host`, `volume`, `disk` on its `medium`, `link`, `clock` (the parts), `actions` (what
 //! a node wants, done), `watch` (what it says, looked at), `client`, `operator`, `faults`, `fencing` (who moves things), `heal` (the second phase), `oracle`
-//! (forks), `run` (a seed from start to end), `small` (every order of a few things, without seeds). What must be true is not here: see `model`.
+//! (forks), `run` (a seed from start to end), `small` (every order of a few things, without seeds); `deed` (what is done to the nodes), `script` (all of
+//! it in one run), `shrink`, `story` (the few that are needed). What must be true is not here: see `model`.
 
 mod actions;
 mod client;
 mod clock;
 mod counters;
+mod deed;
 mod disk;
 mod disks;
 mod faults;
@@ -23,9 +25,12 @@ mod operator;
 mod oracle;
 mod rng;
 mod run;
+mod script;
+mod shrink;
 mod small;
 #[cfg(test)]
 mod stories;
+mod story;
 mod swarm;
 mod volume;
 mod watch;
@@ -35,4 +40,5 @@ use clock::Clock;
 pub use counters::Counters;
 use rng::Rng;
 pub use run::{KINDS, Outcome, catch_panics, is_of_kind, run, run_checked};
+pub use shrink::shrink;
 pub use small::{Budget, Report, Scope, search};

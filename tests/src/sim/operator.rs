@@ -2,7 +2,10 @@
 //! seed of ten) with none.
 
 use super::client::Place;
+use super::deed::Deed;
 use super::host::Pending;
+use super::script::Stream;
+use super::story::needs_no_telling;
 use super::volume::{self, Volume};
 use super::world::{MS, What, World};
 use crate::model::{Order, View};
@@ -25,7 +28,7 @@ impl World {
         if !self.hosts[n].running() {
             return;
         }
-        if self.trace > 0 {
+        if self.trace > 0 && !(self.tells_a_story() && needs_no_telling(&command)) {
             self.say(&format!("{n} command {command:?}"));
         }
         match &command {
@@ -65,7 +68,7 @@ impl World {
         let Some(pending) = self.hosts[n].commands.remove(&id.0) else {
             return self.violate("IO-1", format!("node {n} answers {id:?} twice, or nobody asked"));
         };
-        if self.trace > 0 {
+        if self.trace > 0 && !(self.tells_a_story() && result.is_ok()) {
             let text = result
                 .as_ref()
                 .map_or_else(|r| format!("refused: {:?} {}", r.kind, r.text), |()| "done".into());
@@ -155,8 +158,11 @@ impl World {
     /// A cluster manager's round: somebody must be Primary, everybody attached and connected.
     pub(super) fn manager(&mut self) {
         self.watch_waiting();
-        let delay = self.rng.between(200, 800) * MS;
+        let delay = self.rng.of(Stream::Rounds, |rng| rng.between(200, 800)) * MS;
         self.after(delay, What::Manager);
+        if self.is_scripted() && self.initialised && !self.calm {
+            return;
+        }
         let first = (self.seed % 2) as usize;
         if !self.initialised {
             let ready =
@@ -187,7 +193,7 @@ impl World {
             && eager
         {
             if !volume.disks.0[n].dead {
-                self.bring_up(n);
+                self.manage(Deed::BringUp { node: n });
             }
             return;
         }
@@ -199,29 +205,35 @@ impl World {
     /// A node stands alone and nobody wanted it to.
     fn reconcile(&mut self, n: usize) {
         let other = 1 - n;
+        let step_down = |node| Deed::Command { node, command: Command::Secondary { force: true } };
         if !self.split {
             let both = |v: &Self| (0..2).all(|n| v.view(n).role == Role::Primary);
             if both(self) {
-                return self.command(n, Command::Secondary { force: true });
+                return self.manage(step_down(n));
             }
-            return self.command(n, Command::Connect { discard_my_data: false });
+            let command = Command::Connect { discard_my_data: false };
+            return self.manage(Deed::Command { node: n, command });
         }
         // The operator decides whose data is given up: what is not good anyway, else a Secondary's, if there is one.
         let good = [0, 1].map(|n| self.good(n));
         let bad = if good == [true, false] { 1 } else { 0 };
         if good[0] != good[1] && self.view(bad).role == Role::Primary {
-            return self.command(bad, Command::Secondary { force: true });
+            return self.manage(step_down(bad));
         }
         let victim = match (self.view(n).role, self.view(other).role) {
-            (Role::Primary, Role::Primary) => {
-                return self.command(n, Command::Secondary { force: true });
-            }
+            (Role::Primary, Role::Primary) => return self.manage(step_down(n)),
             _ if good[0] != good[1] => bad,
             (Role::Primary, _) => other,
             (_, Role::Primary) => n,
             _ => (self.seed / 2 % 2) as usize,
         };
-        if !self.hosts[victim].running() || !self.views(1 - victim).any(View::own_good) {
+        self.manage(Deed::Victim { node: victim });
+    }
+
+    /// A node's data is given up after a split brain, if the other has better.
+    pub(super) fn give_up(&mut self, victim: usize) {
+        let runs = self.hosts[victim].running();
+        if !self.split || !runs || !self.views(1 - victim).any(View::own_good) {
             return;
         }
         self.counters.mark("split brain: the operator chose a victim");
@@ -289,7 +301,7 @@ impl World {
             self.counters.mark("operator: had to force a Primary");
             force = true;
         }
-        self.command(n, Command::Primary { force });
+        self.manage(Deed::Command { node: n, command: Command::Primary { force } });
     }
 
     /// An operator's whim.
@@ -321,54 +333,39 @@ impl World {
             0 | 1 if primary => {
                 let force = self.rng.percent(50);
                 if !force {
-                    for c in 0..self.clients.len() {
-                        if self.clients[c].place == Place::Open(n) {
-                            self.leave(c);
+                    for client in 0..self.clients.len() {
+                        if self.clients[client].place == Place::Open(n) {
+                            self.perform(Deed::Leave { client });
                         }
                     }
                 }
                 if self.view(n).requests > 0 {
                     self.counters.mark("operator: demoted with requests in flight");
                 }
-                self.command(n, Command::Secondary { force });
+                self.order(n, Command::Secondary { force });
             }
-            2 => {
-                self.hosts[n].disconnected = !self.hosts[n].disconnected;
-                if self.hosts[n].disconnected {
-                    self.command(n, Command::Disconnect);
-                } else {
-                    self.command(n, Command::Connect { discard_my_data: false });
-                }
-            }
-            3 => {
-                if std::mem::take(&mut self.disk(n, v).detached) {
-                    self.bring_up(n);
-                } else if view.disk == DiskState::UpToDate {
-                    self.disk(n, v).detached = true;
-                    self.command(n, Command::Detach(volume::number(v)));
-                }
-            }
-            4 if !primary && view.peer_good() => self.command(n, Command::Invalidate),
-            5 if primary && view.mirrored() => self.command(n, Command::InvalidateRemote),
-            6 if !primary => self.command(n, Command::Down),
+            2 if self.hosts[n].disconnected => self.perform(Deed::Join { node: n }),
+            2 => self.perform(Deed::Part { node: n }),
+            3 if self.disk(n, v).detached => self.perform(Deed::Reattach { node: n, v }),
+            3 if view.disk == DiskState::UpToDate => self.perform(Deed::Detach { node: n, v }),
+            3 => {}
+            4 if !primary && view.peer_good() => self.order(n, Command::Invalidate),
+            5 if primary && view.mirrored() => self.order(n, Command::InvalidateRemote),
+            6 if !primary => self.order(n, Command::Down),
             7 if !primary && view.connected() && self.view(1 - n).role == Role::Primary => {
                 // A planned switch: the other first.
-                self.command(1 - n, Command::Secondary { force: true });
-                self.command(n, Command::Primary { force: false });
+                self.order(1 - n, Command::Secondary { force: true });
+                self.order(n, Command::Primary { force: false });
             }
-            _ => {
-                for n in 0..2 {
-                    self.volumes.iter_mut().for_each(|volume| volume.disks.0[n].detached = false);
-                    self.hosts[n].disconnected = false;
-                    self.bring_up(n);
-                }
-            }
+            _ => self.perform(Deed::BringUpAll),
         }
     }
 
+    fn order(&mut self, node: usize, command: Command) {
+        self.perform(Deed::Command { node, command });
+    }
+
     fn cruelty(&mut self, n: usize) {
-        self.excused = true;
-        self.counters.mark("operator: was cruel");
         let v = self.some_volume();
         let disk = self.disk(n, v);
         let (in_use, backing) = (disk.in_use, Backing { data_size: disk.size, meta_size: None });
@@ -387,6 +384,6 @@ impl World {
             10 => Command::Down,
             _ => Command::Down,
         };
-        self.command(n, command);
+        self.perform(Deed::Cruel { node: n, command });
     }
 }

@@ -3,6 +3,7 @@
 //! It finds a hole in what a node knows at the moment it opens, not hours later when somebody falls in.
 
 use super::Rng;
+use super::script::Stream;
 use super::volume::Volume;
 use super::world::{MS, What, World};
 use crate::model::{View, Violation, same_content};
@@ -47,7 +48,7 @@ impl World {
     /// Forks if enough has happened since the last time, or something interesting has.
     pub(super) fn fork_if_due(&mut self) {
         let every = self.knobs.fork_every;
-        if self.forked || every == 0 || !self.initialised || self.violation.is_some() {
+        if self.forked || every == 0 || !self.initialised || self.now < self.forks_from {
             return;
         }
         let due = self.since_fork >= every || (self.fork_soon && self.since_fork >= every / 16);
@@ -59,7 +60,10 @@ impl World {
         if !self.may_be_judged() {
             return;
         }
-        let mut rng = Rng::new(self.seed ^ self.events.wrapping_mul(0x9e37_79b9));
+        let fresh = self.seed ^ self.events.wrapping_mul(0x9e37_79b9);
+        let fresh = self.rng.same(Stream::Forks, fresh);
+        let chance = self.fork_chance.unwrap_or(fresh);
+        let mut rng = Rng::new(chance);
         let future = Future::draw(&mut rng);
         let mut fork = self.fork(rng.clone(), 0);
         fork.live_through(future);
@@ -72,6 +76,7 @@ impl World {
                 let mut again = self.fork(rng, self.trace);
                 again.live_through(future);
             }
+            self.fork_chance = Some(chance);
             violation.story = format!("in a fork with {future:?}: {}", violation.story);
             self.check(Err(violation));
         }
@@ -100,7 +105,7 @@ impl World {
                 })
         };
         let paused = self.hosts.iter().any(|h| h.paused);
-        !paused && (0..2).all(|n| !odd(n) && !(leaving(n) && self.hosts[n].running()))
+        !paused && (0..2).all(|n| !(odd(n) || leaving(n) && self.hosts[n].running()))
     }
 
     /// Lives through each of a set of futures; how many, the events in them, and what was broken.

@@ -2,6 +2,7 @@
 
 use super::Rng;
 use super::counters::Counters;
+use super::script::Stream;
 use super::swarm::Knobs;
 use super::world::{MS, What, World};
 use crate::model::Violation;
@@ -84,8 +85,8 @@ fn fencing_of(seed: u64) -> Option<Fencing> {
     }
 }
 
-/// Runs a seed. `trace`: 0 silent, 1 state changes, 2 everything. With `hashed`, all actions are hashed (DET).
-pub fn run(seed: u64, trace: u8, hashed: bool) -> Outcome {
+/// The knobs of a seed, and the chance that comes after them.
+pub(super) fn draw(seed: u64) -> (Knobs, Rng) {
     let mut rng = Rng::new(seed);
     let mut knobs = Knobs::draw(&mut rng);
     // By the number: seeds that were found before there was this stay what they were.
@@ -104,12 +105,11 @@ pub fn run(seed: u64, trace: u8, hashed: bool) -> Outcome {
     if is_hard(seed) {
         knobs.harden(&mut Rng::new(seed ^ 0x4a2d));
     }
-    if trace > 0 {
-        println!("{knobs:#?}");
-    }
-    let mut world = World::new(seed, knobs, rng);
-    world.trace = trace;
-    world.hash = u64::from(hashed);
+    (knobs, rng)
+}
+
+/// Lives a whole life.
+pub(super) fn catch(world: &mut World) {
     let finished = catch_unwind(AssertUnwindSafe(|| {
         world.live();
     }));
@@ -117,6 +117,18 @@ pub fn run(seed: u64, trace: u8, hashed: bool) -> Outcome {
         // An assertion of the node is an invariant of its own: it says what must always be true.
         world.violation = Some(Violation::new("ASSERT", last_panic()));
     }
+}
+
+/// Runs a seed. `trace`: 0 silent, 1 state changes, 2 everything. With `hashed`, all actions are hashed (DET).
+pub fn run(seed: u64, trace: u8, hashed: bool) -> Outcome {
+    let (knobs, rng) = draw(seed);
+    if trace > 0 {
+        println!("{knobs:#?}");
+    }
+    let mut world = World::new(seed, knobs, rng);
+    world.trace = trace;
+    world.hash = u64::from(hashed);
+    catch(&mut world);
     Outcome {
         seed,
         events: world.events,
@@ -146,23 +158,35 @@ impl World {
     /// The whole life of a seed.
     fn live(&mut self) {
         let start = self.now;
+        self.rng.enter(Some(Stream::Frame));
         for n in 0..2 {
             let delay = self.rng.below(50 * MS);
             self.after(delay, What::Start { node: n });
         }
         self.after(100 * MS, What::Manager);
-        for client in 0..self.clients.len() {
-            self.after(200 * MS, What::Reopen { client });
+        if !self.is_scripted() {
+            for client in 0..self.clients.len() {
+                self.after(200 * MS, What::Reopen { client });
+            }
         }
         if self.knobs.leases {
             (0..2).for_each(|node| self.after(300 * MS, What::Agent { node }));
         }
-        if let Some(mean) = self.knobs.operator {
-            self.after(mean, What::Operator);
+        self.rng.enter(None);
+        if self.is_scripted() {
+            self.arm_script();
+            let trace = std::mem::take(&mut self.trace);
+            while !self.initialised && self.step(start + self.knobs.safety) {}
+            self.trace = trace;
+        } else {
+            if let Some(mean) = self.knobs.operator {
+                self.after(mean, What::Operator);
+            }
+            self.arm_faults();
         }
-        self.arm_faults();
-        self.run_until(start + self.knobs.safety);
-        if self.violation.is_none() {
+        let end = start + self.knobs.safety;
+        self.run_until(self.until.map_or(end, |until| until.min(end)));
+        if self.violation.is_none() && self.until.is_none() {
             self.heal();
         }
     }

@@ -86,6 +86,9 @@ pub(super) struct Knobs {
     pub(super) fork_every: u64,
     /// A crash may fall between two actions of one batch.
     pub(super) split_batches: bool,
+    /// A bug that tests put in: the nodes run A, whatever was promised.
+    #[cfg(test)]
+    pub(super) breaks_promise: bool,
 }
 
 impl Knobs {
@@ -183,6 +186,8 @@ impl Knobs {
             safety: rng.between(5000, 30_000) * MS,
             fork_every: *rng.pick(&[150, 300, 600, 2000]),
             split_batches: rng.percent(70),
+            #[cfg(test)]
+            breaks_promise: false,
         }
     }
 
@@ -299,7 +304,10 @@ impl Knobs {
                 })
                 .collect(),
             peers: vec![id(1 - node)],
+            #[cfg(not(test))]
             protocol: self.protocol,
+            #[cfg(test)]
+            protocol: if self.breaks_promise { Protocol::A } else { self.protocol },
             flush_peer: self.flush_peer,
             suspend_no_data: self.suspend_no_data,
             fencing: self.fencing,

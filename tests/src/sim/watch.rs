@@ -59,7 +59,9 @@ impl World {
         self.check(observed);
         self.check(followed);
         let shown = |v: &View| View { requests: 0, out_of_sync: v.out_of_sync.min(1), ..*v };
-        if self.trace > 1 || (self.trace > 0 && shown(&old) != shown(&view)) {
+        if self.tells_a_story() {
+            self.tell_change(n, v, &old);
+        } else if self.trace > 1 || (self.trace > 0 && shown(&old) != shown(&view)) {
             let Volume { model, disks, .. } = &self.volumes[v];
             let line = state(&view, &self.hosts[n], &disks.0[n]);
             let which = if self.volumes.len() > 1 { format!(" volume {v}") } else { String::new() };

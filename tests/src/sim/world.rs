@@ -2,14 +2,16 @@
 
 use super::client::Client;
 use super::counters::Counters;
+use super::deed::Deed;
 use super::disk::Disk;
 use super::disks::Disks;
 use super::fencing::Fenced;
 use super::host::{Host, Incoming};
 use super::lease::Lock;
 use super::link::{Network, Parcel};
+use super::script::{Beat, Source, is_decision, stream_of};
 use super::swarm::{Fault, Knobs};
-use super::volume::{self, Volume};
+use super::volume::Volume;
 use super::{Clock, Rng};
 use crate::model::{Check, Cluster, Committing, OpId, Parted, View, Violation};
 use bitmap::Metadata;
@@ -40,6 +42,7 @@ pub(super) enum What {
     Operator,
     Manager,
     Cut,
+    Scene { index: usize },
     Drain { node: usize },
     CloseOpen { node: usize, life: u32, open: u64 },
     NewDisk { node: usize, v: usize },
@@ -52,10 +55,10 @@ pub(super) enum What {
 }
 
 #[derive(Clone, Debug)]
-struct Entry {
-    at: u64,
-    seq: u64,
-    what: What,
+pub(super) struct Entry {
+    pub(super) at: u64,
+    pub(super) seq: u64,
+    pub(super) what: What,
 }
 
 impl PartialEq for Entry {
@@ -90,7 +93,12 @@ pub(super) struct World {
     pub(super) now: u64,
     pub(super) knobs: Arc<Knobs>,
     pub(super) rng: Rng,
-    heap: BinaryHeap<Entry>,
+    /// Who decides what is done to the nodes.
+    pub(super) source: Source,
+    pub(super) beat: Beat,
+    /// What comes after this is of no interest, also whether it heals.
+    pub(super) until: Option<u64>,
+    pub(super) heap: BinaryHeap<Entry>,
     seq: u64,
     pub(super) hosts: [Host; 2],
     pub(super) volumes: Vec<Volume>,
@@ -132,6 +140,10 @@ pub(super) struct World {
     crowd: u32,
     pub(super) since_fork: u64,
     pub(super) fork_soon: bool,
+    /// No forks before this time.
+    pub(super) forks_from: u64,
+    /// The chance of the fork that broke something; set before, every fork has it.
+    pub(super) fork_chance: Option<u64>,
     /// Hash of all actions (DET); 0 while not wanted.
     pub(super) hash: u64,
     /// 0: silent, 1: state changes, 2: everything.
@@ -162,6 +174,9 @@ impl World {
             seed,
             now: 1 << 42,
             rng,
+            source: Source::Seed,
+            beat: Beat::default(),
+            until: None,
             heap: BinaryHeap::new(),
             seq: 0,
             hosts,
@@ -191,6 +206,8 @@ impl World {
             crowd: 0,
             since_fork: 0,
             fork_soon: false,
+            forks_from: 0,
+            fork_chance: None,
             hash: 0,
             trace: 0,
             out: Vec::new(),
@@ -207,6 +224,11 @@ impl World {
     pub(super) fn at(&mut self, at: u64, what: What) {
         self.seq += 1;
         self.heap.push(Entry { at: at.max(self.now), seq: self.seq, what });
+    }
+
+    /// Something else than deeds is still to happen at this very time.
+    pub(super) fn more_now(&self) -> bool {
+        self.heap.iter().any(|entry| entry.at == self.now && !is_decision(&entry.what))
     }
 
     /// Notes a broken invariant; the first one counts.
@@ -246,8 +268,17 @@ impl World {
             self.violate("LIVE-1", "events follow each other without time passing");
             return false;
         }
-        self.now = entry.at;
-        self.dispatch(entry.what);
+        if let Source::Seed = self.source {
+            self.now = entry.at;
+            self.dispatch(entry.what);
+        } else {
+            self.beat.next(entry.at > self.now, &entry.what);
+            self.now = entry.at;
+            let free = self.calm || !self.initialised;
+            let outer = self.rng.enter(stream_of(&entry.what, free));
+            self.dispatch(entry.what);
+            self.rng.enter(outer);
+        }
         true
     }
 
@@ -268,25 +299,7 @@ impl World {
         self.violation.is_none() && done(self)
     }
 
-    /// What is in the future: when, and its number. In no order.
-    pub(super) fn future(&self) -> impl Iterator<Item = (u64, u64, &What)> {
-        self.heap.iter().map(|entry| (entry.at, entry.seq, &entry.what))
-    }
-
-    /// Something of it happens now, whenever it was to.
-    pub(super) fn bring_about(&mut self, seq: u64) {
-        let found = self.heap.iter().find(|entry| entry.seq == seq);
-        let what = found.expect("it is in the future").what.clone();
-        self.forget(&[seq]);
-        self.dispatch(what);
-    }
-
-    /// These never happen.
-    pub(super) fn forget(&mut self, seqs: &[u64]) {
-        self.heap.retain(|entry| !seqs.contains(&entry.seq));
-    }
-
-    fn dispatch(&mut self, what: What) {
+    pub(super) fn dispatch(&mut self, what: What) {
         match what {
             What::Disk { node, life, io } => {
                 if self.hosts[node].life == life {
@@ -361,7 +374,8 @@ impl World {
             What::Reopen { client } => self.reopen(client),
             What::Strike(fault) => self.strike(fault),
             What::Cut if self.calm => {}
-            What::Cut => self.cut_link(false),
+            What::Cut => self.perform(Deed::Cut { half_open: false }),
+            What::Scene { index } => self.play(index),
             What::Operator => self.operator(),
             What::Manager => self.manager(),
             What::Agent { node } => self.agent(node),
@@ -447,39 +461,6 @@ impl World {
         out.clear();
         self.out = out;
         self.schedule_tick(n);
-    }
-
-    /// The process dies between two actions of a batch. Actions to different sinks commute, so any merge of
-    /// the sinks' queues may have been on the way.
-    fn die_in_batch(&mut self, n: usize, out: Vec<Action>, power: bool) {
-        self.counters.mark("crash: between two actions of one batch");
-        let mut sinks: [Vec<Action>; 5] = Default::default();
-        for action in out {
-            let sink = match action {
-                Action::Disk { volume, .. } | Action::CloseDisk(volume) => {
-                    4 * volume::index(volume)
-                }
-                Action::Send(..) | Action::Connect(..) | Action::Close(_) => 1,
-                Action::Reply(..) | Action::Opened(..) | Action::CloseExports(_) => 2,
-                // The memory dies with the process.
-                Action::Release(_) | Action::Notice(_) => continue,
-                Action::Done(..) | Action::Handler(..) => 3,
-            };
-            sinks[sink].push(action);
-        }
-        for sink in &mut sinks {
-            sink.reverse();
-        }
-        let total = sinks.iter().map(Vec::len).sum::<usize>() as u64;
-        for _ in 0..self.rng.below(total + 1) {
-            let left: Vec<usize> = (0..sinks.len()).filter(|&s| !sinks[s].is_empty()).collect();
-            let Some(&sink) = left.get(self.rng.below(left.len() as u64) as usize) else { break };
-            let action = sinks[sink].pop().expect("not empty");
-            self.act(n, action);
-        }
-        self.kill(n, power);
-        let delay = self.rng.spread(10 * MS, 10_000 * MS);
-        self.after(delay, What::Start { node: n });
     }
 
     fn schedule_tick(&mut self, n: usize) {

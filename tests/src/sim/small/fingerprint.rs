@@ -17,9 +17,12 @@ const LONG_AGO: i64 = 30_000_000_000;
 /// Digests of the parts that seldom change, each with what it counts its changes by.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Known {
-    processes: [Option<((u32, u64, u64), Digest)>; 2],
+    processes: [Option<(Turn, Digest)>; 2],
     metadata: [Option<(u64, Digest)>; 2],
 }
+
+/// A process changes with these: its life, how much it was given to handle, the time.
+type Turn = (u32, u64, u64);
 
 /// Asked for again only if the key has changed.
 fn known<K: PartialEq>(

@@ -163,6 +163,24 @@ impl State {
 }
 
 impl World {
+    /// What is in the future: when, and its number. In no order.
+    pub(super) fn future(&self) -> impl Iterator<Item = (u64, u64, &What)> {
+        self.heap.iter().map(|entry| (entry.at, entry.seq, &entry.what))
+    }
+
+    /// Something of it happens now, whenever it was to.
+    fn bring_about(&mut self, seq: u64) {
+        let found = self.heap.iter().find(|entry| entry.seq == seq);
+        let what = found.expect("it is in the future").what.clone();
+        self.forget(&[seq]);
+        self.dispatch(what);
+    }
+
+    /// These never happen.
+    fn forget(&mut self, seqs: &[u64]) {
+        self.heap.retain(|entry| !seqs.contains(&entry.seq));
+    }
+
     fn class(&self, at: u64, what: &What) -> Class {
         let lives = |node: usize, life: u32| self.hosts[node].life == life;
         let when = |condition: bool, class: Class| if condition { class } else { Class::Dead };
@@ -212,6 +230,7 @@ impl World {
             | What::Operator
             | What::Manager
             | What::Cut
+            | What::Scene { .. }
             | What::NewDisk { .. }
             | What::Agent { .. } => Class::Dead,
         }
