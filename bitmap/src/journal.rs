@@ -151,8 +151,8 @@ impl Ring {
             (UPDATE_SLOT.u16(update), UPDATE_EXTENT.u32(update))
         };
         let updates: Vec<_> = (0..update_count).map(update).collect();
-        let context: [u32; CONTEXT] =
-            core::array::from_fn(|index| CONTEXT_F.element(index, 4).u32(sector));
+        let (words, _) = sector[CONTEXT_F.range()].as_chunks();
+        let context: [u32; CONTEXT] = core::array::from_fn(|at| u32::from_le_bytes(words[at]));
         let known = |&extent: &u32| extent == NO_EXTENT || extent < self.extents;
         let legal = context.iter().all(known)
             && updates.iter().all(|(slot, extent)| u32::from(*slot) < self.slots && known(extent));
