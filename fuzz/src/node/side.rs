@@ -70,6 +70,7 @@ pub(super) enum Item {
 }
 
 /// See the module.
+#[derive(Clone)]
 pub(super) struct Side {
     pub(super) node: Node,
     image: Image,
