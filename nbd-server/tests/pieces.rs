@@ -168,6 +168,27 @@ fn the_stream_may_be_cut_anywhere() {
     }
 }
 
+/// A client that says all it has to say at once, and closes its half of the stream before it is heard.
+#[test]
+fn what_came_with_the_handshake_is_answered_though_nothing_follows() {
+    let host = Host::start();
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let mut ours = Client::over(ours).0;
+    let (script, handshake, expected) = script(1);
+    ours.write_all(&script).unwrap();
+    ours.shutdown(std::net::Shutdown::Write).unwrap();
+    host.wait(move |server| async move {
+        theirs.set_nonblocking(true).unwrap();
+        let socket = Socket::Unix(tokio::net::UnixStream::from_std(theirs).unwrap());
+        server.serve(socket, "a socket pair".into()).await;
+    });
+    let mut out = Vec::new();
+    ours.read_to_end(&mut out).unwrap();
+    let (start, rest) = out.split_at(handshake.len());
+    assert_eq!(start, handshake);
+    assert_eq!(decode(rest, &expected), expected);
+}
+
 /// Headers, payloads and skipped payloads that end at, and one byte to either side of, the end of
 /// the receive buffer.
 #[test]

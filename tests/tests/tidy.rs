@@ -77,7 +77,8 @@ fn node_and_wire_do_not_know_the_shell() {
 
 #[test]
 fn crates_know_only_whom_they_may() {
-    let names = ["bitmap", "replicator", "nbd-server", "tools", "agent", "tests", "benches"];
+    let names =
+        ["bitmap", "replicator", "nbd-server", "tools", "agent", "tests", "benches", "fuzz"];
     let files = files();
     let mut complaints = Vec::new();
     for (name, may) in ARROWS {
@@ -111,11 +112,16 @@ fn invariants_are_promised_and_checked() {
 
     let mut in_product = BTreeSet::new();
     let mut in_tests = BTreeSet::new();
+    let mut in_fuzz = BTreeSet::new();
     for file in &files {
         if !(file.is_rust() || file.is_mutant()) || file.path == "tests/tests/tidy.rs" {
             continue;
         }
-        let found = if file.path.starts_with("tests/") { &mut in_tests } else { &mut in_product };
+        let found = match file.path.split('/').next() {
+            Some("tests") => &mut in_tests,
+            Some("fuzz") => &mut in_fuzz,
+            _ => &mut in_product,
+        };
         for id in ids(&file.text) {
             if !promised.contains_key(&id) {
                 complaints.push(format!("{}: {id} is not in docs/guarantees.md", file.path));
@@ -130,6 +136,9 @@ fn invariants_are_promised_and_checked() {
         }
         if claims(&["sim", "real"]) && !in_tests.contains(id) {
             complaints.push(format!("{id}: checked by `{places}`, but nothing in tests/ names it"));
+        }
+        if claims(&["fuzz"]) && !in_fuzz.contains(id) {
+            complaints.push(format!("{id}: checked by `{places}`, but nothing in fuzz/ names it"));
         }
         if claims(&["unit", "assert"]) && !in_product.contains(id) {
             complaints
@@ -252,16 +261,17 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
 }
 
-/// Every text file of the repository, by path; not what git or cargo made.
+/// Every text file of the repository, by path; not what git, cargo or libFuzzer made.
 fn files() -> Vec<File> {
     let root = root();
+    let made = ["target", "fuzz/corpus", "fuzz/regressions"].map(|path| root.join(path));
     let mut files = Vec::new();
     let mut folders = vec![root.clone()];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).unwrap() {
             let path = entry.unwrap().path();
             // In a second working tree `.git` is a file.
-            if path.ends_with(".git") || path == root.join("target") {
+            if path.ends_with(".git") || made.contains(&path) {
                 continue;
             }
             if path.is_dir() {

@@ -23,4 +23,5 @@ mod status;
 
 pub use cli::{Place, program};
 pub use client::Client;
+pub use config::normalised;
 pub use failure::{Failure, Result, code};

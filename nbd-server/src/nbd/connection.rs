@@ -123,6 +123,8 @@ impl<'a, T: Transport, D: BlockDevice> Connection<'a, T, D> {
             }
         });
         let mut closed: Option<(Rc<str>, Pin<Box<Sleep>>)> = None;
+        // What came together with the end of the handshake: the stream may hold nothing more than its end.
+        self.decode();
         loop {
             self.turn();
             if let Some(departure) = self.departure(closed.as_ref().map(|(reason, _)| reason)) {

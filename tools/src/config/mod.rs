@@ -28,6 +28,19 @@ pub(crate) use dump::{dump, dump_resource};
 pub(crate) use place::Place;
 pub(crate) use settings::Settings;
 
+/// What `polluxadm dump` prints of a configuration that is at hand as text and includes nothing, as `node` sees it.
+///
+/// # Errors
+/// If a line is wrong; `file` stands for the file in the message.
+pub fn normalised(text: &[u8], file: &Path, node: &str) -> Result<String> {
+    let statements = statement::parse(text, Place { file: file.into(), line: 1 })?;
+    if let Some(include) = statements.iter().find(|statement| statement.name() == "include") {
+        return Err(include.error("nothing can be included here"));
+    }
+    let (resources, _) = meant::read(&statements, node)?;
+    Ok(dump(&Configuration { file: file.to_owned(), node: node.to_owned(), resources }))
+}
+
 /// Most resources in one configuration.
 pub(crate) const RESOURCES_MAX: usize = 1024;
 /// Most volumes in one resource.

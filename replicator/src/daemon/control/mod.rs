@@ -72,7 +72,7 @@ impl Control {
         let failed = |error| lock.error("serve", error);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(failed)?;
-        let router = router(Served { remote, names: Arc::new(names) }, pages);
+        let router = router(remote, names, pages);
         let (stop, stopped) = oneshot::channel::<()>();
         let serve = async move {
             let listener = UnixListener::from_std(listener)?;
@@ -121,7 +121,9 @@ fn bounded(
     })
 }
 
-fn router(served: Served, pages: Vec<Page>) -> Router {
+/// What the socket answers, whatever carries it; [`Control::start`] is the socket.
+pub fn router(remote: Remote, names: Names, pages: Vec<Page>) -> Router {
+    let served = Served { remote, names: Arc::new(names) };
     let mut router = Router::new()
         .route("/command", post(command::command))
         .route("/wait/connect", wait::until(wait::is_connected))

@@ -1,0 +1,4 @@
+//! The program of libFuzzer for `fuzz::frames`; nothing else.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::frames::run(bytes));
