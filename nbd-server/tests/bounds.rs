@@ -206,6 +206,23 @@ fn clients_above_the_limit_wait_for_a_place() {
 }
 
 #[test]
+fn many_that_say_nothing_keep_nobody_out() {
+    let host = Host::with(Limits { connections: 4, ..Limits::DEFAULT });
+    let mut served = Client::connect(&host).simple("r0");
+    let mut silent: Vec<Client> = (0..20).map(|_| Client::connect(&host)).collect();
+    let mut late = Client::connect(&host).simple("r0");
+    // Who came first went first; who is served stays.
+    for client in &mut silent[..17] {
+        client.receive(18);
+        client.expect_end();
+    }
+    served.expect_alive();
+    late.expect_alive();
+    drop(silent);
+    host.until("they are gone", |server| server.connections() == 2);
+}
+
+#[test]
 fn a_handshake_has_a_deadline() {
     let host = Host::with(Limits { handshake: Duration::from_millis(50), ..Limits::DEFAULT });
     let mut silent = Client::connect(&host);

@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`protocol`] (the numbers), [`handshake`], [`transmission`], [`reply`] (pure);
 //! [`limits`], `budget`, `receive`, `in_flight`, [`transport`] (what a connection is made of);
-//! `negotiation` and `connection` (the drivers); [`exports`], [`listener`], [`server`] (what a
+//! `negotiation` and `connection` (the drivers), `log` (what is told of strangers); [`exports`], [`listener`], [`server`] (what a
 //! program uses). TLS and extended headers are not here yet.
 
 mod budget;
@@ -12,6 +12,7 @@ pub mod handshake;
 mod in_flight;
 pub mod limits;
 pub mod listener;
+mod log;
 mod negotiation;
 mod options;
 pub mod protocol;

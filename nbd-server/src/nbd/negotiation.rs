@@ -41,6 +41,7 @@ pub(super) async fn negotiate<E: Exports>(
     exports: &E,
     mut closing: Closing,
     linger: Duration,
+    tell: impl Fn(&str),
 ) -> Result<Negotiated<E::Device>, Failure> {
     let mut out = Vec::new();
     let mut handshake = Handshake::new(&mut out);
@@ -93,7 +94,7 @@ pub(super) async fn negotiate<E: Exports>(
                         return Ok(Negotiated { session, device, geometry, export });
                     }
                     Err(refusal) => {
-                        tracing::info!(export = name, "refused: {}", refusal.reason);
+                        tell(&format!("{name} is refused: {}", refusal.reason));
                         handshake.described(Err(&refusal), &mut out)
                     }
                 }

@@ -7,14 +7,17 @@ use super::exports::Exports;
 use super::handshake::Ending;
 use super::limits::Limits;
 use super::listener::Listener;
+use super::log::Gate;
 use super::negotiation::{Failure, negotiate, see_off};
 use super::receive::Receiver;
 use super::transport::Transport;
 use crate::closing::Closer;
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 
@@ -34,6 +37,10 @@ struct Shared<E> {
     closer: Closer,
     /// LIM: one permit per connection, from accept to its last completion.
     places: Arc<Semaphore>,
+    /// Who has not shaken hands yet, the one that has been at it for longest first.
+    strangers: RefCell<VecDeque<Rc<Notify>>>,
+    /// What is told of those who are not served.
+    log: RefCell<Gate>,
 }
 
 /// Pause after a failed accept: it fails for want of memory or descriptors, and at once again.
@@ -49,6 +56,8 @@ impl<E: Exports> Server<E> {
             budget: Rc::default(),
             closer: Closer::new(),
             places: Arc::new(Semaphore::new(limits.connections)),
+            strangers: RefCell::default(),
+            log: RefCell::default(),
         }))
     }
 
@@ -69,7 +78,8 @@ impl<E: Exports> Server<E> {
     }
 
     /// Accepts clients until [`Server::shut_down`]; then closes `listener`. At the limit of
-    /// connections the next client waits for its greeting, and those behind it in the kernel.
+    /// connections who has been in the handshake for longest makes room for the next; if all are served, that one waits for its greeting,
+    /// and those behind it in the kernel.
     pub async fn listen(&self, listener: Listener) {
         let mut closing = self.0.closer.watch();
         let accept = async {
@@ -77,7 +87,7 @@ impl<E: Exports> Server<E> {
                 match listener.accept().await {
                     Ok((socket, client)) => self.serve(socket, client).await,
                     Err(error) => {
-                        tracing::warn!(%error, "cannot accept a client");
+                        self.0.log.borrow_mut().tell("", &format!("cannot accept: {error}"));
                         sleep(ACCEPT_RETRY).await;
                     }
                 }
@@ -93,11 +103,21 @@ impl<E: Exports> Server<E> {
     /// Serves one client, however it came in. Returns when it has a place; `client` is what to
     /// call it in the log.
     pub async fn serve(&self, transport: impl Transport, client: String) {
-        let place = Arc::clone(&self.0.places).acquire_owned().await;
+        let places = &self.0.places;
+        if places.available_permits() == 0
+            && let Some(slowest) = self.0.strangers.borrow_mut().pop_front()
+        {
+            // LIM: many that say nothing keep nobody out.
+            slowest.notify_one();
+        }
+        let place = Arc::clone(places).acquire_owned().await;
         let place = place.expect("the semaphore is never closed");
         let server = self.clone();
+        let stranger = Rc::new(Notify::new());
+        // Before it runs: the next one may come before that.
+        self.0.strangers.borrow_mut().push_back(Rc::clone(&stranger));
         spawn_local(async move {
-            server.0.connection(transport, client).await;
+            server.0.connection(transport, client, &stranger).await;
             drop(place);
         });
     }
@@ -113,13 +133,20 @@ impl<E: Exports> Server<E> {
 }
 
 impl<E: Exports> Shared<E> {
-    async fn connection(&self, transport: impl Transport, client: String) {
+    async fn connection(&self, transport: impl Transport, client: String, stranger: &Rc<Notify>) {
         let limits = self.limits;
         let mut receiver = Receiver::new(limits.receive_buffer);
         let closing = self.closer.watch();
+        let tell = |cause: &str| self.log.borrow_mut().tell(&client, cause);
         let negotiation =
-            negotiate(&transport, &mut receiver, &self.exports, closing, limits.linger);
-        let has_last_words = match timeout(limits.handshake, negotiation).await {
+            negotiate(&transport, &mut receiver, &self.exports, closing, limits.linger, tell);
+        let shaken = tokio::select! {
+            biased;
+            shaken = timeout(limits.handshake, negotiation) => shaken.map_err(|_| "the handshake took too long"),
+            () = stranger.notified() => Err("the handshake was not over when another needed the place"),
+        };
+        self.strangers.borrow_mut().retain(|other| !Rc::ptr_eq(other, stranger));
+        let has_last_words = match shaken {
             Ok(Ok(negotiated)) => {
                 let export = negotiated.export.clone();
                 tracing::info!(client, export, "connected");
@@ -131,11 +158,11 @@ impl<E: Exports> Shared<E> {
                 matches!(departure, Departure::Disconnected | Departure::Closed(_))
             }
             Ok(Err(failure)) => {
-                tracing::info!(client, "handshake: {failure}");
+                tell(&format!("handshake: {failure}"));
                 matches!(failure, Failure::Ended(Ending::Aborted) | Failure::ShutDown)
             }
-            Err(_) => {
-                tracing::info!(client, "the handshake took too long");
+            Err(why) => {
+                tell(why);
                 false
             }
         };
