@@ -180,6 +180,7 @@ impl Node {
         let equal = equal(&compare.own, unit, units, digests).ok_or("a comparison of others")?;
         let geometry = *self.volumes[v].geometry().expect("a target has a disk");
         let same = equal.iter().filter(|&&equal| equal).count() as u64;
+        let now = self.now;
         let volume = &mut self.peers[p].volumes[v];
         let target = volume.target.as_mut().expect("it has compared");
         target.worth.found(same, equal.len() as u64);
@@ -189,7 +190,7 @@ impl Node {
                 let bytes = geometry.block_bytes(blocks.clone()).len();
                 volume.progress.copied += bytes;
                 volume.progress.equal += bytes;
-                target.written.set(blocks);
+                target.note_copied(blocks, now);
             }
         }
         for (blocks, _) in runs(compare.blocks.start, &equal).filter(|(_, equal)| !equal) {

@@ -21,6 +21,10 @@ const RUNS: usize = 4096;
 /// Blocks in one piece: 1 MiB of 4 KiB blocks.
 const PIECE: u64 = 256;
 
+/// What was copied is settled after so many milliseconds, however little it is: a link that breaks every few seconds while clients have
+/// most of the disk is no reason to copy the same again and again.
+const COMMIT_AFTER: u64 = 1000;
+
 /// What a source remembers.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Source {
@@ -44,7 +48,9 @@ pub(super) struct Target {
     /// Bytes of both.
     pub(super) asked: u64,
     /// Blocks that now hold the source's content, not yet flushed on both sides.
-    pub(super) written: DirtyBitmap,
+    written: DirtyBitmap,
+    /// Since when there are any.
+    written_since: Option<Time>,
     commit: Option<Commit>,
     finishing: bool,
     /// Some blocks could not be read at the source; they are tried again then.
@@ -90,6 +96,7 @@ impl Target {
             pace: Pace::default(),
             asked: 0,
             written: DirtyBitmap::new(blocks),
+            written_since: None,
             commit: None,
             finishing: false,
             retry_at: None,
@@ -112,6 +119,12 @@ impl Target {
     /// Nothing is left to ask for, and nothing that was asked is to come.
     fn all_asked(&self) -> bool {
         self.todo.count() == 0 && self.fetches.is_empty() && self.compares.is_empty()
+    }
+
+    /// These blocks now hold the source's content.
+    pub(super) fn note_copied(&mut self, blocks: Range<u64>, now: Time) {
+        self.written.set(blocks);
+        self.written_since.get_or_insert(now);
     }
 
     fn idle(&self) -> bool {
@@ -246,17 +259,18 @@ impl Node {
         let slot = self.slot(p, v).expect("a target has a disk");
         let limit = self.config.limits.resync_commit_blocks;
         let target = self.peers[p].volumes[v].target.as_mut().expect("still a target");
-        let all_asked = target.all_asked();
-        if target.commit.is_none()
-            && target.written.count() > 0
-            && (all_asked || target.written.count() >= limit)
-        {
+        let late =
+            target.written_since.is_some_and(|since| self.now.ms_since(since) >= COMMIT_AFTER);
+        let enough = target.all_asked() || target.written.count() >= limit || late;
+        if target.commit.is_none() && target.written.count() > 0 && enough {
             // COV-3: flush here first, then at the source, then clear there, then here.
             let runs: Vec<_> =
                 target.written.runs().take(RUNS).map(|r| (r.start, r.end - r.start)).collect();
             for run in ranges(&runs) {
                 target.written.clear(run);
             }
+            // What found no room in this commit is old enough for the next.
+            target.written_since = target.written_since.filter(|_| target.written.count() > 0);
             self.ids.op += 1;
             target.commit = Some(Commit { id: self.ids.op, runs });
             let link = self.peers[p].link.expect("connected");
@@ -377,7 +391,7 @@ impl Node {
             match how {
                 Fetched::Written => {
                     volume.progress.copied += geometry.block_bytes(fetch.blocks.clone()).len();
-                    target.written.set(fetch.blocks);
+                    target.note_copied(fetch.blocks, self.now);
                 }
                 Fetched::Failed => {
                     target.retry_at = Some(self.now.plus_ms(self.config.timing.checkpoint));
@@ -416,7 +430,7 @@ impl Node {
             return;
         }
         target.todo.clear(blocks.clone());
-        target.written.set(blocks);
+        target.note_copied(blocks, self.now);
     }
 
     /// Our flush for a commit is done.

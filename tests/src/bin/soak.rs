@@ -119,7 +119,8 @@ impl Soak {
         assert!(ended.success(), "phase {phase}: fio: {ended}\n{}", fio.said());
         self.tally.fio_mebibytes += mebibytes(&log);
         self.judge(phase, &samples);
-        self.pair.wait_in_sync();
+        // Beside the load: longer than without.
+        self.host(primary).wait_in_sync(seconds(180));
         load.wait_for_more(100);
         self.end_of_phase(phase, primary, load);
     }

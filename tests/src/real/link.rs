@@ -2,7 +2,7 @@
 //!
 //! Each host's configuration names the proxy as the peer's address. One proxy for each direction of dialing.
 
-use super::ports::{free, loopback};
+use super::ports::{listener, loopback};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -68,8 +68,8 @@ impl Link {
         let shared = Arc::new(Shared::default());
         let mut acceptors = Vec::new();
         let addresses = [0, 1].map(|node| {
-            let listener = TcpListener::bind(loopback(free())).expect("a free port");
-            let address = listener.local_addr().expect("it is bound");
+            let (listener, port) = listener();
+            let address = loopback(port);
             let (shared, host) = (Arc::clone(&shared), hosts[node]);
             acceptors.push(std::thread::spawn(move || accept(&shared, &listener, host, node)));
             address

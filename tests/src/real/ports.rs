@@ -8,12 +8,18 @@ use std::sync::atomic::{AtomicU16, Ordering};
 /// # Panics
 /// After tens of thousands of them.
 pub fn free() -> u16 {
+    listener().1
+}
+
+/// The same, and somebody listens there. (Not to be had by binding what `free` gave: a process that another thread has just forked
+/// may hold that for another moment.)
+pub fn listener() -> (TcpListener, u16) {
     static NEXT: AtomicU16 = AtomicU16::new(20_000);
     loop {
         let port = NEXT.fetch_add(1, Ordering::Relaxed);
         assert!(port < u16::MAX, "no free port");
-        if TcpListener::bind(loopback(port)).is_ok() {
-            return port;
+        if let Ok(listener) = TcpListener::bind(loopback(port)) {
+            return (listener, port);
         }
     }
 }

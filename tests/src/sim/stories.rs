@@ -181,6 +181,30 @@ fn a_resync_that_is_interrupted_leaves_the_target_inconsistent_and_goes_on() {
 }
 
 #[test]
+fn a_resync_that_is_cut_every_two_seconds_ends() {
+    let mut knobs = Knobs::calm(Protocol::C);
+    knobs.limits.resync_bytes = 4096;
+    let mut world = pair_of(knobs);
+    open(&mut world, 0);
+    world.kill(1, false);
+    for block in 0..40 {
+        write(&mut world, 0, 0, block);
+    }
+    // A block takes a tenth of a second.
+    world.network.delay = (40 * MS, 50 * MS);
+    for _ in 0..10 {
+        world.start(1);
+        world.run_until(world.now + 2000 * MS);
+        fine(&world);
+        world.kill(1, false);
+    }
+    world.start(1);
+    let end = world.now + 1000 * MS;
+    assert!(world.run_to(end, |w| w.view(1).mirrored()), "{}", world.unsettled());
+    together(&mut world);
+}
+
+#[test]
 fn an_order_given_twice_is_carried_out_once_and_both_are_told() {
     let mut world = pair(Protocol::C);
     open(&mut world, 0);
