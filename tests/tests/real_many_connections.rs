@@ -1,5 +1,5 @@
 //! Ten thousand connections that come and go, that say nothing, or garbage, on every socket: memory and descriptors stay bounded, clients are
-//! served, and the log names the cause once in a while and not ten thousand times (LIM).
+//! served, and the log names the cause once in a while and not ten thousand times (LIM, NET-2).
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};

@@ -103,6 +103,8 @@ impl Node {
                 // A resync that has come to its end stays so.
                 self.peers[p].volumes[v].target = None;
                 tickets.extend(self.set_outdated(v).map(|ticket| (v, ticket)));
+            } else if let Some(target) = &mut self.peers[p].volumes[v].target {
+                target.renounce();
             }
         }
         self.after_all_durable(tickets, then);

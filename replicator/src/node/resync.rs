@@ -58,6 +58,8 @@ pub(super) struct Target {
     grant: Option<(Generation, Vec<Generation>)>,
     /// A grant was received.
     pub(super) granted: bool,
+    /// ROLE-4: a Primary that parts from us hears that we are out of the way. So we stay, whatever grant is under way.
+    renounced: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -102,6 +104,7 @@ impl Target {
             retry_at: None,
             grant: None,
             granted: false,
+            renounced: false,
         }
     }
 
@@ -125,6 +128,12 @@ impl Target {
     pub(super) fn note_copied(&mut self, blocks: Range<u64>, now: Time) {
         self.written.set(blocks);
         self.written_since.get_or_insert(now);
+    }
+
+    /// It will not be up to date by this resync.
+    pub(super) fn renounce(&mut self) {
+        self.renounced = true;
+        self.grant = None;
     }
 
     fn idle(&self) -> bool {
@@ -477,7 +486,9 @@ impl Node {
         let Some(link) = self.peers[p].link else {
             return;
         };
-        if let Some(target) = self.peers[p].volumes[v].target.as_mut().filter(|t| t.finishing) {
+        if let Some(target) =
+            self.peers[p].volumes[v].target.as_mut().filter(|t| t.finishing && !t.renounced)
+        {
             target.grant = Some((current, history));
             let wait = self.waits.open(Then::GrantFlushed { link, volume: v });
             self.flush_local(v, wait);
