@@ -28,7 +28,7 @@ pub const SLICES: usize = 256;
 /// The bounds that a program may want to choose, and the tests do.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Clients at a time; more wait in the kernel's queue.
+    /// Clients at a time. One more puts out who has been in the handshake for longest; if all are served, it waits in the kernel's queue.
     pub connections: usize,
     /// From accept to the start of the transmission.
     pub handshake: Duration,

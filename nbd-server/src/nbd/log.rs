@@ -15,13 +15,12 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    /// Logs why somebody was not served, or counts it.
-    pub(super) fn tell(&mut self, client: &str, cause: &str) {
-        match self.admit(Instant::now(), cause) {
-            Some(0) => tracing::info!(client, "{cause}"),
-            Some(n) => tracing::info!(client, "{cause} ({n} lines like this were left out)"),
-            None => {}
-        }
+    /// What to log of a cause why somebody was not served. None: it is counted.
+    pub(super) fn pass(&mut self, cause: &str) -> Option<String> {
+        self.admit(Instant::now(), cause).map(|left_out| match left_out {
+            0 => cause.to_owned(),
+            n => format!("{cause} ({n} lines like this were left out)"),
+        })
     }
 
     /// May this be told now, and how many were not before it?

@@ -87,7 +87,10 @@ impl<E: Exports> Server<E> {
                 match listener.accept().await {
                     Ok((socket, client)) => self.serve(socket, client).await,
                     Err(error) => {
-                        self.0.log.borrow_mut().tell("", &format!("cannot accept: {error}"));
+                        let cause = format!("cannot accept a client: {error}");
+                        if let Some(text) = self.0.log.borrow_mut().pass(&cause) {
+                            tracing::warn!("{text}");
+                        }
                         sleep(ACCEPT_RETRY).await;
                     }
                 }
@@ -137,7 +140,11 @@ impl<E: Exports> Shared<E> {
         let limits = self.limits;
         let mut receiver = Receiver::new(limits.receive_buffer);
         let closing = self.closer.watch();
-        let tell = |cause: &str| self.log.borrow_mut().tell(&client, cause);
+        let tell = |cause: &str| {
+            if let Some(text) = self.log.borrow_mut().pass(cause) {
+                tracing::info!(client, "{text}");
+            }
+        };
         let negotiation =
             negotiate(&transport, &mut receiver, &self.exports, closing, limits.linger, tell);
         let shaken = tokio::select! {

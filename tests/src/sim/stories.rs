@@ -180,6 +180,30 @@ fn a_resync_that_is_interrupted_leaves_the_target_inconsistent_and_goes_on() {
     together(&mut world);
 }
 
+/// ROLE-4: what it said holds, whatever grant is under way.
+#[test]
+fn a_target_that_told_its_leaving_primary_that_it_is_out_of_the_way_stays_so() {
+    for luck in 0..60 {
+        let mut knobs = Knobs::calm(Protocol::C);
+        knobs.fencing = Fencing::ResourceAndStonith;
+        // Much happens on the disks while a message is under way.
+        (knobs.disk_delay, knobs.link_delay) = ((MS / 1000, MS / 500), (MS, 5 * MS));
+        let mut world = pair_of(knobs);
+        open(&mut world, 0);
+        // All is equal: nothing is to be flushed at the end.
+        world.command(1, Command::Invalidate);
+        let end = world.now + 60_000 * MS;
+        step_to(&mut world, end, |w| w.view(0).replication == ReplicationState::SyncSource);
+        world.rng = Rng::new(luck);
+        step_to(&mut world, end, |w| w.view(0).out_of_sync == 0);
+        world.command(0, Command::Disconnect);
+        step_to(&mut world, end, |w| w.view(0).connection == ConnectionState::StandAlone);
+        world.run_until(world.now + 500 * MS);
+        assert!(world.view(1).disk <= DiskState::Outdated, "luck {luck}: {:?}", world.view(1));
+        fine(&world);
+    }
+}
+
 #[test]
 fn a_resync_that_is_cut_every_two_seconds_ends() {
     let mut knobs = Knobs::calm(Protocol::C);

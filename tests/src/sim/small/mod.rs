@@ -157,7 +157,7 @@ pub fn search(scope: &Scope) -> Report {
                 };
                 if let Some(violation) = found {
                     let mut told = tell(&root, way);
-                    told.push(format!("{wanted:?}"));
+                    told.push(state.describe(wanted));
                     report.violation = Some((violation, told));
                     break;
                 }
