@@ -259,11 +259,11 @@ impl Opening {
         let sectors: Vec<_> = (0..ring.sectors).map(sector).collect();
         let log = Journal::recover(ring, &sectors, found.superblock.log_floor);
         for slot in 0..found.slots.len() {
-            let epoch = found.superblock.slots[slot].epoch;
             for index in 0..found.slots[slot].summary_count() {
                 let offset = found.layout.summary(slot, index);
                 let summary = self.unit(found, slot, Level::Summary, index, offset);
-                let believed = found.slots[slot].load_summary(index, summary.as_ref(), epoch);
+                let record = &found.superblock.slots[slot];
+                let believed = found.slots[slot].load_summary(index, summary.as_ref(), record);
                 found.bad_units += u64::from(!believed);
             }
         }

@@ -142,15 +142,20 @@ impl SlotBits {
         self.written.leaf_count()
     }
 
-    /// Takes a summary sector read from disk; `false` if it was not to be believed. Then all its
-    /// units must be read, and count as set where they were not written in this epoch.
-    pub(crate) fn load_summary(&mut self, index: u32, found: Option<&Unit>, epoch: u32) -> bool {
+    /// Takes a summary sector read from disk; `false` if it was not to be believed. Then nobody
+    /// knows which of its units count (MD-2). A unit that became like the default was not written
+    /// again, and still is what it was before. With all clear by default that has bits too many:
+    /// units are read, and those that were not written in this epoch count as set. With all set
+    /// it has bits too few: all stay set.
+    pub(crate) fn load_summary(&mut self, index: u32, found: Option<&Unit>, slot: &Slot) -> bool {
         match found {
             // Of an older epoch: none of its units was written in this one.
-            Some(summary) if summary.epoch != epoch => {}
+            Some(summary) if summary.epoch != slot.epoch => {}
             Some(summary) => self.written.load_leaf(index, &summary.bits),
             None => {
-                self.written.set(self.written.leaf_range(index));
+                if !slot.default_set {
+                    self.written.set(self.written.leaf_range(index));
+                }
                 self.summary_changed.insert(index);
             }
         }

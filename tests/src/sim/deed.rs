@@ -3,6 +3,7 @@
 
 use super::client::Place;
 use super::host::IoKind;
+use super::meta_area::Decay;
 use super::volume;
 use super::world::{MS, What, World};
 use crate::model::{Kind, View};
@@ -59,9 +60,12 @@ pub(super) enum Deed {
         node: usize,
         v: usize,
     },
-    Rot {
+    /// A sector of metadata that nobody uses changes.
+    Decay {
         node: usize,
         v: usize,
+        at: u64,
+        decay: Decay,
     },
     /// An operator's or a manager's command, where it makes sense.
     Command {
@@ -159,7 +163,7 @@ impl World {
                     self.replace_disk(node, v);
                 }
             }
-            Deed::Rot { node, v } => self.rot(node, v),
+            Deed::Decay { node, v, at, decay } => self.decay(node, v, at, decay),
             Deed::Command { node, command } => {
                 if self.makes_sense(node, &command) {
                     self.command(node, command);
@@ -296,8 +300,8 @@ impl fmt::Display for Deed {
                 write!(f, "disk {v} of node {node} fails the next {kind:?}")
             }
             Self::Replace { node, v } => write!(f, "disk {v} of node {node} is replaced"),
-            Self::Rot { node, v } => {
-                write!(f, "a copy of the superblock of disk {v} of node {node} decays")
+            Self::Decay { node, v, at, decay } => {
+                write!(f, "metadata at {at} of disk {v} of node {node} changes: {decay:?}")
             }
             Self::Command { node, command } => write!(f, "node {node} is told: {command:?}"),
             Self::Cruel { node, command } => {

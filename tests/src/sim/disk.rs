@@ -5,9 +5,10 @@
 //! operation completes, and whether it fails.
 
 use super::Rng;
-use super::medium::{Cells, MetaArea};
+use super::medium::Cells;
+use super::meta_area::MetaArea;
 use crate::model::Token;
-use bitmap::{Bytes, MetaWrite};
+use bitmap::MetaWrite;
 use replicator::digest::Digest;
 use std::fmt;
 use std::sync::Arc;
@@ -99,8 +100,8 @@ pub(super) struct Disk {
     pub(super) sectors: u32,
     /// Bytes of the whole device.
     pub(super) size: u64,
-    /// Counts changes of the stable metadata.
-    pub(super) meta_version: u64,
+    /// Its metadata, which is stable when written.
+    pub(super) meta: MetaArea,
     /// Every operation fails.
     pub(super) dead: bool,
     /// The cache survives power cuts.
@@ -118,24 +119,21 @@ pub(super) struct Disk {
     stable: Cells,
     cache: Vec<Cached>,
     in_flight: Vec<InFlight>,
-    meta: MetaArea,
     /// What a failed flush dropped: readable until the disk is opened again.
     dropped: Vec<Cached>,
-    bad_meta: Vec<u64>,
-    decayed: Option<u64>,
     order: u32,
 }
 
 impl Disk {
-    /// A new disk: `data` bytes of data, then metadata up to `size`.
-    pub(super) fn new(number: u32, data: u64, size: u64) -> Self {
+    /// A new disk: `data` bytes of data, then metadata up to `size`, of which writes may be lost if it `remembers`.
+    pub(super) fn new(number: u32, data: u64, size: u64, remembers: bool) -> Self {
         let sectors = (data / 512) as u32;
         let cells = Cells::new(number, sectors);
         Self {
             number,
             sectors,
             size,
-            meta_version: 0,
+            meta: MetaArea::new(data, size, remembers),
             dead: false,
             battery: false,
             in_use: false,
@@ -147,10 +145,7 @@ impl Disk {
             stable: cells,
             cache: Vec::new(),
             in_flight: Vec::new(),
-            meta: MetaArea::new(data, size),
             dropped: Vec::new(),
-            bad_meta: Vec::new(),
-            decayed: None,
             order: 0,
         }
     }
@@ -183,11 +178,6 @@ impl Disk {
     /// All that decides what it will answer, but for its metadata.
     pub(super) fn data(&self) -> impl fmt::Debug + use<'_> {
         (&self.visible, &self.stable, &self.cache, &self.in_flight, self.in_use)
-    }
-
-    /// What stands for its metadata.
-    pub(super) fn metadata_digest(&self) -> Digest {
-        self.meta.digest()
     }
 
     /// Operations under way.
@@ -252,11 +242,11 @@ impl Disk {
                 Finished::Done
             }
             DiskCommand::ReadMeta(ranges) => {
-                Finished::Meta(ranges.iter().map(|&(at, len)| self.read_meta(at, len)).collect())
+                Finished::Meta(ranges.iter().map(|&(at, len)| self.meta.read(at, len)).collect())
             }
             DiskCommand::WriteMeta(writes) => {
                 for write in &writes {
-                    self.put_meta(write, |_| true);
+                    self.meta.write(write, || true);
                 }
                 Finished::Done
             }
@@ -291,7 +281,7 @@ impl Disk {
             }
             DiskCommand::WriteMeta(writes) => {
                 for write in &writes {
-                    self.put_meta(write, |_| rng.percent(50));
+                    self.meta.write(write, || rng.percent(50));
                 }
             }
             DiskCommand::Read { .. } | DiskCommand::Digest { .. } | DiskCommand::ReadMeta(_) => {}
@@ -356,86 +346,16 @@ impl Disk {
         });
     }
 
-    fn read_meta(&self, offset: u64, len: u32) -> Result<Vec<u8>, ()> {
-        let mut bytes = Vec::with_capacity(len as usize);
-        for at in (offset..offset + u64::from(len)).step_by(512) {
-            if self.bad_meta.contains(&at) {
-                return Err(());
-            }
-            bytes.extend_from_slice(self.meta.sector(at).ok_or(())?);
-        }
-        Ok(bytes)
-    }
-
-    fn put_meta(&mut self, write: &MetaWrite, mut arrives: impl FnMut(u64) -> bool) {
-        self.meta_version += 1;
-        match &write.bytes {
-            Bytes::Data(bytes) => {
-                for (at, sector) in (write.offset..).step_by(512).zip(bytes.chunks(512)) {
-                    if arrives(at) {
-                        self.meta.put(at, sector);
-                        self.written_again(at);
-                    }
-                }
-            }
-            Bytes::Zeros(len) => {
-                for at in (write.offset..write.offset + len).step_by(512) {
-                    if arrives(at) {
-                        self.meta.put(at, &[0; 512]);
-                        self.written_again(at);
-                    }
-                }
-            }
-        }
-    }
-
-    fn written_again(&mut self, at: u64) {
-        self.bad_meta.retain(|&bad| bad != at);
-        if self.decayed == Some(at) {
-            self.decayed = None;
-        }
-    }
-
     /// Writes metadata at once (create-md).
     pub(super) fn format(&mut self, stages: &[Vec<MetaWrite>]) {
         for write in stages.iter().flatten() {
-            self.put_meta(write, |_| true);
+            self.meta.write(write, || true);
         }
     }
 
     /// Reads metadata as recovery would.
     pub(super) fn peek_meta(&self, ranges: &[(u64, u32)]) -> Vec<Result<Vec<u8>, ()>> {
-        ranges.iter().map(|&(at, len)| self.read_meta(at, len)).collect()
-    }
-
-    /// Whether both copies of the superblock are readable and new: they differ in their own offset and checksum only.
-    pub(super) fn mirrored_meta(&self, copies: [u64; 2]) -> bool {
-        let [a, b] = copies.map(|at| self.read_meta(at, 4096));
-        let (Ok(a), Ok(b)) = (a, b) else { return false };
-        // All but checksum and place, which come behind magic and version.
-        a[..12] == b[..12] && a[24..] == b[24..]
-    }
-
-    /// Until a decayed sector was written again, another fault is more than the promise covers.
-    pub(super) fn fragile(&self) -> bool {
-        self.decayed.is_some()
-    }
-
-    /// A metadata sector decays: other bytes, those of its twin (a write that strayed), or unreadable.
-    pub(super) fn rot_meta(&mut self, offset: u64, twin: u64, rng: &mut Rng) {
-        self.meta_version += 1;
-        self.decayed = Some(offset);
-        if rng.percent(50) {
-            return self.bad_meta.push(offset);
-        }
-        let (i, bit) = (rng.below(512) as usize, rng.below(8));
-        let strayed = i < 256;
-        let Some(sector) = self.meta.sector(if strayed { twin } else { offset }) else { return };
-        let mut bytes = sector.to_vec();
-        if !strayed {
-            bytes[i] ^= 1 << bit;
-        }
-        self.meta.put(offset, &bytes);
+        ranges.iter().map(|&(at, len)| self.meta.read(at, len)).collect()
     }
 
     /// The process that used it is dead: what was under way arrives whole, in part or not; the cache stays.
@@ -462,9 +382,9 @@ impl Disk {
                     }
                 }
                 DiskCommand::WriteMeta(writes) => {
-                    let whole = if self.fragile() { 0 } else { rng.below(3) };
+                    let whole = if self.meta.fragile() { 0 } else { rng.below(3) };
                     for write in &writes {
-                        self.put_meta(write, |_| whole == 0 || (whole == 1 && rng.percent(50)));
+                        self.meta.write(write, || whole == 0 || (whole == 1 && rng.percent(50)));
                     }
                 }
                 DiskCommand::Read { .. }
@@ -511,7 +431,7 @@ impl Disk {
             };
             let mut arrived = 0;
             let mut sectors = 0;
-            let fate = if meta.is_some() && self.fragile() { 0 } else { fate };
+            let fate = if meta.is_some() && self.meta.fragile() { 0 } else { fate };
             if let Some(c) = data {
                 for s in 0..c.len {
                     sectors += 1;
@@ -524,7 +444,7 @@ impl Disk {
                 loss.torn += u32::from(arrived > 0 && arrived < sectors);
             }
             for write in meta.into_iter().flatten() {
-                self.put_meta(&write, |_| {
+                self.meta.write(&write, || {
                     sectors += 1;
                     let arrives = fate == 0 || (fate == 2 && rng.percent(50));
                     arrived += u32::from(arrives);

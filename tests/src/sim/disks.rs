@@ -2,7 +2,7 @@
 
 use super::disk::Disk;
 use crate::model::{Copies, StableFacts, Token};
-use bitmap::{OpenStep, Opening, Placement};
+use bitmap::{OpenError, OpenStep, Opened, Opening, Placement};
 use std::sync::Arc;
 
 /// The two disks.
@@ -32,29 +32,29 @@ impl FactsCache {
     /// Whether the metadata has not changed since it was last read.
     pub(super) fn fresh(&self, disks: &Disks, node: usize) -> bool {
         let disk = &disks.0[node];
-        matches!(&self.0[node], Some((n, v, _)) if (*n, *v) == (disk.number, disk.meta_version))
+        matches!(&self.0[node], Some((n, v, _)) if (*n, *v) == (disk.number, disk.meta.version))
     }
 
     /// The metadata of a node's disk, recovered.
     pub(super) fn read(&mut self, disks: &Disks, node: usize) -> Option<StableFacts> {
         let disk = &disks.0[node];
         if !self.fresh(disks, node) {
-            self.0[node] = Some((disk.number, disk.meta_version, open(disk)));
+            let facts = |opened: Box<Opened>| StableFacts { metadata: Arc::new(opened.metadata) };
+            self.0[node] = Some((disk.number, disk.meta.version, opened(disk).ok().map(facts)));
         }
         self.0[node].as_ref().and_then(|(_, _, facts)| facts.clone())
     }
 }
 
-fn open(disk: &Disk) -> Option<StableFacts> {
+/// Metadata as recovery would find it.
+pub(super) fn opened(disk: &Disk) -> Result<Box<Opened>, OpenError> {
     let mut opening = Opening::new(Placement::Internal, disk.size);
     let mut results = Vec::new();
     loop {
         match opening.step(results) {
             OpenStep::Read(ranges) => results = disk.peek_meta(&ranges),
-            OpenStep::Done(opened) => {
-                return Some(StableFacts { metadata: Arc::new(opened.metadata) });
-            }
-            OpenStep::Refused(_) => return None,
+            OpenStep::Done(opened) => return Ok(opened),
+            OpenStep::Refused(why) => return Err(why),
         }
     }
 }

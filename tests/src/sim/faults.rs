@@ -2,6 +2,7 @@
 
 use super::deed::Deed;
 use super::host::IoKind;
+use super::meta_area::Decay;
 use super::swarm::Fault;
 use super::world::{MS, What, World, fresh_disk};
 
@@ -67,7 +68,15 @@ impl World {
             Fault::DiskHangs => self.perform(Deed::DiskHangs { node: n, v }),
             Fault::DiskSlow => self.perform(Deed::DiskSlow { node: n, v }),
             Fault::Replace => self.perform(Deed::Replace { node: n, v }),
-            Fault::Rot => self.perform(Deed::Rot { node: n, v }),
+            Fault::Rot if self.hosts[n].running() || !self.disk(n, v).meta.mirrored() => {}
+            Fault::Rot => {
+                let (at, decay) = self.some_rot(n, v);
+                self.perform(Deed::Decay { node: n, v, at, decay });
+            }
+            Fault::Decay => {
+                let (at, decay) = self.some_decay(n, v);
+                self.perform(Deed::Decay { node: n, v, at, decay });
+            }
         }
     }
 
@@ -150,20 +159,19 @@ impl World {
         self.after(100 * MS, What::Start { node: n });
     }
 
-    /// One metadata sector decays: a copy of the superblock, or a bitmap sector. The newest log sectors are left out: no
-    /// format can tell that what was written last is gone.
-    pub(super) fn rot(&mut self, n: usize, v: usize) {
-        let disk = &mut self.volumes[v].disks.0[n];
-        if self.hosts[n].running() {
-            return;
-        }
-        let usable = disk.size / 4096 * 4096;
-        let copies = [usable - 4096, usable - 4096 - 65536];
-        if disk.fragile() || !disk.mirrored_meta(copies) {
-            return;
-        }
+    /// A copy of the superblock decays: what becomes of it.
+    fn some_rot(&mut self, n: usize, v: usize) -> (u64, Decay) {
+        let copies = self.volumes[v].disks.0[n].meta.copies();
         let which = self.rng.below(2) as usize;
-        disk.rot_meta(copies[which], copies[1 - which], &mut self.rng);
-        self.counters.mark("disk: a superblock copy decayed");
+        if self.rng.percent(50) {
+            return (copies[which], Decay::Unreadable);
+        }
+        let (byte, bit) = (self.rng.below(512) as u16, self.rng.below(8) as u16);
+        let strayed = byte < 256;
+        let decay = match strayed {
+            true => Decay::Strayed { from: copies[1 - which] },
+            false => Decay::Flipped { bit: byte * 8 + bit },
+        };
+        (copies[which], decay)
     }
 }

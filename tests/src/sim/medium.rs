@@ -1,13 +1,11 @@
-//! What a disk of the simulator holds: data as one token per sector, metadata as bytes. Clones share what is equal. When
-//! something gets here is decided by `disk`.
+//! What a disk of the simulator holds of data: one token per sector. Clones share what is equal. When something gets here is decided
+//! by `disk`.
 
 use crate::model::Token;
-use replicator::digest::Digest;
 use std::fmt;
 use std::sync::Arc;
 
 const PAGE: usize = 64;
-const META_PAGE: u64 = 4096;
 
 #[derive(Clone)]
 struct Page {
@@ -57,45 +55,6 @@ impl Cells {
         if order >= page.order[i] {
             page.order[i] = order;
             page.token[i] = token;
-        }
-    }
-}
-
-/// The bytes of the metadata area.
-#[derive(Clone)]
-pub(super) struct MetaArea {
-    start: u64,
-    pages: Vec<Arc<[u8; META_PAGE as usize]>>,
-}
-
-impl MetaArea {
-    pub(super) fn new(start: u64, end: u64) -> Self {
-        let zero = Arc::new([0; META_PAGE as usize]);
-        Self { start, pages: vec![zero; (end - start).div_ceil(META_PAGE) as usize] }
-    }
-
-    /// What stands for all of it.
-    pub(super) fn digest(&self) -> Digest {
-        let zeros = |page: &[u8]| page.iter().all(|&byte| byte == 0);
-        let digest = |page: &Arc<[u8; META_PAGE as usize]>| {
-            if zeros(&page[..]) { Digest::default() } else { Digest::of(&page[..]) }
-        };
-        let pages: Vec<_> = self.pages.iter().map(digest).collect();
-        Digest::of_all(&pages)
-    }
-
-    pub(super) fn sector(&self, offset: u64) -> Option<&[u8]> {
-        let at = offset.checked_sub(self.start)?;
-        let page = self.pages.get((at / META_PAGE) as usize)?;
-        let i = (at % META_PAGE) as usize;
-        page.get(i..i + 512)
-    }
-
-    pub(super) fn put(&mut self, offset: u64, bytes: &[u8]) {
-        let Some(at) = offset.checked_sub(self.start) else { return };
-        if let Some(page) = self.pages.get_mut((at / META_PAGE) as usize) {
-            let i = (at % META_PAGE) as usize;
-            Arc::make_mut(page)[i..i + bytes.len()].copy_from_slice(bytes);
         }
     }
 }

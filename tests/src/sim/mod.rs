@@ -1,7 +1,7 @@
 //! The simulator: two nodes, their disks, the network between them, clients and an operator, all out of one seed.
 //!
-//! Reading order: `swarm` (the knobs of a seed), `world` (time), `host`, `volume`, `disk` on its `medium`, `link`, `clock` (the parts), `actions` (what
-//! a node wants, done), `watch` (what it says, looked at), `client`, `operator`, `faults`, `fencing` (who moves things), `heal` (the second phase), `oracle`
+//! Reading order: `swarm` (the knobs of a seed), `world` (time), `host`, `volume`, `disk` (`medium`, `meta_area`), `link`, `clock` (the parts), `actions` (what
+//! a node wants, done), `watch` (what it says, looked at), `client`, `operator`, `faults`, `decay`, `fencing` (who moves things), `heal` (the second phase), `oracle`
 //! (forks), `run` (a seed from start to end), `small` (every order of a few things, without seeds); `deed` (what is done to the nodes), `script` (all of
 //! it in one run), `shrink`, `story` (the few that are needed). What must be true is not here: see `model`.
 
@@ -9,6 +9,7 @@ mod actions;
 mod client;
 mod clock;
 mod counters;
+mod decay;
 mod deed;
 mod disk;
 mod disks;
@@ -20,6 +21,7 @@ mod lease;
 mod link;
 mod lives;
 mod medium;
+mod meta_area;
 mod names;
 mod operator;
 mod oracle;

@@ -95,10 +95,13 @@ impl World {
                 }
                 self.after(500 * MS, What::Retry { node: n });
             }
-            Command::Attach(volume, _) if self.disk(n, volume::index(volume)).fragile() => {
-                // MD-3: what decayed was noticed, and is whole again before anybody relies on it.
-                let story = format!("node {n} is attached, and a superblock copy is still decayed");
-                self.violate("MD-3", story);
+            Command::Attach(volume, _) => {
+                if let Some(at) = self.still_decayed(n, volume::index(volume)) {
+                    // MD-3: what decayed was noticed, and is whole again before anybody relies on it.
+                    let story =
+                        format!("node {n} is attached, and metadata at {at} is still decayed");
+                    self.violate("MD-3", story);
+                }
             }
             Command::Primary { force } => {
                 if ok {

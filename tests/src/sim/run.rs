@@ -48,8 +48,8 @@ pub(super) fn last_panic() -> String {
 }
 
 /// Kinds of seeds that may be asked for alone.
-pub const KINDS: [&str; 6] =
-    ["one-volume", "two-volumes", "fencing", "no-fencing", "leases", "hard"];
+pub const KINDS: [&str; 7] =
+    ["one-volume", "two-volumes", "fencing", "no-fencing", "leases", "hard", "unsound"];
 
 /// Is the seed of this kind? They follow from its number, so that seeds found before there was a kind stay what they were.
 pub fn is_of_kind(seed: u64, kind: &str) -> bool {
@@ -60,6 +60,7 @@ pub fn is_of_kind(seed: u64, kind: &str) -> bool {
         "no-fencing" => fencing_of(seed).is_none(),
         "leases" => has_leases(seed),
         "hard" => is_hard(seed),
+        "unsound" => is_unsound(seed),
         _ => false,
     }
 }
@@ -71,6 +72,11 @@ fn has_two_volumes(seed: u64) -> bool {
 /// Bit 60: no seed that was found before there was this has it.
 fn is_hard(seed: u64) -> bool {
     seed >> 60 & 1 == 1
+}
+
+/// Bit 61: likewise.
+fn is_unsound(seed: u64) -> bool {
+    seed >> 61 & 1 == 1
 }
 
 fn has_leases(seed: u64) -> bool {
@@ -104,6 +110,9 @@ pub(super) fn draw(seed: u64) -> (Knobs, Rng) {
     }
     if is_hard(seed) {
         knobs.harden(&mut Rng::new(seed ^ 0x4a2d));
+    }
+    if is_unsound(seed) {
+        knobs.unsound(&mut Rng::new(seed ^ 0x50fd));
     }
     (knobs, rng)
 }

@@ -25,9 +25,11 @@ pub(super) enum Fault {
     DiskSlow,
     Replace,
     Rot,
+    /// Metadata anywhere.
+    Decay,
 }
 
-/// All of them.
+/// Those that any seed may have.
 pub(super) const FAULTS: [Fault; 14] = [
     Fault::Kill,
     Fault::PowerCut,
@@ -61,6 +63,8 @@ pub(super) struct Knobs {
     pub(super) al_sectors: u32,
     pub(super) extent_size: u32,
     pub(super) battery: bool,
+    /// Writes of metadata may be lost.
+    pub(super) forgets_writes: bool,
     pub(super) timing: Timing,
     pub(super) limits: Limits,
     pub(super) rates: [u64; 2],
@@ -166,6 +170,7 @@ impl Knobs {
             al_sectors,
             extent_size,
             battery: rng.one_in(10),
+            forgets_writes: false,
             timing,
             limits,
             rates: [rng.between(950_000, 1_050_000), rng.between(950_000, 1_050_000)],
@@ -241,6 +246,13 @@ impl Knobs {
             self.faults.push((Fault::DiskHangs, rng.between(2000, 10_000) * MS));
             self.faults.push((Fault::DiskDies, rng.between(4000, 20_000) * MS));
         }
+    }
+
+    /// Machines that are less sound than most: metadata decays anywhere.
+    pub(super) fn unsound(&mut self, rng: &mut Rng) {
+        self.forgets_writes = true;
+        self.faults.push((Fault::Decay, rng.between(300, 5000) * MS));
+        self.faults.push((Fault::Kill, rng.between(1000, 10_000) * MS));
     }
 
     /// A lock decides who is Primary.

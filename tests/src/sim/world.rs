@@ -530,7 +530,7 @@ impl World {
 
 /// A formatted disk.
 pub(super) fn fresh_disk(knobs: &Knobs, node: usize, number: u32, uuid: u64) -> Disk {
-    let mut disk = Disk::new(number, knobs.data_size, knobs.device_size);
+    let mut disk = Disk::new(number, knobs.data_size, knobs.device_size, knobs.forgets_writes);
     disk.battery = knobs.battery;
     let (_, stages) = Metadata::format(knobs.format(node, uuid)).expect("the layout was checked");
     disk.format(&stages);

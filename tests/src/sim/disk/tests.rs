@@ -12,7 +12,7 @@ fn write(disk: &mut Disk, io: u64, start: u32, token: u64, fua: bool) {
 
 #[test]
 fn a_write_is_visible_but_not_stable_until_flushed() {
-    let mut disk = Disk::new(0, 1 << 16, 1 << 17);
+    let mut disk = Disk::new(0, 1 << 16, 1 << 17, false);
     write(&mut disk, 1, 5, 77, false);
     assert_eq!(disk.visible(5), Token(77));
     assert_eq!(disk.stable(5), Token::garbage(0, 5));
@@ -23,7 +23,7 @@ fn a_write_is_visible_but_not_stable_until_flushed() {
 
 #[test]
 fn a_flush_covers_nothing_that_completed_after_it_was_submitted() {
-    let mut disk = Disk::new(0, 1 << 16, 1 << 17);
+    let mut disk = Disk::new(0, 1 << 16, 1 << 17, false);
     disk.submit(1, DiskCommand::Flush);
     write(&mut disk, 2, 5, 77, false);
     disk.finish(1);
@@ -32,7 +32,7 @@ fn a_flush_covers_nothing_that_completed_after_it_was_submitted() {
 
 #[test]
 fn a_flush_covers_no_write_whose_completion_was_not_handed_over() {
-    let mut disk = Disk::new(0, 1 << 16, 1 << 17);
+    let mut disk = Disk::new(0, 1 << 16, 1 << 17, false);
     let payload = Payload::Data(Arc::new([9]));
     disk.submit(1, DiskCommand::Write { start: 0, len: 1, payload, fua: false });
     disk.finish(1);
@@ -43,7 +43,7 @@ fn a_flush_covers_no_write_whose_completion_was_not_handed_over() {
 
 #[test]
 fn an_older_cached_write_never_lands_over_a_newer_fua_write() {
-    let mut disk = Disk::new(0, 1 << 16, 1 << 17);
+    let mut disk = Disk::new(0, 1 << 16, 1 << 17, false);
     write(&mut disk, 1, 5, 77, false);
     write(&mut disk, 2, 5, 78, true);
     assert_eq!(disk.stable(5), Token(78));
@@ -61,7 +61,7 @@ fn an_older_cached_write_never_lands_over_a_newer_fua_write() {
 fn a_power_cut_keeps_some_and_loses_some() {
     let mut kept = 0;
     for seed in 0..200 {
-        let mut disk = Disk::new(0, 1 << 16, 1 << 17);
+        let mut disk = Disk::new(0, 1 << 16, 1 << 17, false);
         write(&mut disk, 1, 5, 77, false);
         write(&mut disk, 2, 6, 78, false);
         disk.power_cut(&mut Rng::new(seed));
@@ -73,7 +73,7 @@ fn a_power_cut_keeps_some_and_loses_some() {
 
 #[test]
 fn a_kill_keeps_the_cache() {
-    let mut disk = Disk::new(0, 1 << 16, 1 << 17);
+    let mut disk = Disk::new(0, 1 << 16, 1 << 17, false);
     write(&mut disk, 1, 5, 77, false);
     disk.kill(&mut Rng::new(3));
     assert_eq!(disk.visible(5), Token(77));
@@ -84,7 +84,7 @@ fn a_kill_keeps_the_cache() {
 fn a_failed_flush_can_lose_what_no_later_flush_brings_back() {
     let mut lost = 0;
     for seed in 0..64 {
-        let mut disk = Disk::new(0, 1 << 16, 1 << 17);
+        let mut disk = Disk::new(0, 1 << 16, 1 << 17, false);
         write(&mut disk, 1, 5, 77, false);
         disk.submit(2, DiskCommand::Flush);
         disk.fail(2, &mut Rng::new(seed));

@@ -45,7 +45,7 @@ impl State {
             let key = (host.life, host.turns, world.now);
             parts.push(known(&mut processes[n], key, || world.process(n)));
             let disk = &world.volumes[0].disks.0[n];
-            parts.push(known(&mut metadata[n], disk.meta_version, || disk.metadata_digest()));
+            parts.push(known(&mut metadata[n], disk.meta.version, || disk.meta.digest()));
         }
         parts.push(world.surroundings(left));
         u128::from_le_bytes(Digest::of_all(&parts).0)
