@@ -39,6 +39,7 @@ fn volumes() -> Vec<VolumeFacts> {
                                 bits,
                                 // See `facts`.
                                 crashed_primary: false,
+                                peer_incarnation: 0,
                             });
                         }
                     }
@@ -65,21 +66,22 @@ fn volume(
         history: vec![],
         bits,
         crashed_primary: false,
+        peer_incarnation: 0,
     }
 }
 
 fn facts(node: u8, volume: VolumeFacts, traits: u32, protocol: Protocol) -> Facts {
     let has = |bit: u32| traits & (1 << bit) != 0;
     let crashed_primary = volume.disk >= DiskState::Inconsistent && !has(1) && has(2);
+    let peer_incarnation = if has(0) { 7 } else { 0 };
     Facts {
         node: NodeId(node),
         incarnation: 100 + u64::from(node),
-        peer_incarnation: if has(0) { 7 } else { 0 },
         protocol,
         role: if has(1) { Role::Primary } else { Role::Secondary },
         suspended: has(1) && has(2),
         discard_my_data: has(3) && !has(1),
-        volumes: vec![VolumeFacts { crashed_primary, ..volume }],
+        volumes: vec![VolumeFacts { crashed_primary, peer_incarnation, ..volume }],
     }
 }
 
@@ -241,7 +243,7 @@ fn after_a_crash_the_survivor_is_the_source_under_b_and_c() {
         let mut crashed = facts(0, same(5), 0, protocol);
         crashed.volumes[0].crashed_primary = true;
         let mut survivor = facts(1, same(0), 0, protocol);
-        survivor.peer_incarnation = 7;
+        survivor.volumes[0].peer_incarnation = 7;
         let expected = if crashed_is_source {
             VolumeVerdict::Source { full: false }
         } else {
@@ -249,7 +251,7 @@ fn after_a_crash_the_survivor_is_the_source_under_b_and_c() {
         };
         assert_eq!(verdict(&crashed, &survivor), Agreed::Go(vec![expected]));
         // Both processes died: the crashed Primary has everything it acknowledged.
-        survivor.peer_incarnation = 0;
+        survivor.volumes[0].peer_incarnation = 0;
         let source = VolumeVerdict::Source { full: false };
         assert_eq!(verdict(&crashed, &survivor), Agreed::Go(vec![source]));
     }

@@ -88,11 +88,11 @@ pub fn samples() -> Vec<(&'static str, Message, usize)> {
         history: vec![Generation(3), Generation(u64::MAX)],
         bits: 300,
         crashed_primary: true,
+        peer_incarnation: 9,
     };
     let facts = Facts {
         node: NodeId(1),
         incarnation: 7,
-        peer_incarnation: 9,
         protocol: Protocol::C,
         role: Role::Primary,
         suspended: true,

@@ -241,12 +241,12 @@ impl Node {
                 history: sb.map(bitmap::Superblock::past).unwrap_or_default(),
                 bits,
                 crashed_primary: sb.is_some_and(|sb| sb.flags.crashed_primary),
+                peer_incarnation: peer.volumes[v].last_incarnation,
             }
         });
         Facts {
             node: self.config.node,
             incarnation: self.incarnation,
-            peer_incarnation: peer.last_incarnation,
             protocol: self.config.protocol,
             role: self.role,
             suspended: matches!(self.suspended(), Some("paused" | "fencing" | "lease")),
@@ -290,7 +290,6 @@ impl Node {
         let peer = &mut self.peers[p];
         peer.state = ConnectionState::Connected;
         peer.handshake = Handshake::None;
-        peer.last_incarnation = peer.incarnation;
         peer.role = theirs.role;
         peer.reason = String::new();
         peer.discard_my_data = false;
@@ -306,6 +305,9 @@ impl Node {
             self.peers[p].volumes[v].replication = ReplicationState::Established;
             if their.disk < DiskState::Inconsistent {
                 self.peers[p].rx.author_diskless |= 1 << v;
+            } else {
+                // DUR-3: until its disk is back, what its former life had acknowledged is known to be here.
+                self.peers[p].volumes[v].last_incarnation = self.peers[p].incarnation;
             }
             let ticket = match verdict {
                 VolumeVerdict::Idle => {

@@ -35,8 +35,6 @@ pub(super) struct Peer {
     /// It was asked whether it lives: until when it may answer.
     pinged: Option<Time>,
     pub(super) incarnation: u64,
-    /// Incarnation of the last completed handshake of this process; 0: none.
-    pub(super) last_incarnation: u64,
     pub(super) handshake: Handshake,
     pub(super) discard_my_data: bool,
     pub(super) role: Role,
@@ -83,6 +81,8 @@ pub(super) struct Peer {
 pub(super) struct PeerVolume {
     pub(super) disk: DiskState,
     pub(super) replication: ReplicationState,
+    /// Incarnation of the last completed handshake of this process in which the peer had a disk here; 0: none.
+    pub(super) last_incarnation: u64,
     /// As source: told the target that it may become UpToDate. Its acknowledgements count from then on.
     pub(super) granted: bool,
     /// Without a disk: what the peer was left behind at, if our clients have seen what it lacked (slot's bitmap generation).
@@ -108,7 +108,6 @@ impl Peer {
             heard: Time(0),
             pinged: None,
             incarnation: 0,
-            last_incarnation: 0,
             handshake: Handshake::None,
             discard_my_data: false,
             role: Role::Unknown,

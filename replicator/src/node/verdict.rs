@@ -313,8 +313,10 @@ pub fn tie(a: &Facts, b: &Facts, v: usize) -> (Tie, bool) {
         return (Tie::Primary, a.role == Role::Primary);
     }
     // It saw the former life of the other, which may have lost what was not flushed.
-    let survived =
-        |x: &Facts, y: &Facts| x.peer_incarnation != 0 && x.peer_incarnation != y.incarnation;
+    let survived = |x: &Facts, y: &Facts| {
+        let known = x.volumes[v].peer_incarnation;
+        known != 0 && known != y.incarnation
+    };
     let has_crashed = |f: &Facts| f.volumes[v].crashed_primary;
     if has_crashed(a) != has_crashed(b) {
         let (crashed, other) = if has_crashed(a) { (a, b) } else { (b, a) };

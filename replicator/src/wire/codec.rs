@@ -13,7 +13,7 @@ use super::message::Message;
 use alloc::vec::Vec;
 
 /// Turns the messages of one direction of a link into bytes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Encoder {
     integrity: Integrity,
     sequence: u32,
@@ -56,14 +56,14 @@ pub enum Decoded<'a> {
 }
 
 /// Turns the bytes of one direction of a link into messages.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Decoder {
     integrity: Integrity,
     sequence: u32,
     state: State,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum State {
     /// A header is due.
     Header,

@@ -105,7 +105,6 @@ shapes! {
         Facts, FactsShape {
             node: u8,
             incarnation: u64,
-            peer_incarnation: u64,
             protocol: u8,
             role: u8,
             suspended: bool,
@@ -121,6 +120,7 @@ shapes! {
             history: Vec<u64>,
             bits: u64,
             crashed_primary: bool,
+            peer_incarnation: u64,
         }
     }
     messages {

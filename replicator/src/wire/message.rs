@@ -214,8 +214,6 @@ pub struct Facts {
     pub node: NodeId,
     /// Random number of this process.
     pub incarnation: u64,
-    /// Incarnation of the receiver with which this process last completed a handshake; 0: never.
-    pub peer_incarnation: u64,
     /// Configured protocol; must be equal.
     pub protocol: Protocol,
     /// Role now.
@@ -248,6 +246,8 @@ pub struct VolumeFacts {
     pub bits: u64,
     /// Its writes were acknowledged here when its last process died.
     pub crashed_primary: bool,
+    /// Incarnation of the receiver with which this process last completed a handshake in which that had a disk here; 0: never.
+    pub peer_incarnation: u64,
 }
 
 /// The outcome of a handshake, from the sender's side.

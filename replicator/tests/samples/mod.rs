@@ -51,7 +51,6 @@ pub(crate) fn all() -> Vec<Sample> {
     let facts = Facts {
         node: NodeId(1),
         incarnation: 0x1122_3344_5566_7788,
-        peer_incarnation: 9,
         protocol: Protocol::C,
         role: Role::Primary,
         suspended: true,
@@ -66,6 +65,7 @@ pub(crate) fn all() -> Vec<Sample> {
                 history: vec![Generation(3), Generation(u64::MAX)],
                 bits: 300,
                 crashed_primary: true,
+                peer_incarnation: 9,
             },
             VolumeFacts {
                 number: 5,
@@ -76,6 +76,7 @@ pub(crate) fn all() -> Vec<Sample> {
                 history: vec![],
                 bits: 0,
                 crashed_primary: false,
+                peer_incarnation: 0,
             },
         ],
     };

@@ -255,7 +255,7 @@ impl World {
     fn post(&mut self, connection: u64, to: usize, parcel: Parcel) {
         let what = match &parcel {
             Parcel::Message(message, _) => Some(std::mem::discriminant(&**message)),
-            Parcel::Hello(_) | Parcel::End => None,
+            Parcel::Hello(_) | Parcel::Torn(..) | Parcel::End => None,
         };
         let outer = self.rng.enter(Some(Stream::Link { to, what }));
         let arrives = self.network.send(connection, to, parcel, self.now, &mut self.rng);
@@ -312,7 +312,25 @@ impl World {
             return;
         }
         let link = c.ends[to].link;
+        self.as_bytes(connection, to, &parcel);
         self.deliver(to, link, parcel);
+    }
+
+    /// NET-2: a message is the same when it has been bytes, and a part of one is none.
+    fn as_bytes(&mut self, connection: u64, to: usize, parcel: &Parcel) {
+        let c = self.network.connections.get_mut(&connection).expect("it arrives there");
+        let Some(frames) = &mut c.frames else { return };
+        let held = match parcel {
+            Parcel::Message(message, payload) => frames[to].pass(message, payload.as_deref()),
+            Parcel::Torn(message, payload) => {
+                self.counters.mark("link: cut inside a frame");
+                frames[to].tear(message, payload.as_deref())
+            }
+            Parcel::Hello(_) | Parcel::End => Ok(()),
+        };
+        if let Err(why) = held {
+            self.violate("NET-2", format!("node {to}: {why}"));
+        }
     }
 
     /// Hands a parcel to a node.
@@ -326,6 +344,7 @@ impl World {
                 }
                 self.feed(to, Event::Link(link, LinkEvent::Up { incarnation }), None);
             }
+            Parcel::Torn(..) => {}
             Parcel::End => {
                 if let Some(id) = self.network.find(to, link) {
                     self.broken(id, to);

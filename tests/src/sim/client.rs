@@ -238,8 +238,7 @@ impl World {
             && result.is_ok()
         {
             // ROLE-5: until a handshake answers, or the wait for the peer ends, it serves nothing.
-            let waited =
-                self.hosts[n].clock.read(self.now).ms_since(self.hosts[n].clock.read(since));
+            let waited = self.hosts[n].clock.read(self.now).ms_since(since);
             if waited < self.knobs.timing.connect_wait {
                 let story = format!(
                     "node {n} slept longer than the detection time, and {waited} ms later, with no handshake since, \

@@ -27,6 +27,16 @@ impl Clock {
         self.booted.saturating_add(u64::try_from(passed).unwrap_or(u64::MAX))
     }
 
+    /// It goes forward by so much at once.
+    pub(super) fn leap(&mut self, by: u64) {
+        self.booted = self.booted.saturating_sub(by);
+    }
+
+    /// It stood still for so long, until now.
+    pub(super) fn stood(&mut self, length: u64) {
+        self.booted += length;
+    }
+
     /// Its rate in parts per million of the world's.
     pub(super) fn rate_ppm(&self) -> u64 {
         self.rate_ppm

@@ -38,6 +38,16 @@ pub(super) enum Deed {
         node: usize,
         length: u64,
     },
+    /// It stops, and its clock with it.
+    Freeze {
+        node: usize,
+        length: u64,
+    },
+    /// Its clock goes forward at once.
+    Leap {
+        node: usize,
+        by: u64,
+    },
     DiskDies {
         node: usize,
         v: usize,
@@ -147,6 +157,8 @@ impl World {
                 self.counters.mark("link: stalled");
             }
             Deed::Pause { node, length } => self.pause(node, length),
+            Deed::Freeze { node, length } => self.freeze(node, length),
+            Deed::Leap { node, by } => self.leap(node, by),
             Deed::DiskDies { node, v } => self.disk_dies(node, v),
             Deed::DiskHangs { node, v } => {
                 self.disk(node, v).hangs = true;
@@ -290,6 +302,12 @@ impl fmt::Display for Deed {
             }
             Self::Pause { node, length } => {
                 write!(f, "node {node} is stopped for {} ms", length / MS)
+            }
+            Self::Freeze { node, length } => {
+                write!(f, "node {node} is stopped for {} ms, and its clock, too", length / MS)
+            }
+            Self::Leap { node, by } => {
+                write!(f, "the clock of node {node} goes forward by {} ms", by / MS)
             }
             Self::DiskDies { node, v } => write!(f, "disk {v} of node {node} dies"),
             Self::DiskHangs { node, v } => write!(f, "disk {v} of node {node} hangs for a while"),

@@ -64,6 +64,14 @@ impl World {
                 let length = self.rng.spread(50 * MS, 60_000 * MS);
                 self.perform(Deed::Pause { node: n, length });
             }
+            Fault::Freeze => {
+                let length = self.rng.spread(50 * MS, 60_000 * MS);
+                self.perform(Deed::Freeze { node: n, length });
+            }
+            Fault::Leap => {
+                let by = self.rng.spread(10 * MS, 600_000 * MS);
+                self.perform(Deed::Leap { node: n, by });
+            }
             Fault::DiskDies => self.perform(Deed::DiskDies { node: n, v }),
             Fault::DiskHangs => self.perform(Deed::DiskHangs { node: n, v }),
             Fault::DiskSlow => self.perform(Deed::DiskSlow { node: n, v }),

@@ -1,7 +1,7 @@
 //! One machine: the process that runs on it, its clock, its buffers, and what waits for it while it is paused.
 
 use super::clock::Clock;
-use replicator::node::{Command, Event, Node};
+use replicator::node::{Command, Event, Node, Time};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -49,10 +49,12 @@ pub(super) struct Host {
     pub(super) turns: u64,
     pub(super) clock: Clock,
     pub(super) paused: bool,
+    /// The whole machine is: its clock stands, too.
+    pub(super) frozen: bool,
     /// When a pause began, or the last one ended.
     pub(super) rescheduled: u64,
-    /// ROLE-5: node time at which the process woke from a pause longer than the detection time as a connected Primary.
-    pub(super) zombie_since: Option<u64>,
+    /// ROLE-5: when, by its clock, the process woke from a pause longer than the detection time as a connected Primary.
+    pub(super) zombie_since: Option<Time>,
     pub(super) inbox: VecDeque<Incoming>,
     pub(super) tick_at: u64,
     pub(super) buffers: BTreeMap<u64, Arc<[u64]>>,
@@ -86,6 +88,7 @@ impl Host {
             turns: 0,
             clock,
             paused: false,
+            frozen: false,
             rescheduled: 0,
             zombie_since: None,
             inbox: VecDeque::new(),
@@ -115,7 +118,7 @@ impl Host {
     pub(super) fn forget_process(&mut self) {
         self.process = None;
         self.life += 1;
-        self.paused = false;
+        (self.paused, self.frozen) = (false, false);
         self.zombie_since = None;
         self.inbox.clear();
         self.tick_at = u64::MAX;

@@ -3,8 +3,9 @@
 //! batching, stalls of one direction, a cut with any prefix delivered, and an end that learns of it late or never.
 
 use super::Rng;
+use super::frames::Frames;
 use replicator::node::LinkId;
-use replicator::wire::{Agreed, Facts, Message};
+use replicator::wire::{Agreed, Facts, Integrity, Message};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -15,6 +16,8 @@ pub(super) enum Parcel {
     Hello(u64),
     /// A message, and its payload.
     Message(Box<Message>, Option<Arc<[u64]>>),
+    /// Some bytes of a message, and then no more.
+    Torn(Box<Message>, Option<Arc<[u64]>>),
     /// The last of a stream.
     End,
 }
@@ -46,6 +49,8 @@ pub(super) struct Connection {
     pub(super) heard: [u64; 2],
     /// Each direction is stalled until then.
     pub(super) stalled: [u64; 2],
+    /// What travels to each node is bytes.
+    pub(super) frames: Option<[Frames; 2]>,
     /// A wake-up for this direction is in the world's heap.
     pub(super) armed: [bool; 2],
 }
@@ -58,6 +63,8 @@ pub(super) struct Network {
     pub(super) wanted: [Option<LinkId>; 2],
     /// No new connection can be made.
     pub(super) partitioned: bool,
+    /// With which checksum messages become bytes, if they do.
+    pub(super) framed: Option<Integrity>,
     /// Delay range of a message in nanoseconds.
     pub(super) delay: (u64, u64),
     next: u64,
@@ -65,11 +72,12 @@ pub(super) struct Network {
 
 impl Network {
     /// A network with this delay.
-    pub(super) fn new(delay: (u64, u64)) -> Self {
+    pub(super) fn new(delay: (u64, u64), framed: Option<Integrity>) -> Self {
         Self {
             connections: BTreeMap::new(),
             wanted: [None, None],
             partitioned: false,
+            framed,
             delay,
             next: 0,
         }
@@ -91,7 +99,7 @@ impl Network {
     pub(super) fn quiet(&self) -> bool {
         let ping = |p: &Parcel| match p {
             Parcel::Message(m, _) => matches!(**m, Message::Ping | Message::Pong),
-            Parcel::Hello(_) | Parcel::End => false,
+            Parcel::Hello(_) | Parcel::Torn(..) | Parcel::End => false,
         };
         self.connections.values().all(|c| c.to.iter().flatten().all(|(_, p)| ping(p)))
     }
@@ -118,6 +126,7 @@ impl Network {
             cut: false,
             heard: [0; 2],
             stalled: [0; 2],
+            frames: self.framed.map(|i| [0, 1].map(|to| Frames::new(i, self.next << 1 | to))),
             armed: [false; 2],
         };
         self.connections.insert(self.next, connection);
@@ -179,7 +188,12 @@ impl Network {
                 _ => rng.below(queue.len() as u64 + 1) as usize,
             };
             lost += queue.len() - kept;
-            queue.truncate(kept);
+            let torn = queue.drain(kept..).next();
+            if let Some((at, Parcel::Message(message, payload))) = torn
+                && c.frames.is_some()
+            {
+                queue.push_back((at, Parcel::Torn(message, payload)));
+            }
         }
         lost
     }
@@ -196,7 +210,7 @@ mod tests {
     use super::*;
 
     fn pair() -> (Network, u64, Rng) {
-        let mut net = Network::new((10, 1000));
+        let mut net = Network::new((10, 1000), None);
         net.wanted = [Some(LinkId(1)), Some(LinkId(7))];
         let id = net.meet().expect("both want");
         (net, id, Rng::new(1))
@@ -234,7 +248,7 @@ mod tests {
 
     #[test]
     fn nothing_is_made_across_a_partition() {
-        let mut net = Network::new((1, 1));
+        let mut net = Network::new((1, 1), None);
         net.partitioned = true;
         net.wanted = [Some(LinkId(1)), Some(LinkId(2))];
         assert!(net.meet().is_none());

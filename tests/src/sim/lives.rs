@@ -2,11 +2,11 @@
 //! they do is not.
 
 use super::Clock;
-use super::host::Incoming;
+use super::host::{Incoming, Pending};
 use super::volume::{self, Volume, operation};
 use super::world::{MS, What, World};
 use crate::model::{Kind, View};
-use replicator::node::{Action, Event, Node, Role};
+use replicator::node::{Action, Command, Event, Node, Role};
 
 impl World {
     /// A process starts: a new node over the same disk, attached and connected.
@@ -46,6 +46,11 @@ impl World {
                 volume.model.killed(n);
             }
             self.lose_clients(n);
+            let forced = |p: &Pending| p.command == Command::Primary { force: true };
+            if self.initialised && self.hosts[n].commands.values().any(forced) {
+                // It was not answered, and may have been done.
+                self.overridden(n);
+            }
         }
         self.hosts[n].forget_process();
         self.fenced[n].runs.clear();
@@ -156,6 +161,23 @@ impl World {
         self.after(length, What::Resume { node: n, life });
     }
 
+    /// A whole machine stops for a while, its clock with it, as a guest that is stopped.
+    pub(super) fn freeze(&mut self, n: usize, length: u64) {
+        let idle = self.hosts[n].running() && !self.hosts[n].paused;
+        self.pause(n, length);
+        self.hosts[n].frozen = idle;
+    }
+
+    /// A clock goes forward at once; what waits for a time finds that it has come.
+    pub(super) fn leap(&mut self, n: usize, by: u64) {
+        let timing = &self.knobs.timing;
+        if self.view(n).connected() && by > (timing.ping_interval + timing.ping_timeout) * MS {
+            self.counters.mark("clock: leapt further than a connected peer may be silent");
+        }
+        self.hosts[n].clock.leap(by);
+        self.feed(n, Event::Tick, None);
+    }
+
     /// Everything that waited comes at once.
     pub(super) fn resume(&mut self, n: usize) {
         self.fenced[n].idle_since = None;
@@ -165,12 +187,21 @@ impl World {
         }
         host.paused = false;
         let node_ms = |ns: u64, rate: u64| ns / MS * rate / 1_000_000;
-        let slept = node_ms(self.now - host.rescheduled, host.clock.rate_ppm());
-        host.rescheduled = self.now;
+        let mut slept = self.now - std::mem::replace(&mut host.rescheduled, self.now);
+        let woken_frozen = std::mem::take(&mut host.frozen);
+        if woken_frozen {
+            // Nothing tells the process.
+            host.clock.stood(std::mem::take(&mut slept));
+        }
+        let slept = node_ms(slept, host.clock.rate_ppm());
+        let woken = host.clock.read(self.now);
         let (primary, connected) = (self.view(n).role == Role::Primary, self.view(n).connected());
+        if woken_frozen && connected && !self.view(1 - n).connected() {
+            self.counters.mark("clock: stood still while the peer gave up");
+        }
         let detection = self.knobs.timing.ping_interval + self.knobs.timing.ping_timeout;
         if slept > detection + 50 && primary && connected {
-            self.hosts[n].zombie_since = Some(self.now);
+            self.hosts[n].zombie_since = Some(woken);
             self.counters.mark("pause: of a connected Primary, longer than the detection time");
             if self.view(1 - n).role == Role::Primary {
                 self.counters.mark("pause: the peer was promoted meanwhile");

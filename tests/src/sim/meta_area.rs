@@ -173,16 +173,16 @@ impl MetaArea {
     /// first, which small devices use.
     pub(super) fn some_sector(&self, al_sectors: u32, rng: &mut Rng) -> u64 {
         let log = self.log(al_sectors);
-        match rng.below(4) {
+        match rng.below(8) {
             0 => *rng.pick(&self.copies) + rng.below(8) * SECTOR,
             1 => log + rng.below(u64::from(al_sectors)) * SECTOR,
-            2 => {
+            2 | 3 => {
                 let ring = u64::from(al_sectors) * SECTOR;
                 let newest = self.newest(log).map_or(0, |(at, _)| at - log);
                 log + (newest + ring - rng.below(4) * SECTOR) % ring
             }
-            _ if rng.percent(75) => self.now.start + rng.below(2) * PAGE,
-            _ => self.now.start + rng.below((log - self.now.start) / SECTOR) * SECTOR,
+            4 => self.now.start + rng.below((log - self.now.start) / SECTOR) * SECTOR,
+            _ => self.now.start + rng.below(2) * PAGE,
         }
     }
 

@@ -1,6 +1,6 @@
 //! The simulator: two nodes, their disks, the network between them, clients and an operator, all out of one seed.
 //!
-//! Reading order: `swarm` (the knobs of a seed), `world` (time), `host`, `volume`, `disk` (`medium`, `meta_area`), `link`, `clock` (the parts), `actions` (what
+//! Reading order: `swarm` (the knobs of a seed), `world` (time), `host`, `volume`, `disk` (`medium`, `meta_area`), `link` (`frames`), `clock` (the parts), `actions` (what
 //! a node wants, done), `watch` (what it says, looked at), `client`, `operator`, `faults`, `decay`, `fencing` (who moves things), `heal` (the second phase), `oracle`
 //! (forks), `run` (a seed from start to end), `small` (every order of a few things, without seeds); `deed` (what is done to the nodes), `script` (all of
 //! it in one run), `shrink`, `story` (the few that are needed). What must be true is not here: see `model`.
@@ -15,6 +15,7 @@ mod disk;
 mod disks;
 mod faults;
 mod fencing;
+mod frames;
 mod heal;
 mod host;
 mod lease;

@@ -10,6 +10,8 @@ use crate::model::{Kind, Outcome, Token, same_content};
 use replicator::config::Fencing;
 use replicator::node::{Command, ConnectionState, DiskState, Protocol, ReplicationState, Role};
 
+mod crash;
+
 /// Two nodes, connected and in sync; node 0 is Primary.
 fn pair(protocol: Protocol) -> World {
     pair_with(protocol, 1)

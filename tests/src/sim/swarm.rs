@@ -5,6 +5,7 @@ use super::{Rng, volume};
 use bitmap::{FormatParams, Layout, NodeId, Placement};
 use replicator::config::{Config, Fencing, Limits, Timing, VolumeConfig};
 use replicator::node::Protocol;
+use replicator::wire::Integrity;
 
 const MS: u64 = 1_000_000;
 
@@ -27,6 +28,10 @@ pub(super) enum Fault {
     Rot,
     /// Metadata anywhere.
     Decay,
+    /// A machine and its clock stand still.
+    Freeze,
+    /// A clock goes forward.
+    Leap,
 }
 
 /// Those that any seed may have.
@@ -65,6 +70,8 @@ pub(super) struct Knobs {
     pub(super) battery: bool,
     /// Writes of metadata may be lost.
     pub(super) forgets_writes: bool,
+    /// Messages are encoded and decoded.
+    pub(super) framed: Option<Integrity>,
     pub(super) timing: Timing,
     pub(super) limits: Limits,
     pub(super) rates: [u64; 2],
@@ -171,6 +178,7 @@ impl Knobs {
             extent_size,
             battery: rng.one_in(10),
             forgets_writes: false,
+            framed: None,
             timing,
             limits,
             rates: [rng.between(950_000, 1_050_000), rng.between(950_000, 1_050_000)],
@@ -248,11 +256,21 @@ impl Knobs {
         }
     }
 
-    /// Machines that are less sound than most: metadata decays anywhere.
+    /// Machines that are less sound than most: metadata decays anywhere, clocks leap and stand, connections are made of bytes.
     pub(super) fn unsound(&mut self, rng: &mut Rng) {
         self.forgets_writes = true;
         self.faults.push((Fault::Decay, rng.between(300, 5000) * MS));
         self.faults.push((Fault::Kill, rng.between(1000, 10_000) * MS));
+        self.faults.push((Fault::Leap, rng.between(1000, 20_000) * MS));
+        if !self.leases {
+            // A lease relies on a clock that goes on.
+            self.faults.push((Fault::Freeze, rng.between(2000, 20_000) * MS));
+        }
+        self.framed = match rng.below(8) {
+            0 => Some(Integrity::None),
+            1 => Some(Integrity::Crc32),
+            _ => None,
+        };
     }
 
     /// A lock decides who is Primary.

@@ -182,7 +182,7 @@ impl World {
             hosts,
             next_disk: 2 * volumes.len() as u32,
             volumes,
-            network: Network::new(knobs.link_delay),
+            network: Network::new(knobs.link_delay, knobs.framed),
             clients,
             ops: BTreeMap::new(),
             commits: BTreeMap::new(),

@@ -1,0 +1,23 @@
+//! What a Primary that crashed had acknowledged: it is where it is promised to be.
+
+use super::*;
+
+#[test]
+fn a_survivor_remembers_what_it_has_while_the_crashed_primary_is_back_without_its_disk() {
+    for luck in 0..20 {
+        let mut world = pair(Protocol::C);
+        world.rng = Rng::new(luck);
+        open(&mut world, 0);
+        let token = write(&mut world, 0, 0, 5);
+        world.kill(0, true);
+        world.run_until(world.now + 1000 * MS);
+        world.disk(0, 0).detached = true;
+        world.start(0);
+        let end = world.now + 60_000 * MS;
+        step_to(&mut world, end, |w| w.view(0).connected() && w.view(1).connected());
+        world.disk(0, 0).detached = false;
+        world.bring_up(0);
+        together(&mut world);
+        assert_eq!([0, 1].map(|n| world.volumes[0].disks.0[n].visible(40)), [token; 2]);
+    }
+}
