@@ -1,9 +1,9 @@
 //! Programs that use the device: they open it where it is Primary, keep a few requests under way, and remember every answer.
 
 use super::deed::Deed;
-use super::volume::{self, Volume};
+use super::volume::{self, Volume, operation};
 use super::world::{InFlightOp, MS, What, World};
-use crate::model::{Kind, Outcome, Token, View};
+use crate::model::{Kind, OpId, Outcome, Token, View};
 use bitmap::ByteRange;
 use replicator::node::{
     BufferId, Event, OpenId, Refusal, Request, RequestError, RequestId, RequestOp, Role,
@@ -194,10 +194,38 @@ impl World {
         }
     }
 
+    /// What a write is going to meet.
+    fn count_meetings(&mut self, n: usize, v: usize, id: OpId) {
+        let Volume { disks, model, facts, .. } = &mut self.volumes[v];
+        let op = *model.history.op(id);
+        if let Some(facts) = facts.read(disks, n)
+            && facts.metadata.log_free() == 0
+            && !facts.metadata.is_active(op.start * 512 / self.knobs.extent_size)
+        {
+            self.counters.mark("limit: a write to an extent that a full activity log lacks");
+        }
+        let copying = |n: &usize| model.view(*n).target();
+        let met = (0..2).any(|n| disks.0[n].overlapping(op.start, op.len, true).is_some());
+        let overlaps = |&other: &u64| {
+            let (w, other) = operation(other);
+            if (w, other) == (v, id) || w != v {
+                return false;
+            }
+            let other = model.history.op(other);
+            other.start < op.start + op.len && op.start < other.start + other.len
+        };
+        if met && (0..2).any(|n| copying(&n)) && !self.ops.keys().any(overlaps) {
+            self.counters.mark("resync: a client writes what is being compared or copied");
+        }
+    }
+
     fn accept(&mut self, n: usize, request: u64) {
         let (v, id) = volume::operation(request);
         let op = *self.volumes[v].model.history.op(id);
         let range = ByteRange::new(u64::from(op.start) * 512, u64::from(op.len) * 512);
+        if op.writes() {
+            self.count_meetings(n, v, id);
+        }
         self.hosts[n].accepted += 1;
         let wanted = match op.kind {
             Kind::Read => RequestOp::Read(range),

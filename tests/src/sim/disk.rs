@@ -185,6 +185,11 @@ impl Disk {
         self.in_flight.len()
     }
 
+    /// A write of metadata is under way.
+    pub(super) fn writes_metadata(&self) -> bool {
+        self.in_flight.iter().any(|f| matches!(f.command, DiskCommand::WriteMeta(_)))
+    }
+
     /// Completed writes that are not stable.
     pub(super) fn cached(&self) -> usize {
         self.cache.len()

@@ -5,6 +5,7 @@ use super::host::IoKind;
 use super::meta_area::Decay;
 use super::swarm::Fault;
 use super::world::{MS, What, World, fresh_disk};
+use crate::model::View;
 
 impl World {
     /// Puts the first strike of every fault of this seed into the future.
@@ -36,6 +37,9 @@ impl World {
             Fault::PowerCut => self.crash(n, true),
             Fault::PowerCutBoth => {
                 self.counters.mark("power cut: both at once");
+                if self.views(0).chain(self.views(1)).any(View::target) {
+                    self.counters.mark("power cut: both ends of a resync");
+                }
                 self.perform(Deed::Crash { node: 0, power: true });
                 self.perform(Deed::Crash { node: 1, power: true });
             }

@@ -6,7 +6,8 @@ use super::host::{Incoming, Pending};
 use super::volume::{self, Volume, operation};
 use super::world::{MS, What, World};
 use crate::model::{Kind, View};
-use replicator::node::{Action, Command, Event, Node, Role};
+use replicator::node::{Action, Command, DiskState, Event, Node, ReplicationState, Role};
+use replicator::wire::{Agreed, Message};
 
 impl World {
     /// A process starts: a new node over the same disk, attached and connected.
@@ -42,6 +43,16 @@ impl World {
             if self.views(n).any(View::target) {
                 self.counters.mark("crash: of a sync target");
             }
+            if self.views(n).any(|view| view.replication == ReplicationState::SyncSource) {
+                self.counters.mark("crash: of a sync source");
+            }
+            if self.views(n).any(|view| view.disk == DiskState::Attaching) {
+                self.counters.mark("crash: in an attach");
+            }
+            let logging = |volume: &Volume| volume.disks.0[n].writes_metadata();
+            if !self.ops.is_empty() && self.volumes.iter().any(logging) {
+                self.counters.mark("crash: requests wait for a metadata write");
+            }
             for volume in &mut self.volumes {
                 volume.model.killed(n);
             }
@@ -73,6 +84,12 @@ impl World {
     /// the sinks' queues may have been on the way.
     pub(super) fn die_in_batch(&mut self, n: usize, out: Vec<Action>, power: bool) {
         self.counters.mark("crash: between two actions of one batch");
+        let carries_out =
+            |action: &Action| matches!(action, Action::Send(_, Message::Agreed(Agreed::Go(_))));
+        if out.iter().any(carries_out) {
+            // What it does with its disks may get out, and its word not.
+            self.volumes.iter_mut().for_each(|volume| volume.model.meets(n));
+        }
         let mut sinks: [Vec<Action>; 5] = Default::default();
         for action in out {
             let sink = match action {
