@@ -414,7 +414,7 @@ impl Cluster {
         }
         if view.disk == DiskState::Outdated {
             // Said before it is stable, it may be forgotten: nobody was told yet that it is so for good.
-            self.outdated[n] |= facts(n).is_some_and(|f| !f.up_to_date());
+            self.outdated[n] |= facts(n).is_some_and(|f| f.outdated());
         } else if view.disk == DiskState::Inconsistent
             || (view.own_good() && (view.connected() || self.met[n]))
         {

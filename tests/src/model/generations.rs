@@ -27,9 +27,10 @@ impl StableFacts {
         self.metadata.superblock().flags.consistent
     }
 
-    /// Nobody went on without it, as far as it knows.
-    pub fn up_to_date(&self) -> bool {
-        self.metadata.superblock().flags.was_up_to_date
+    /// It is a state that was once good, and somebody went on without it. A target is not: the end of its resync may be under way.
+    pub fn outdated(&self) -> bool {
+        let flags = &self.metadata.superblock().flags;
+        flags.consistent && !flags.was_up_to_date
     }
 
     /// It was, or may have been, Primary when it stopped.

@@ -198,7 +198,9 @@ impl World {
     fn count_meetings(&mut self, n: usize, v: usize, id: OpId) {
         let Volume { disks, model, facts, .. } = &mut self.volumes[v];
         let op = *model.history.op(id);
-        if let Some(facts) = facts.read(disks, n)
+        // Where somebody else has just read them: that is dear, and changes when the next one does.
+        if facts.fresh(disks, n)
+            && let Some(facts) = facts.read(disks, n)
             && facts.metadata.log_free() == 0
             && !facts.metadata.is_active(op.start * 512 / self.knobs.extent_size)
         {
