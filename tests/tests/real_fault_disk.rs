@@ -13,16 +13,46 @@ const META: usize = 2;
 /// Longer than a silent peer is waited for, several times over.
 const HANGS: std::time::Duration = seconds(4);
 
+/// How a node goes to its disk: by system calls through the page cache, or past it by a ring of the kernel. What the configuration says
+/// for that, and what the log calls it.
+#[derive(Clone, Copy)]
+enum Engine {
+    Pread,
+    IoUring,
+}
+
+const ENGINES: [Engine; 2] = [Engine::Pread, Engine::IoUring];
+
+impl Engine {
+    fn option(self) -> &'static str {
+        match self {
+            Self::Pread => "",
+            Self::IoUring => "direct-io yes;",
+        }
+    }
+
+    fn told(self) -> &'static str {
+        match self {
+            Self::Pread => "engine=\"pread\"",
+            Self::IoUring => "engine=\"io_uring\"",
+        }
+    }
+}
+
 /// Two nodes in sync over one fault disk, their metadata in files of their own. The disk is dropped last.
-fn in_sync(cache: Cache) -> (Pair, FaultDisk) {
+fn in_sync(engine: Engine) -> (Pair, FaultDisk) {
     let files = [("alpha", SIZE), ("beta", SIZE), ("alpha-meta", 0), ("beta-meta", 0)];
-    let disk = FaultDisk::mount(&files, cache);
-    let mut pair = Pair::new(Plan { size: SIZE, external_meta: true, ..Plan::default() });
+    let disk = FaultDisk::mount(&files, Cache::None);
+    let plan = Plan { size: SIZE, external_meta: true, disk: engine.option(), ..Plan::default() };
+    let mut pair = Pair::new(plan);
     for (file, host) in pair.hosts().into_iter().enumerate() {
         (host.backing, host.meta) = (disk.path(file), Some(disk.path(file + META)));
     }
     pair.write_configuration();
     pair.start_first();
+    for host in pair.hosts() {
+        assert!(host.said().contains(engine.told()), "not {}: {}", engine.told(), host.said());
+    }
     (pair, disk)
 }
 
@@ -31,12 +61,18 @@ fn load(pair: &Pair, ledger: Ledger, seed: u64) -> Load {
     Load::start(pair.alpha.client(), ledger, work)
 }
 
-/// Something fails on a node under load; it is given up, the other goes on, and it comes back.
-fn given_up(node: usize, rule: Rule, provoke: impl FnOnce(&mut Pair)) {
+/// Something fails on a node under load; it is given up, the other goes on, and it comes back. With each engine.
+fn given_up(node: usize, rule: Rule, provoke: impl Fn(&mut Pair)) {
     if lacks(&NEEDS) {
         return;
     }
-    let (mut pair, disk) = in_sync(Cache::None);
+    for engine in ENGINES {
+        given_up_with(engine, node, rule.clone(), &provoke);
+    }
+}
+
+fn given_up_with(engine: Engine, node: usize, rule: Rule, provoke: &impl Fn(&mut Pair)) {
+    let (mut pair, disk) = in_sync(engine);
     let load = load(&pair, Ledger::default(), 5 + node as u64);
     load.wait_for_more(100);
     let broken = disk.set(rule);
@@ -133,7 +169,13 @@ fn hangs(node: usize, on: &'static [On]) {
     if lacks(&NEEDS) {
         return;
     }
-    let (pair, disk) = in_sync(Cache::None);
+    for engine in ENGINES {
+        hangs_with(engine, node, on);
+    }
+}
+
+fn hangs_with(engine: Engine, node: usize, on: &'static [On]) {
+    let (pair, disk) = in_sync(engine);
     let load = load(&pair, Ledger::default(), 9 + node as u64);
     load.wait_for_more(100);
     let hung = disk.set(Rule::always(node, on, Fault::Hang));
@@ -173,7 +215,11 @@ fn a_primary_whose_disk_hangs_is_killed_and_its_late_writes_are_overwritten() {
     if lacks(&NEEDS) {
         return;
     }
-    let (mut pair, disk) = in_sync(Cache::None);
+    ENGINES.into_iter().for_each(killed_while_its_disk_hangs);
+}
+
+fn killed_while_its_disk_hangs(engine: Engine) {
+    let (mut pair, disk) = in_sync(engine);
     let load = load(&pair, Ledger::default(), 13);
     load.wait_for_more(100);
     let hung: Set = disk.set(Rule::always(0, &[On::Write], Fault::Hang));

@@ -57,6 +57,8 @@ pub(super) struct Target {
     /// RWF_DSYNC does what it says: writes may carry it in place of a later fdatasync. A FUSE server
     /// may ignore it, and knows fdatasync.
     pub(super) dsync: bool,
+    /// A FUSE file is read and written before the submission to a ring returns. If its server hangs, so would who submits.
+    pub(super) blocks_submitter: bool,
 }
 
 impl Target {
@@ -108,6 +110,7 @@ impl Target {
             zero_block: sector,
             in_memory: on(TMPFS_MAGIC) || on(RAMFS_MAGIC),
             dsync: !on(FUSE_MAGIC),
+            blocks_submitter: on(FUSE_MAGIC),
         };
         // Reading must not make the file system note that it was read, which can wait for a journal.
         // Only the owner may ask for that.

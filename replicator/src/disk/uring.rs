@@ -89,6 +89,9 @@ impl Ring {
             }
             _ => return Err(job),
         };
+        let apart =
+            if target.blocks_submitter { squeue::Flags::ASYNC } else { squeue::Flags::empty() };
+        let entry = entry.flags(apart);
         let slot = self.flights.insert(Flight { job, buffer, wanted });
         let pushed = self.push(&entry.user_data(slot as u64), queue);
         if pushed { Ok(()) } else { Err(self.flights.remove(slot).job) }
