@@ -151,6 +151,23 @@ fn parameters_out_of_range_are_refused() {
     }
 }
 
+/// Neighbours are written at once, and no write is longer than one buffer should be.
+#[test]
+fn a_long_ring_is_written_in_pieces_of_128_kibibytes() {
+    let long = FormatParams { al_sectors: 600, ..params(Placement::External, 1 << 20, 4, 0) };
+    let (metadata, stages) = Metadata::format(long).expect("it fits");
+    let lens = |write: &MetaWrite| write.bytes.len();
+    let ring = &stages[1];
+    assert_eq!(
+        ring.iter().map(lens).collect::<Vec<_>>(),
+        [128 << 10, 128 << 10, 600 * 512 - (256 << 10)]
+    );
+    assert!(ring.windows(2).all(|pair| range(&pair[0]).end == pair[1].offset));
+    assert!(stages.iter().flatten().all(|write| !write.bytes.is_empty()));
+    assert!(Bytes::Zeros(0).is_empty() && Bytes::Data(vec![]).is_empty());
+    assert!(metadata.layout().metadata_area().end <= 1 << 20);
+}
+
 /// A disk of any size; what was never written is zeros.
 #[derive(Default)]
 struct Sparse(BTreeMap<u64, Sector>);
