@@ -51,6 +51,8 @@ fn a_sync_of_nothing_is_durable_already() {
     let (_, mut metadata) = clean();
     assert_eq!(metadata.sync_bits(), metadata.durable());
     assert!(!metadata.needs_commit());
+    assert_eq!(metadata.clear_bits(0, 3..4), 0, "they are clear");
+    assert_eq!(metadata.sync_bits(), metadata.durable());
     metadata.set_bits(0, 3..4);
     let ticket = metadata.sync_bits();
     metadata.start_commit().expect("a unit");
