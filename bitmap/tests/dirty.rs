@@ -138,6 +138,7 @@ fn size_costs_nothing() {
         assert_eq!(bitmap.next_run(0, u64::MAX), None);
         assert_eq!(bitmap.set(bits - 1..bits), 1);
         assert_eq!(bitmap.next_run(0, u64::MAX), Some(bits - 1..bits));
+        assert_eq!(bitmap.next_run(0, 0), None, "no bits are no run");
         bitmap.fill();
         assert_eq!(bitmap.count(), bits);
         assert_eq!(bitmap.next_run(5, u64::MAX), Some(5..bits));
