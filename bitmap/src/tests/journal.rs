@@ -190,6 +190,14 @@ fn a_lost_write_before_the_last_batch_shows() {
 }
 
 #[test]
+fn a_fresh_ring_has_used_a_number_for_each_of_its_sectors() {
+    let disk = Disk::new(10, 0);
+    let newest = disk.decoded().into_iter().flatten().map(|sector| sector.sequence).max();
+    assert_eq!(newest, Some(u64::from(disk.ring.sectors)));
+    assert_eq!(Some(disk.journal.next_sequence() - 1), newest, "a number is never used twice");
+}
+
+#[test]
 fn a_floor_above_the_ring_loses_the_log() {
     let mut disk = Disk::new(10, 0);
     disk.commit(2);
