@@ -240,6 +240,23 @@ fn a_long_ring_is_written_in_pieces_of_128_kibibytes() {
     assert!(stages.iter().flatten().all(|write| !write.bytes.is_empty()));
     assert!(Bytes::Zeros(0).is_empty() && Bytes::Data(vec![]).is_empty());
     assert!(metadata.layout().metadata_area().end <= 1 << 20);
+
+    // It is read in the same pieces, and nothing behind it.
+    let mut opening = Opening::new(Placement::External, 1 << 20);
+    assert!(matches!(opening.step(vec![]), OpenStep::Read(copies) if copies.len() == 2));
+    let copies = metadata_copies(&stages);
+    let OpenStep::Read(areas) = opening.step(copies) else { panic!("the ring") };
+    let written = |write: &MetaWrite| (write.offset, lens(write) as u32);
+    assert_eq!(areas, ring.iter().map(written).collect::<Vec<_>>());
+}
+
+/// What is read of the superblocks that the last two stages wrote.
+fn metadata_copies(stages: &[Vec<MetaWrite>]) -> Vec<Result<Vec<u8>, ()>> {
+    let data = |stage: &Vec<MetaWrite>| match &stage[0].bytes {
+        Bytes::Data(data) => Ok(data.clone()),
+        Bytes::Zeros(_) => Err(()),
+    };
+    stages[stages.len() - 2..].iter().map(data).collect()
 }
 
 /// A disk of any size; what was never written is zeros.

@@ -448,6 +448,20 @@ fn an_unreadable_sector_takes_its_page() {
     assert_eq!(metadata.log_free(), 4);
 }
 
+#[test]
+fn a_unit_that_is_not_believed_is_told_and_repaired() {
+    each_device(|mut disk, metadata| {
+        let edge = metadata_sectors(&disk, &metadata);
+        let units = edge.iter().filter(|&&at| disk.sector(at)[..4] == *b"PlxB");
+        // The last such sector is a unit of the last slot; summaries come before units.
+        let unit = *units.max().expect("units were written");
+        disk.put(unit, [7; 512]);
+        let opened = open("a rotten unit", &disk);
+        assert_eq!((opened.bad_units, opened.log_lost), (1, false));
+        assert!(opened.repaired && opened.metadata.needs_commit());
+    });
+}
+
 /// What lies behind what was asked for may be unreadable, too, and is nothing to the one who asked.
 #[test]
 fn a_read_that_failed_is_repeated_for_the_same_bytes() {
