@@ -1,5 +1,7 @@
 //! Stories told step by step on the simulated pair: what the random runs found or must never find, pinned by name.
 
+mod told;
+
 use super::Rng;
 use super::fencing::Run;
 use super::host::IoKind;

@@ -1,0 +1,71 @@
+//! Stories that no invariant tells: who is told of what, and which disk is kept although it fails. Nothing is lost either way, so the random
+//! runs see no difference; an operator does.
+
+use super::{fine, open, pair, together, write};
+use crate::model::Kind;
+use crate::sim::world::{MS, World};
+use replicator::node::{Command, ConnectionState, DiskState, Protocol, Role};
+
+/// A read that fails, and how it is answered is not of interest here.
+fn read_that_fails(world: &mut World) {
+    world.disk(0, 0).dead = true;
+    world.request(0, 0, Kind::Read, 48, 8, false);
+    let end = world.now + 5000 * MS;
+    assert!(world.run_to(end, |w| w.ops.is_empty()), "{}", world.unsettled());
+    world.disk(0, 0).dead = false;
+}
+
+#[test]
+fn a_disk_that_fails_a_read_is_let_go_where_the_peer_can_serve_and_kept_where_it_is_the_last() {
+    let mut world = pair(Protocol::C);
+    open(&mut world, 0);
+    write(&mut world, 0, 0, 6);
+    world.network.partitioned = true;
+    world.cut_link(false);
+    world.run_until(world.now + 1000 * MS);
+    assert!(!world.view(0).connected());
+    read_that_fails(&mut world);
+    assert_eq!(world.view(0).disk, DiskState::UpToDate, "there is no other");
+    world.mend();
+    together(&mut world);
+    read_that_fails(&mut world);
+    assert!(world.view(0).disk < DiskState::UpToDate, "the peer has another");
+    fine(&world);
+}
+
+#[test]
+fn handlers_are_told_of_a_split_brain_and_of_no_other_refusal() {
+    let told = |world: &World| {
+        ["initial-split-brain", "split-brain"].map(|name| world.counters.of("action", name))
+    };
+    let mut world = pair(Protocol::C);
+    open(&mut world, 0);
+    world.network.partitioned = true;
+    world.cut_link(false);
+    world.run_until(world.now + 6000 * MS);
+    world.command(1, Command::Primary { force: true });
+    world.run_until(world.now + 1000 * MS);
+    write(&mut world, 0, 0, 5);
+    assert_eq!(told(&world), [0, 0]);
+    world.mend();
+    world.run_until(world.now + 10_000 * MS);
+    assert_eq!([0, 1].map(|n| world.view(n).connection), [ConnectionState::StandAlone; 2]);
+    assert_eq!(told(&world), [2, 2], "on both");
+    fine(&world);
+}
+
+#[test]
+fn an_order_that_contradicts_the_one_under_way_is_refused_and_the_first_is_carried_out() {
+    let mut world = pair(Protocol::C);
+    open(&mut world, 0);
+    // Until it is answered, the node is not Secondary.
+    world.request(0, 0, Kind::Write, 40, 8, false);
+    world.command(0, Command::Secondary { force: true });
+    world.command(0, Command::Primary { force: false });
+    assert_eq!(world.counters.count("operator: a command was refused"), 1);
+    let end = world.now + 5000 * MS;
+    assert!(world.run_to(end, |w| w.hosts[0].commands.is_empty()));
+    assert_eq!(world.view(0).role, Role::Secondary);
+    assert_eq!(world.counters.count("operator: a command was refused"), 1);
+    together(&mut world);
+}
