@@ -3,6 +3,7 @@
 
 use super::{fine, open, pair, together, write};
 use crate::model::Kind;
+use crate::sim::volume;
 use crate::sim::world::{MS, World};
 use replicator::node::{Command, ConnectionState, DiskState, Protocol, Role};
 
@@ -13,6 +14,14 @@ fn read_that_fails(world: &mut World) {
     let end = world.now + 5000 * MS;
     assert!(world.run_to(end, |w| w.ops.is_empty()), "{}", world.unsettled());
     world.disk(0, 0).dead = false;
+}
+
+/// What either node tells a monitor: are both copies good and equal?
+fn equal(world: &World) -> [bool; 2] {
+    [0, 1].map(|n| {
+        let node = world.hosts[n].process.as_ref().expect("it runs");
+        node.in_sync().all(|(_, _, equal)| equal)
+    })
 }
 
 #[test]
@@ -26,10 +35,13 @@ fn a_disk_that_fails_a_read_is_let_go_where_the_peer_can_serve_and_kept_where_it
     assert!(!world.view(0).connected());
     read_that_fails(&mut world);
     assert_eq!(world.view(0).disk, DiskState::UpToDate, "there is no other");
+    assert_eq!(equal(&world), [false; 2]);
     world.mend();
     together(&mut world);
+    assert_eq!(equal(&world), [true; 2]);
     read_that_fails(&mut world);
     assert!(world.view(0).disk < DiskState::UpToDate, "the peer has another");
+    assert_eq!(equal(&world), [false; 2], "one is no longer there");
     fine(&world);
 }
 
@@ -68,4 +80,23 @@ fn an_order_that_contradicts_the_one_under_way_is_refused_and_the_first_is_carri
     assert_eq!(world.view(0).role, Role::Secondary);
     assert_eq!(world.counters.count("operator: a command was refused"), 1);
     together(&mut world);
+}
+
+#[test]
+fn a_copy_is_outdated_by_hand_as_often_as_asked_and_not_when_it_is_worse() {
+    let mut world = pair(Protocol::C);
+    world.command(1, Command::Disconnect);
+    world.run_until(world.now + 1000 * MS);
+    let refused = "operator: a command was refused";
+    for _ in 0..2 {
+        world.command(1, Command::Outdate);
+        world.run_until(world.now + 1000 * MS);
+        assert_eq!((world.view(1).disk, world.counters.count(refused)), (DiskState::Outdated, 0));
+    }
+    world.command(1, Command::Detach(volume::number(0)));
+    world.run_until(world.now + 1000 * MS);
+    assert_eq!((world.view(1).disk, world.counters.count(refused)), (DiskState::Diskless, 0));
+    world.command(1, Command::Outdate);
+    assert_eq!((world.view(1).disk, world.counters.count(refused)), (DiskState::Diskless, 1));
+    fine(&world);
 }
