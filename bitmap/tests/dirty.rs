@@ -75,7 +75,7 @@ proptest! {
             // A clone shares leaves, and must not share changes.
             prop_assert_eq!(before.runs().collect::<Vec<_>>(), runs_before);
         }
-        prop_assert_eq!(bitmap.len(), len);
+        prop_assert_eq!((bitmap.len(), bitmap.is_empty()), (len, false));
         for (at, count) in probes {
             let range = range(len, at, count);
             let part = &model[range.start as usize..range.end as usize];
@@ -131,12 +131,14 @@ proptest! {
 #[test]
 fn size_costs_nothing() {
     let bits = 1_u64 << 32;
+    assert!(DirtyBitmap::new(0).is_empty());
     let started = Instant::now();
     for _ in 0..100 {
         let mut bitmap = DirtyBitmap::new(bits);
         assert_eq!(bitmap.next_run(0, u64::MAX), None);
         assert_eq!(bitmap.set(bits - 1..bits), 1);
         assert_eq!(bitmap.next_run(0, u64::MAX), Some(bits - 1..bits));
+        assert_eq!(bitmap.next_run(0, 0), None, "no bits are no run");
         bitmap.fill();
         assert_eq!(bitmap.count(), bits);
         assert_eq!(bitmap.next_run(5, u64::MAX), Some(5..bits));

@@ -4,8 +4,8 @@
 mod common;
 
 use bitmap::{
-    AREA_ALIGN, Activation, ByteRange, Bytes, FormatParams, LayoutError, MetaWrite, Metadata,
-    NodeId, OpenStep, Opening, Placement, SECTOR,
+    AREA_ALIGN, Activation, ByteRange, Bytes, COPY_DISTANCE, FormatParams, Layout, LayoutError,
+    MetaWrite, Metadata, NodeId, OpenStep, Opening, Placement, SECTOR, SUPERBLOCK_SIZE,
 };
 use common::{Sector, check_stages, formatted, params, sectors};
 use proptest::prelude::*;
@@ -149,6 +149,114 @@ fn parameters_out_of_range_are_refused() {
         let error = Metadata::format(params).err();
         assert!(matches!(error, Some(LayoutError::Parameter(_))), "{name}: {error:?}");
     }
+}
+
+/// What is just legal, and what is just not.
+#[test]
+fn parameters_at_the_ends_of_their_ranges() {
+    let good = params(Placement::External, 1 << 30, 100, 1);
+    type Set = fn(&mut FormatParams, u32);
+    let ends: [(&str, Set, &[u32], &[u32]); 5] = [
+        ("slots of the log", |params, n| params.al_slots = n, &[1, 65_534], &[0, 65_535]),
+        ("ring", |params, n| params.al_sectors = n, &[65_536], &[65_537]),
+        // An extent is not smaller than a block.
+        (
+            "block",
+            |params, n| (params.block_size, params.extent_size) = (n, n),
+            &[4096, 1 << 20],
+            &[2048, 12_288, 1 << 21],
+        ),
+        (
+            "extent",
+            |params, n| params.extent_size = n,
+            &[4096, 1 << 30],
+            &[2048, 12_288, (1 << 30) + 4096, 1 << 31],
+        ),
+        (
+            "logical block",
+            |params, n| params.logical_block_size = n,
+            &[512, 4096],
+            &[256, 1536, 8192],
+        ),
+    ];
+    for (name, set, legal, illegal) in ends {
+        for (&n, is_legal) in
+            legal.iter().map(|n| (n, true)).chain(illegal.iter().map(|n| (n, false)))
+        {
+            let mut params = FormatParams { al_sectors: 10_000, ..good.clone() };
+            set(&mut params, n);
+            let made = Metadata::format(params);
+            assert_eq!(made.is_ok(), is_legal, "{name} {n}: {:?}", made.err());
+        }
+    }
+    let peers = |count| FormatParams {
+        node_id: NodeId(31),
+        slots: (0..count).map(NodeId).collect(),
+        ..good.clone()
+    };
+    assert!(Metadata::format(peers(31)).is_ok());
+    // Extents are counted in 32 bits, and one number says that there is none.
+    let large = |pages: u64| FormatParams {
+        data_size: Some(pages << 12),
+        extent_size: 4096,
+        device_size: 1 << 40,
+        ..good.clone()
+    };
+    let most = u64::from(u32::MAX) - 1;
+    assert!(Metadata::format(large(most)).is_ok());
+    assert!(Metadata::format(large(most + 1)).is_err());
+    // So are units.
+    let refused = Metadata::format(large(1 << 45)).err();
+    assert!(matches!(refused, Some(LayoutError::Parameter(_))), "{refused:?}");
+}
+
+#[test]
+fn the_copies_of_the_superblock_are_where_they_are_looked_for() {
+    let least = COPY_DISTANCE + SUPERBLOCK_SIZE as u64;
+    for size in [least, least + 4095, 1 << 20] {
+        let end = size / 4096 * 4096;
+        let internal = Layout::superblock_offsets(size, Placement::Internal);
+        assert_eq!(internal, Some([end - 4096, end - 4096 - (64 << 10)]), "{size}");
+        let external = Layout::superblock_offsets(size, Placement::External);
+        assert_eq!(external, Some([0, 64 << 10]), "{size}");
+    }
+    for placement in [Placement::Internal, Placement::External] {
+        assert_eq!(Layout::superblock_offsets(least - 1, placement), None);
+    }
+}
+
+/// Neighbours are written at once, and no write is longer than one buffer should be.
+#[test]
+fn a_long_ring_is_written_in_pieces_of_128_kibibytes() {
+    let long = FormatParams { al_sectors: 600, ..params(Placement::External, 1 << 20, 4, 0) };
+    let (metadata, stages) = Metadata::format(long).expect("it fits");
+    let lens = |write: &MetaWrite| write.bytes.len();
+    let ring = &stages[1];
+    assert_eq!(
+        ring.iter().map(lens).collect::<Vec<_>>(),
+        [128 << 10, 128 << 10, 600 * 512 - (256 << 10)]
+    );
+    assert!(ring.windows(2).all(|pair| range(&pair[0]).end == pair[1].offset));
+    assert!(stages.iter().flatten().all(|write| !write.bytes.is_empty()));
+    assert!(Bytes::Zeros(0).is_empty() && Bytes::Data(vec![]).is_empty());
+    assert!(metadata.layout().metadata_area().end <= 1 << 20);
+
+    // It is read in the same pieces, and nothing behind it.
+    let mut opening = Opening::new(Placement::External, 1 << 20);
+    assert!(matches!(opening.step(vec![]), OpenStep::Read(copies) if copies.len() == 2));
+    let copies = metadata_copies(&stages);
+    let OpenStep::Read(areas) = opening.step(copies) else { panic!("the ring") };
+    let written = |write: &MetaWrite| (write.offset, lens(write) as u32);
+    assert_eq!(areas, ring.iter().map(written).collect::<Vec<_>>());
+}
+
+/// What is read of the superblocks that the last two stages wrote.
+fn metadata_copies(stages: &[Vec<MetaWrite>]) -> Vec<Result<Vec<u8>, ()>> {
+    let data = |stage: &Vec<MetaWrite>| match &stage[0].bytes {
+        Bytes::Data(data) => Ok(data.clone()),
+        Bytes::Zeros(_) => Err(()),
+    };
+    stages[stages.len() - 2..].iter().map(data).collect()
 }
 
 /// A disk of any size; what was never written is zeros.

@@ -2,7 +2,7 @@
 
 mod common;
 
-use bitmap::{Activation, MetaWrite, Metadata, Placement, Ticket};
+use bitmap::{Activation, LEAF_BITS, MetaWrite, Metadata, Placement, Ticket};
 use common::{Disk, check_stages, formatted, params};
 
 fn clean() -> (Disk, Metadata) {
@@ -51,6 +51,8 @@ fn a_sync_of_nothing_is_durable_already() {
     let (_, mut metadata) = clean();
     assert_eq!(metadata.sync_bits(), metadata.durable());
     assert!(!metadata.needs_commit());
+    assert_eq!(metadata.clear_bits(0, 3..4), 0, "they are clear");
+    assert_eq!(metadata.sync_bits(), metadata.durable());
     metadata.set_bits(0, 3..4);
     let ticket = metadata.sync_bits();
     metadata.start_commit().expect("a unit");
@@ -102,6 +104,27 @@ fn a_commit_tells_what_it_writes() {
     metadata.retire(1);
     metadata.edit(|superblock| superblock.flags.consistent = false);
     assert_eq!(written(&mut metadata), (true, 1, 4), "all of it");
+}
+
+/// COV-4 asks for the bits of what leaves, and for no others: another unit can wait.
+#[test]
+fn an_extent_that_leaves_takes_its_own_unit_along() {
+    let (_, mut metadata) = clean();
+    // The last extent of the first unit, of two blocks.
+    let extent = LEAF_BITS as u32 / 2 - 1;
+    metadata.activate(extent..extent + 1);
+    commit(&mut metadata);
+    for unit in 0..3 {
+        metadata.set_bits(0, unit * LEAF_BITS + 3..unit * LEAF_BITS + 4);
+    }
+    metadata.retire(extent);
+    let leaving = metadata.start_commit().expect("it leaves");
+    assert_eq!(leaving.bitmap_writes, 2, "a unit and its summary");
+    metadata.finish_commit();
+    metadata.sync_bits();
+    let rest = metadata.start_commit().expect("two units");
+    let bytes: u64 = rest.stages.iter().flatten().map(|write| write.bytes.len()).sum();
+    assert_eq!(bytes, 3 * 512, "two units and the summary");
 }
 
 #[test]

@@ -3,7 +3,9 @@
 
 mod common;
 
-use bitmap::{Generation, Layout, Metadata, OpenError, Opened, Placement, Superblock};
+use bitmap::{
+    Generation, Layout, Metadata, OpenError, OpenStep, Opened, Opening, Placement, Superblock,
+};
 use common::{Blocks, Disk, Sector, bits, blocks_of, formatted, params};
 use std::collections::BTreeSet;
 
@@ -470,6 +472,48 @@ fn an_unreadable_sector_takes_its_page() {
         assert!(opened.repaired);
     }
     assert_eq!(metadata.log_free(), 4);
+}
+
+#[test]
+fn a_unit_that_is_not_believed_is_told_and_repaired() {
+    each_device(|mut disk, metadata| {
+        let edge = metadata_sectors(&disk, &metadata);
+        let units = edge.iter().filter(|&&at| disk.sector(at)[..4] == *b"PlxB");
+        // The last such sector is a unit of the last slot; summaries come before units.
+        let unit = *units.max().expect("units were written");
+        disk.put(unit, [7; 512]);
+        let opened = open("a rotten unit", &disk);
+        assert_eq!((opened.bad_units, opened.log_lost), (1, false));
+        assert!(opened.repaired && opened.metadata.needs_commit());
+    });
+}
+
+/// What lies behind what was asked for may be unreadable, too, and is nothing to the one who asked.
+#[test]
+fn a_read_that_failed_is_repeated_for_the_same_bytes() {
+    let disk = formatted(params(Placement::External, EXTERNAL, 200, 2)).0;
+    let mut opening = Opening::new(Placement::External, EXTERNAL);
+    let OpenStep::Read(copies) = opening.step(vec![]) else { panic!("superblocks") };
+    let read = |&(at, len): &(u64, u32)| {
+        let sectors = (at..at + u64::from(len)).step_by(512);
+        Ok(sectors.flat_map(|at| disk.sector(at)).collect())
+    };
+    let OpenStep::Read(areas) = opening.step(copies.iter().map(read).collect()) else {
+        panic!("log and summaries")
+    };
+    let bytes = |reads: &[(u64, u32)]| -> Vec<u64> {
+        reads.iter().flat_map(|&(at, len)| at..at + u64::from(len)).collect()
+    };
+    let long: Vec<_> = areas.iter().copied().filter(|&(_, len)| len > 4096).collect();
+    assert!(long.iter().any(|(_, len)| len % 4096 != 0), "{areas:?}");
+    let OpenStep::Read(again) = opening.step(vec![Err(()); areas.len()]) else {
+        panic!("the same again")
+    };
+    assert_eq!(bytes(&again), bytes(&long));
+    assert!(again.iter().all(|&(_, len)| len <= 4096), "{again:?}");
+    // Short ones that fail are not asked for a second time.
+    let done = opening.step(vec![Err(()); again.len()]);
+    assert!(!matches!(done, OpenStep::Read(reads) if reads.contains(&again[0])));
 }
 
 #[test]

@@ -1,12 +1,13 @@
-//! A handful of seeds as an ordinary test: the swarm proper is `cargo sim --seeds N`.
+//! A handful of seeds as an ordinary test: the swarm proper is `cargo sim --seeds N`. `POLLUX_SWARM_SEEDS` says how many, for who mutates the
+//! node and wants more of them.
 
 use tests::sim::{Counters, catch_panics, run, run_checked};
 
 #[test]
-fn thirty_seeds_break_nothing_and_reach_the_interesting_states() {
+fn a_few_seeds_break_nothing_and_reach_the_interesting_states() {
     catch_panics();
     let mut counters = Counters::default();
-    for seed in 1000..1030 {
+    for seed in 1000..1000 + seeds() {
         let outcome = run_checked(seed);
         assert_eq!(outcome.violation, None, "cargo sim --seed {seed}");
         counters.add(&outcome.counters);
@@ -21,6 +22,11 @@ fn thirty_seeds_break_nothing_and_reach_the_interesting_states() {
     ] {
         assert!(counters.count(reached) > 0, "never seen: {reached}\n{}", counters.table());
     }
+}
+
+/// How many: no fewer reach all of those states.
+fn seeds() -> u64 {
+    std::env::var("POLLUX_SWARM_SEEDS").map_or(30, |text| text.parse().expect("a number of seeds"))
 }
 
 #[test]

@@ -188,7 +188,6 @@ impl Superblock {
         }
         let layout = superblock.layout().map_err(|_| Malformed("an impossible layout"))?;
         let fits = check_geometry(&superblock.geometry).is_ok()
-            && superblock.geometry.block_size <= superblock.geometry.extent_size
             && superblock.geometry.size <= superblock.data_size
             && superblock.data_size == layout.data_size();
         if fits { Ok(superblock) } else { Err(Malformed("an impossible data area")) }

@@ -4,13 +4,14 @@
 use crate::codec::{SECTOR, seal};
 use crate::generation::{Generation, HISTORY};
 use crate::geometry::{Geometry, NodeId};
-use crate::journal::{CONTEXT, NO_EXTENT, Ring, UPDATES};
+use crate::journal::{CONTEXT, NO_EXTENT, Ring, SEQUENCE_LIMIT, UPDATES};
 use crate::layout::{Layout, Placement};
 use crate::superblock::{
     CRC, DeviceFlags, MAX_SLOTS, Slot, SlotFlags, SlotKind, Superblock, Unusable,
 };
 use crate::unit::{Identity, Level, Unit};
 use proptest::prelude::*;
+use std::vec;
 use std::vec::Vec;
 
 fn flags() -> impl Strategy<Value = DeviceFlags> {
@@ -250,8 +251,64 @@ fn unknown_versions_and_features_are_refused() {
         assert_eq!(with(48, feature), Err(incompat));
         let ro_compat = Unusable::Feature { incompat: 0, ro_compat: feature };
         assert_eq!(with(44, feature), Err(ro_compat));
+        let mut both = superblock.clone();
+        (both.incompat, both.ro_compat) = (feature, feature);
+        let refused = Unusable::Feature { incompat: feature, ro_compat: feature };
+        assert_eq!(Superblock::decode(&both.encode(0), 0), Err(refused));
         // A compatible one is lost by rewriting, so it is not claimed any more.
         assert_eq!(with(40, feature), Ok(superblock.clone()));
+    }
+}
+
+/// A right checksum says that it was written so, not that it can be.
+#[test]
+fn a_superblock_whose_fields_cannot_be_is_malformed() {
+    type Spoil = fn(&mut Superblock);
+    let decoded = |placement, spoil: Spoil| {
+        let mut superblock = Superblock { placement, ..example() };
+        superblock.slots = vec![Slot { node: NodeId(31), ..superblock.slots[0] }];
+        superblock.geometry.block_size = 8192;
+        superblock.geometry.extent_size = 8192;
+        let layout = superblock.layout().expect("the device is large");
+        superblock.data_size = layout.data_size();
+        superblock.geometry.size = superblock.data_size;
+        spoil(&mut superblock);
+        Superblock::decode(&superblock.encode(0), 0)
+    };
+    let legal: [Spoil; 4] = [
+        |_| {},
+        |it| it.geometry.size -= 4096,
+        |it| (it.sequence, it.log_floor) = (SEQUENCE_LIMIT, 0),
+        |it| (it.sequence, it.log_floor) = (0, SEQUENCE_LIMIT),
+    ];
+    let illegal: [Spoil; 10] = [
+        |it| it.geometry.size += 4096,
+        |it| it.geometry.size -= 512,
+        |it| it.data_size += 512,
+        |it| it.geometry.extent_size = 4096,
+        |it| it.geometry.logical_block_size = 256,
+        |it| it.device_size = 4096,
+        |it| it.sequence = SEQUENCE_LIMIT + 1,
+        |it| it.log_floor = SEQUENCE_LIMIT + 1,
+        |it| it.node_id = NodeId(32),
+        |it| it.slots[0].node = NodeId(32),
+    ];
+    for placement in [Placement::Internal, Placement::External] {
+        for (n, spoil) in legal.into_iter().enumerate() {
+            assert!(decoded(placement, spoil).is_ok(), "{placement:?} {n}");
+        }
+        for (n, spoil) in illegal.into_iter().enumerate() {
+            let found = decoded(placement, spoil);
+            assert!(matches!(found, Err(Unusable::Malformed(_))), "{placement:?} {n}: {found:?}");
+        }
+    }
+    // What no superblock in memory can say: placement, slots, flags; of a slot: kind, flags, default.
+    for (at, value) in [(53, 2), (54, 32), (112, 0x80), (512, 3), (514, 0x40), (536, 2)] {
+        let mut record = example().encode(0);
+        record[at] = value;
+        seal(&mut record, CRC);
+        let found = Superblock::decode(&record, 0);
+        assert!(matches!(found, Err(Unusable::Malformed(_))), "byte {at}: {found:?}");
     }
 }
 

@@ -101,6 +101,17 @@ fn adopting_puts_the_new_line_before_the_old_one() {
 }
 
 #[test]
+fn data_descend_from_what_they_are_what_a_slot_or_the_history_holds_and_from_nothing() {
+    let mut superblock = real();
+    superblock.slots[1].bitmap_uuid = B;
+    superblock.history[1] = C;
+    let known = [A, B, C, NONE, Generation::JUST_CREATED];
+    assert!(known.iter().all(|&generation| superblock.descends_from(generation)));
+    assert!(!superblock.descends_from(Generation(0xd0)));
+    assert_eq!(superblock.past(), [C], "without the empty places");
+}
+
+#[test]
 fn the_history_keeps_the_newest() {
     let mut superblock = real();
     for n in 0..100 {

@@ -190,6 +190,14 @@ fn a_lost_write_before_the_last_batch_shows() {
 }
 
 #[test]
+fn a_fresh_ring_has_used_a_number_for_each_of_its_sectors() {
+    let disk = Disk::new(10, 0);
+    let newest = disk.decoded().into_iter().flatten().map(|sector| sector.sequence).max();
+    assert_eq!(newest, Some(u64::from(disk.ring.sectors)));
+    assert_eq!(Some(disk.journal.next_sequence() - 1), newest, "a number is never used twice");
+}
+
+#[test]
 fn a_floor_above_the_ring_loses_the_log() {
     let mut disk = Disk::new(10, 0);
     disk.commit(2);
@@ -261,4 +269,25 @@ fn forged_sectors_lose_the_log() {
     }
     let beyond = ring.encode(SEQUENCE_LIMIT + 1, next, &[], &disk.table);
     assert_eq!(ring.decode(&beyond, ring.position(SEQUENCE_LIMIT + 1)), None);
+}
+
+/// What a slot or an extent may be ends where the table and the device end, for updates and for context.
+#[test]
+fn a_sector_that_names_what_there_is_not_is_no_sector_of_ours() {
+    let disk = Disk::new(30, 0);
+    let (ring, position) = (disk.ring, disk.ring.position(7));
+    let last = (u16::try_from(ring.slots).expect("few") - 1, ring.extents - 1);
+    let decoded = |updates: &[(u16, u32)], table: &[u32]| {
+        ring.decode(&ring.encode(7, 7, updates, table), position)
+    };
+    let updates = [last, (0, NO_EXTENT)];
+    let sector = decoded(&updates, &disk.table).expect("these there are");
+    assert_eq!(sector.updates, updates);
+    assert_eq!(decoded(&[(last.0 + 1, last.1)], &disk.table), None);
+    assert_eq!(decoded(&[(last.0, last.1 + 1)], &disk.table), None);
+    let mut table = disk.table.clone();
+    table.fill(last.1);
+    assert!(decoded(&[], &table).is_some());
+    table.fill(last.1 + 1);
+    assert_eq!(decoded(&[], &table), None);
 }

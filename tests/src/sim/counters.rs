@@ -36,6 +36,12 @@ impl Counters {
         self.0.get(&("reached", name)).copied().unwrap_or(0)
     }
 
+    /// How often, of any group.
+    #[cfg(test)]
+    pub(super) fn of(&self, group: &'static str, name: &'static str) -> u64 {
+        self.0.get(&(group, name)).copied().unwrap_or(0)
+    }
+
     /// A table, one line each.
     pub fn table(&self) -> String {
         let line =

@@ -1,0 +1,102 @@
+//! Stories that no invariant tells: who is told of what, and which disk is kept although it fails. Nothing is lost either way, so the random
+//! runs see no difference; an operator does.
+
+use super::{fine, open, pair, together, write};
+use crate::model::Kind;
+use crate::sim::volume;
+use crate::sim::world::{MS, World};
+use replicator::node::{Command, ConnectionState, DiskState, Protocol, Role};
+
+/// A read that fails, and how it is answered is not of interest here.
+fn read_that_fails(world: &mut World) {
+    world.disk(0, 0).dead = true;
+    world.request(0, 0, Kind::Read, 48, 8, false);
+    let end = world.now + 5000 * MS;
+    assert!(world.run_to(end, |w| w.ops.is_empty()), "{}", world.unsettled());
+    world.disk(0, 0).dead = false;
+}
+
+/// What either node tells a monitor: are both copies good and equal?
+fn equal(world: &World) -> [bool; 2] {
+    [0, 1].map(|n| {
+        let node = world.hosts[n].process.as_ref().expect("it runs");
+        node.in_sync().all(|(_, _, equal)| equal)
+    })
+}
+
+#[test]
+fn a_disk_that_fails_a_read_is_let_go_where_the_peer_can_serve_and_kept_where_it_is_the_last() {
+    let mut world = pair(Protocol::C);
+    open(&mut world, 0);
+    write(&mut world, 0, 0, 6);
+    world.network.partitioned = true;
+    world.cut_link(false);
+    world.run_until(world.now + 1000 * MS);
+    assert!(!world.view(0).connected());
+    read_that_fails(&mut world);
+    assert_eq!(world.view(0).disk, DiskState::UpToDate, "there is no other");
+    assert_eq!(equal(&world), [false; 2]);
+    world.mend();
+    together(&mut world);
+    assert_eq!(equal(&world), [true; 2]);
+    read_that_fails(&mut world);
+    assert!(world.view(0).disk < DiskState::UpToDate, "the peer has another");
+    assert_eq!(equal(&world), [false; 2], "one is no longer there");
+    fine(&world);
+}
+
+#[test]
+fn handlers_are_told_of_a_split_brain_and_of_no_other_refusal() {
+    let told = |world: &World| {
+        ["initial-split-brain", "split-brain"].map(|name| world.counters.of("action", name))
+    };
+    let mut world = pair(Protocol::C);
+    open(&mut world, 0);
+    world.network.partitioned = true;
+    world.cut_link(false);
+    world.run_until(world.now + 6000 * MS);
+    world.command(1, Command::Primary { force: true });
+    world.run_until(world.now + 1000 * MS);
+    write(&mut world, 0, 0, 5);
+    assert_eq!(told(&world), [0, 0]);
+    world.mend();
+    world.run_until(world.now + 10_000 * MS);
+    assert_eq!([0, 1].map(|n| world.view(n).connection), [ConnectionState::StandAlone; 2]);
+    assert_eq!(told(&world), [2, 2], "on both");
+    fine(&world);
+}
+
+#[test]
+fn an_order_that_contradicts_the_one_under_way_is_refused_and_the_first_is_carried_out() {
+    let mut world = pair(Protocol::C);
+    open(&mut world, 0);
+    // Until it is answered, the node is not Secondary.
+    world.request(0, 0, Kind::Write, 40, 8, false);
+    world.command(0, Command::Secondary { force: true });
+    world.command(0, Command::Primary { force: false });
+    assert_eq!(world.counters.count("operator: a command was refused"), 1);
+    let end = world.now + 5000 * MS;
+    assert!(world.run_to(end, |w| w.hosts[0].commands.is_empty()));
+    assert_eq!(world.view(0).role, Role::Secondary);
+    assert_eq!(world.counters.count("operator: a command was refused"), 1);
+    together(&mut world);
+}
+
+#[test]
+fn a_copy_is_outdated_by_hand_as_often_as_asked_and_not_when_it_is_worse() {
+    let mut world = pair(Protocol::C);
+    world.command(1, Command::Disconnect);
+    world.run_until(world.now + 1000 * MS);
+    let refused = "operator: a command was refused";
+    for _ in 0..2 {
+        world.command(1, Command::Outdate);
+        world.run_until(world.now + 1000 * MS);
+        assert_eq!((world.view(1).disk, world.counters.count(refused)), (DiskState::Outdated, 0));
+    }
+    world.command(1, Command::Detach(volume::number(0)));
+    world.run_until(world.now + 1000 * MS);
+    assert_eq!((world.view(1).disk, world.counters.count(refused)), (DiskState::Diskless, 0));
+    world.command(1, Command::Outdate);
+    assert_eq!((world.view(1).disk, world.counters.count(refused)), (DiskState::Diskless, 1));
+    fine(&world);
+}
