@@ -43,6 +43,12 @@ pub(super) enum Deed {
         node: usize,
         length: u64,
     },
+    /// A machine that is down comes up without this disk, which is found later.
+    DiskLate {
+        node: usize,
+        v: usize,
+        length: u64,
+    },
     /// Its clock goes forward at once.
     Leap {
         node: usize,
@@ -159,6 +165,13 @@ impl World {
             Deed::Pause { node, length } => self.pause(node, length),
             Deed::Freeze { node, length } => self.freeze(node, length),
             Deed::Leap { node, by } => self.leap(node, by),
+            Deed::DiskLate { node, v, length } => {
+                if !self.hosts[node].running() && !self.disk(node, v).detached {
+                    self.disk(node, v).detached = true;
+                    self.counters.mark("disk: not there when its node started");
+                    self.after(length, What::DiskFound { node, v });
+                }
+            }
             Deed::DiskDies { node, v } => self.disk_dies(node, v),
             Deed::DiskHangs { node, v } => {
                 self.disk(node, v).hangs = true;
@@ -305,6 +318,9 @@ impl fmt::Display for Deed {
             }
             Self::Freeze { node, length } => {
                 write!(f, "node {node} is stopped for {} ms, and its clock, too", length / MS)
+            }
+            Self::DiskLate { node, v, length } => {
+                write!(f, "disk {v} of node {node} is not to be found for {} ms", length / MS)
             }
             Self::Leap { node, by } => {
                 write!(f, "the clock of node {node} goes forward by {} ms", by / MS)

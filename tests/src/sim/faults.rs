@@ -72,6 +72,10 @@ impl World {
                 let length = self.rng.spread(50 * MS, 60_000 * MS);
                 self.perform(Deed::Freeze { node: n, length });
             }
+            Fault::DiskLate => {
+                let length = self.rng.spread(10 * MS, 20_000 * MS);
+                self.perform(Deed::DiskLate { node: n, v, length });
+            }
             Fault::Leap => {
                 let by = self.rng.spread(10 * MS, 600_000 * MS);
                 self.perform(Deed::Leap { node: n, by });

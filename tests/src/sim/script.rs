@@ -206,6 +206,7 @@ pub(super) fn stream_of(what: &What, free: bool) -> Option<Stream> {
         | What::Broken { node, .. }
         | What::Tick { node, .. }
         | What::Unhang { node, .. }
+        | What::DiskFound { node, .. }
         | What::Resume { node, .. }
         | What::Start { node }
         | What::Drain { node }

@@ -32,6 +32,8 @@ pub(super) enum Fault {
     Freeze,
     /// A clock goes forward.
     Leap,
+    /// A disk is found after its node has started.
+    DiskLate,
 }
 
 /// Those that any seed may have.
@@ -256,11 +258,13 @@ impl Knobs {
         }
     }
 
-    /// Machines that are less sound than most: metadata decays anywhere, clocks leap and stand, connections are made of bytes.
+    /// Machines that are less sound than most: metadata decays anywhere, disks are found late, clocks
+    /// leap and stand, connections are made of bytes.
     pub(super) fn unsound(&mut self, rng: &mut Rng) {
         self.forgets_writes = true;
         self.faults.push((Fault::Decay, rng.between(300, 5000) * MS));
         self.faults.push((Fault::Kill, rng.between(1000, 10_000) * MS));
+        self.faults.push((Fault::DiskLate, rng.between(500, 5000) * MS));
         self.faults.push((Fault::Leap, rng.between(1000, 20_000) * MS));
         if !self.leases {
             // A lease relies on a clock that goes on.

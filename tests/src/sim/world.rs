@@ -36,6 +36,7 @@ pub(super) enum What {
     Reopen { client: usize },
     Strike(Fault),
     Unhang { node: usize, v: usize },
+    DiskFound { node: usize, v: usize },
     Mend,
     Resume { node: usize, life: u32 },
     Start { node: usize },
@@ -385,6 +386,10 @@ impl World {
                     let delay = self.rng.between(100, 3000) * MS;
                     self.after(delay, What::Start { node });
                 }
+            }
+            What::DiskFound { node, v } => {
+                self.disk(node, v).detached = false;
+                self.bring_up(node);
             }
             What::NewDisk { node, v } => self.replace_disk(node, v),
             What::Retry { node } => self.bring_up(node),

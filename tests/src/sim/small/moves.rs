@@ -225,6 +225,7 @@ impl World {
             | What::Reopen { .. }
             | What::Strike(_)
             | What::Unhang { .. }
+            | What::DiskFound { .. }
             | What::Mend
             | What::Resume { .. }
             | What::Operator
