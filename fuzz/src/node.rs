@@ -1,7 +1,7 @@
 //! Two nodes, and somebody between them who alters, invents, repeats, delays and drops what they say. Nothing he says may make a node panic,
 //! touch what is not the volume's, or name a buffer that is not there (`node/side.rs`). That data survives him is not promised.
 //!
-//! Input: a byte that says how the nodes are configured and how far they have come, then steps of a byte and its arguments, see [`Step`].
+//! Input: a byte that says how the nodes are configured and how far they have come, then steps of a byte and its arguments, see `Step`.
 
 mod side;
 
