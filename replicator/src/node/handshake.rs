@@ -305,8 +305,9 @@ impl Node {
             self.peers[p].volumes[v].replication = ReplicationState::Established;
             if their.disk < DiskState::Inconsistent {
                 self.peers[p].rx.author_diskless |= 1 << v;
-            } else {
-                // DUR-3: until its disk is back, what its former life had acknowledged is known to be here.
+            }
+            if verdict != VolumeVerdict::Idle {
+                // DUR-3: until the two disks have met, what the peer's former life had acknowledged is known to be here.
                 self.peers[p].volumes[v].last_incarnation = self.peers[p].incarnation;
             }
             let ticket = match verdict {

@@ -81,7 +81,7 @@ pub(super) struct Peer {
 pub(super) struct PeerVolume {
     pub(super) disk: DiskState,
     pub(super) replication: ReplicationState,
-    /// Incarnation of the last completed handshake of this process in which the peer had a disk here; 0: none.
+    /// The peer's incarnation at the last completed handshake of this process that compared the two disks; 0: none.
     pub(super) last_incarnation: u64,
     /// As source: told the target that it may become UpToDate. Its acknowledgements count from then on.
     pub(super) granted: bool,

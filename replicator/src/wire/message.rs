@@ -246,7 +246,7 @@ pub struct VolumeFacts {
     pub bits: u64,
     /// Its writes were acknowledged here when its last process died.
     pub crashed_primary: bool,
-    /// Incarnation of the receiver with which this process last completed a handshake in which that had a disk here; 0: never.
+    /// Incarnation of the receiver with which this process last completed a handshake that compared the two disks; 0: never.
     pub peer_incarnation: u64,
 }
 

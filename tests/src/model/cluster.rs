@@ -435,8 +435,6 @@ impl Cluster {
         }
         if view.disk < DiskState::Inconsistent && old.disk >= DiskState::Inconsistent {
             self.ruined[n] |= self.touched[n];
-            // What it knows of its peer's life may be from after this disk was let go.
-            self.kept_running[n] = false;
         }
         if view.disk == DiskState::Inconsistent && old.disk == DiskState::Attaching {
             // It died before it could use the promise.

@@ -21,3 +21,25 @@ fn a_survivor_remembers_what_it_has_while_the_crashed_primary_is_back_without_it
         assert_eq!([0, 1].map(|n| world.volumes[0].disks.0[n].visible(40)), [token; 2]);
     }
 }
+
+#[test]
+fn a_survivor_remembers_what_it_has_while_its_own_disk_is_away() {
+    for luck in 0..20 {
+        let mut world = pair(Protocol::C);
+        world.rng = Rng::new(luck);
+        open(&mut world, 0);
+        let token = write(&mut world, 0, 0, 5);
+        world.kill(0, true);
+        world.run_until(world.now + 1000 * MS);
+        world.disk(1, 0).detached = true;
+        world.command(1, Command::Detach(volume::number(0)));
+        world.run_until(world.now + 1000 * MS);
+        world.start(0);
+        let end = world.now + 60_000 * MS;
+        step_to(&mut world, end, |w| w.view(0).connected() && w.view(1).connected());
+        world.disk(1, 0).detached = false;
+        world.bring_up(1);
+        together(&mut world);
+        assert_eq!([0, 1].map(|n| world.volumes[0].disks.0[n].visible(40)), [token; 2]);
+    }
+}
