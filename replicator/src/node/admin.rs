@@ -226,9 +226,6 @@ impl Node {
         }
         self.demote(None, false);
         self.down = Some(GoingDown { command: id });
-        for p in 0..self.peers.len() {
-            self.peers[p].wanted &= self.role == Role::Primary;
-        }
     }
 
     /// `down`: Secondary, then disconnected, then detached.

@@ -76,10 +76,11 @@ pub(super) struct ExtentUse {
 struct Flusher {
     /// Writes were handed to us as completed since the last flush was submitted.
     dirty: bool,
-    running: Option<Vec<WaitId>>,
+    waiting: VecDeque<WaitId>,
+    /// One runs, for so many of the first that wait.
+    running: Option<usize>,
     /// What the running flush makes stable: operations that had ended when it was submitted.
     covers: u64,
-    next: Vec<WaitId>,
     /// Operations up to this one are stable on the local disk.
     stable: u64,
 }
@@ -206,7 +207,9 @@ impl Volume {
 
     /// Writes completed that no flush under way or wanted covers.
     pub(super) fn wants_flush(&self) -> bool {
-        self.usable() && self.flush.dirty && self.flush.next.is_empty()
+        self.usable()
+            && self.flush.dirty
+            && self.flush.waiting.len() == self.flush.running.unwrap_or(0)
     }
 
     /// A fresh disk: whatever an earlier process left in the page cache is not known to be stable.
@@ -313,18 +316,18 @@ impl Node {
             self.count_down(wait, true);
             return;
         }
-        flush.next.push(wait);
+        flush.waiting.push_back(wait);
         self.start_flush(v);
     }
 
     fn start_flush(&mut self, v: usize) {
         let covers = self.finished;
         let flush = &mut self.volumes[v].flush;
-        if flush.running.is_some() || flush.next.is_empty() {
+        if flush.running.is_some() || flush.waiting.is_empty() {
             return;
         }
         // A flush covers what was reaped before it is submitted: later completions make the disk dirty again.
-        flush.running = Some(core::mem::take(&mut flush.next));
+        flush.running = Some(flush.waiting.len());
         flush.dirty = false;
         flush.covers = covers;
         self.disk(v, DiskOp::Flush, Purpose::Flush);
@@ -332,15 +335,15 @@ impl Node {
 
     pub(super) fn flush_done(&mut self, v: usize, ok: bool) {
         let flush = &mut self.volumes[v].flush;
-        let waiters = flush.running.take().expect("one flush runs");
+        let covered = flush.running.take().expect("one flush runs");
         if !ok {
             // IO-4: a failed flush kills the disk for good; a later one that succeeds would prove nothing.
-            flush.next.splice(0..0, waiters);
             self.disk_failed(v, "a flush failed");
             return;
         }
         flush.stable = flush.covers;
-        for wait in waiters {
+        for _ in 0..covered {
+            let wait = self.volumes[v].flush.waiting.pop_front().expect("it waits until now");
             self.count_down(wait, true);
         }
         self.start_flush(v);
@@ -352,8 +355,8 @@ impl Node {
         let volume = &mut self.volumes[v];
         let mut waiters: Vec<_> =
             core::mem::take(&mut volume.tickets).into_values().flatten().collect();
-        waiters.append(&mut volume.flush.next);
-        waiters.extend(volume.flush.running.take().unwrap_or_default());
+        waiters.extend(volume.flush.waiting.drain(..));
+        volume.flush.running = None;
         for wait in waiters {
             self.count_down(wait, false);
         }

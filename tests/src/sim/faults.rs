@@ -137,6 +137,13 @@ impl World {
         self.after(delay, What::Start { node: n });
     }
 
+    /// The two nodes see each other no more.
+    #[cfg(test)]
+    pub(super) fn divide(&mut self) {
+        self.network.partitioned = true;
+        self.cut_link(false);
+    }
+
     /// The network is whole again.
     pub(super) fn mend(&mut self) {
         self.network.partitioned = false;

@@ -115,8 +115,7 @@ fn a_killed_primary_comes_back_as_target_and_nothing_is_lost() {
 fn a_split_brain_is_told_on_both_and_changes_neither_until_discarded() {
     let mut world = pair(Protocol::C);
     open(&mut world, 0);
-    world.network.partitioned = true;
-    world.cut_link(false);
+    world.divide();
     world.run_until(world.now + 6000 * MS);
     world.command(1, Command::Primary { force: false });
     world.run_until(world.now + 1000 * MS);
@@ -267,8 +266,7 @@ fn two_nodes_that_each_wrote_alone_to_another_volume_are_a_split_brain() {
     open(&mut world, 1);
     // It goes on alone with volume 1.
     lives_on_the_peers_disk(&mut world);
-    world.network.partitioned = true;
-    world.cut_link(false);
+    world.divide();
     write(&mut world, 1, 0, 6);
     world.kill(0, false);
     // Node 1 takes over, and writes to volume 0 alone: it has not touched volume 1.
@@ -422,8 +420,7 @@ fn a_disk_without_what_its_node_saw_of_the_peer_is_outdated() {
     let mut world = pair(Protocol::C);
     let end = world.now + 60_000 * MS;
     open(&mut world, 0);
-    world.network.partitioned = true;
-    world.cut_link(false);
+    world.divide();
     write(&mut world, 0, 0, 5);
     world.kill(0, false);
     world.command(1, Command::Primary { force: false });
@@ -500,8 +497,7 @@ fn a_disk_that_failed_is_not_good_when_it_comes_back() {
 fn a_target_counts_as_out_of_the_way_when_it_is_stably_inconsistent() {
     let mut world = fencing_pair(1);
     open(&mut world, 0);
-    world.network.partitioned = true;
-    world.cut_link(false);
+    world.divide();
     // Written here, and not acknowledged: the handler hangs before it has reached node 1.
     let id = u64::from(world.request(0, 0, Kind::Write, 40, 8, false));
     let end = world.now + 20_000 * MS;
@@ -556,8 +552,7 @@ fn a_target_that_is_about_to_be_good_is_outdated_like_one_that_is() {
     step_to(&mut world, end, |w| w.view(1).current == w.view(0).current);
     assert_eq!(world.view(1).disk, DiskState::Inconsistent);
     world.disk(1, 0).hangs = true;
-    world.network.partitioned = true;
-    world.cut_link(false);
+    world.divide();
     let id = u64::from(world.request(0, 0, Kind::Write, 48, 8, false));
     step_to(&mut world, end, |w| w.fenced[0].runs.values().any(Run::is_asked));
     world.run_until(world.now + 10 * MS);
@@ -575,8 +570,7 @@ fn a_primary_without_its_disk_does_not_live_on_what_was_forced_good() {
     let mut world = new_pair(Knobs::calm(Protocol::C));
     let end = world.now + 60_000 * MS;
     step_to(&mut world, end, |w| w.view(1).replication == ReplicationState::SyncTarget);
-    world.network.partitioned = true;
-    world.cut_link(false);
+    world.divide();
     open(&mut world, 0);
     write(&mut world, 0, 0, 5);
     world.disk(0, 0).dead = true;

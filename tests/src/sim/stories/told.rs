@@ -1,10 +1,12 @@
 //! Stories that no invariant tells: who is told of what, and which disk is kept although it fails. Nothing is lost either way, so the random
 //! runs see no difference; an operator does.
 
-use super::{fine, open, pair, together, write};
+use super::{fencing_pair, fine, open, pair, step_to, together, write};
 use crate::model::Kind;
+use crate::sim::host::IoKind;
 use crate::sim::volume;
 use crate::sim::world::{MS, World};
+use replicator::config::Timing;
 use replicator::node::{Command, ConnectionState, DiskState, Protocol, Role};
 
 /// A read that fails, and how it is answered is not of interest here.
@@ -29,8 +31,7 @@ fn a_disk_that_fails_a_read_is_let_go_where_the_peer_can_serve_and_kept_where_it
     let mut world = pair(Protocol::C);
     open(&mut world, 0);
     write(&mut world, 0, 0, 6);
-    world.network.partitioned = true;
-    world.cut_link(false);
+    world.divide();
     world.run_until(world.now + 1000 * MS);
     assert!(!world.view(0).connected());
     read_that_fails(&mut world);
@@ -52,8 +53,7 @@ fn handlers_are_told_of_a_split_brain_and_of_no_other_refusal() {
     };
     let mut world = pair(Protocol::C);
     open(&mut world, 0);
-    world.network.partitioned = true;
-    world.cut_link(false);
+    world.divide();
     world.run_until(world.now + 6000 * MS);
     world.command(1, Command::Primary { force: true });
     world.run_until(world.now + 1000 * MS);
@@ -98,5 +98,71 @@ fn a_copy_is_outdated_by_hand_as_often_as_asked_and_not_when_it_is_worse() {
     assert_eq!((world.view(1).disk, world.counters.count(refused)), (DiskState::Diskless, 0));
     world.command(1, Command::Outdate);
     assert_eq!((world.view(1).disk, world.counters.count(refused)), (DiskState::Diskless, 1));
+    fine(&world);
+}
+
+/// Handlers that were run to fence a peer.
+fn fences(world: &World) -> u64 {
+    world.counters.count("fence: handler ran")
+}
+
+#[test]
+fn a_peer_that_is_lost_before_any_verdict_stays_fenced() {
+    let mut world = fencing_pair(1);
+    let end = world.now + 60_000 * MS;
+    world.divide();
+    step_to(&mut world, end, |w| w.fenced[0].allowed);
+    assert_eq!((world.view(0).suspended, fences(&world)), (false, 1));
+    world.mend();
+    step_to(&mut world, end, |w| w.view(0).connection == ConnectionState::Handshaking);
+    world.divide();
+    world.run_until(world.now + 1000 * MS);
+    assert_eq!((world.view(0).suspended, fences(&world)), (false, 1));
+    world.mend();
+    together(&mut world);
+}
+
+#[test]
+fn a_peer_that_could_not_be_fenced_is_left_alone_while_it_shakes_hands() {
+    let mut world = fencing_pair(1);
+    let end = world.now + 60_000 * MS;
+    open(&mut world, 0);
+    world.divide();
+    // It cannot say what it has before this is written.
+    world.disk(0, 0).hangs = true;
+    world.request(0, 0, Kind::Write, 40, 8, false);
+    step_to(&mut world, end, |w| !w.fenced[0].runs.is_empty());
+    let run = *world.fenced[0].runs.keys().next().expect("it runs");
+    world.fence_ends(0, run, Ok(1));
+    let again = world.now + Timing::default().fence_retry * MS;
+    world.run_until(again - 1000 * MS);
+    world.mend();
+    step_to(&mut world, again, |w| w.view(0).connection == ConnectionState::Handshaking);
+    world.run_until(again + 1000 * MS);
+    let connection = world.view(0).connection;
+    assert_eq!((connection, fences(&world)), (ConnectionState::Handshaking, 1));
+    world.unhang(0, 0);
+    together(&mut world);
+    assert!(world.ops.is_empty() && fences(&world) == 1);
+}
+
+#[test]
+fn what_is_on_the_own_disk_is_not_written_again_when_the_peer_is_lost() {
+    let mut world = pair(Protocol::C);
+    let end = world.now + 60_000 * MS;
+    open(&mut world, 0);
+    let writes = |world: &World| -> Vec<u64> {
+        let ios = world.hosts[0].ios.iter().filter(|(_, io)| io.kind == IoKind::Write);
+        ios.map(|(&id, _)| id).collect()
+    };
+    world.request(0, 0, Kind::Write, 40, 8, false);
+    step_to(&mut world, end, |w| !writes(w).is_empty());
+    step_to(&mut world, end, |w| writes(w).is_empty());
+    assert!(!world.ops.is_empty(), "the peer has not answered");
+    world.divide();
+    step_to(&mut world, end, |w| {
+        assert!(writes(w).is_empty());
+        w.ops.is_empty()
+    });
     fine(&world);
 }
