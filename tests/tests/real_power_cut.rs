@@ -6,12 +6,12 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tests::real::fault_disk::{Cache, Fault, FaultDisk, On, Rule};
 use tests::real::power::history;
 use tests::real::power::image::{Kept, Toll};
 use tests::real::power::trial::{Cut, Run};
-use tests::real::{Need, Pair, Plan, lacks};
+use tests::real::{Need, Pair, Plan, lacks, seed};
 
 const NEEDS: [Need; 2] = [Need::Fuse, Need::Program("fusermount3")];
 /// Bytes of each disk: eight extents of the activity log.
@@ -22,14 +22,6 @@ const AT_A_TIME: u64 = 3;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))
-}
-
-/// A seed that nobody has tried, unless one is wanted.
-fn seed() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
-    let seed = number("POLLUX_SEED").unwrap_or(now.as_millis() as u64);
-    println!("POLLUX_SEED={seed}");
-    seed
 }
 
 /// A normal run of two daemons in sync and a client of alpha that writes, zeroes, flushes and uses FUA, recorded.

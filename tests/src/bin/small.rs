@@ -1,6 +1,6 @@
-//! `small [--large]`: searches small scopes whole, every order in each (see `tests/src/sim/small`). `small wW fF kK pP cC mM [aA|B|C] [1/N]`: one scope,
-//! of W writes, F FLUSHes, K processes killed, P power cuts, C cuts of the connection, M promotions, under that protocol, and what would become
-//! of each Nth state.
+//! `small [--large]`: searches small scopes whole, every order in each (see `tests/src/sim/small`). `small wW fF kK pP cC mM [aA|B|C] [v2] [s1] [1/N]`: one
+//! scope, of W writes, F FLUSHes, K processes killed, P power cuts, C cuts of the connection, M promotions, under that protocol, with two volumes, and with
+//! handlers that outdate or shoot whoever is lost; and what would become of each Nth state.
 
 use replicator::node::Protocol;
 use std::process::ExitCode;
@@ -9,7 +9,7 @@ use std::time::Instant;
 use tests::sim::{Budget, Report, Scope, catch_panics, search};
 
 /// Searched with each change: some minutes.
-const SCOPES: [&str; 13] = [
+const SCOPES: [&str; 20] = [
     "w2 f1 k0 p0 c0 m0 aC 1/1",
     "w3 f0 k0 p0 c0 m0 aC 1/8",
     "w0 f0 k1 p0 c1 m1 aC 1/1",
@@ -23,25 +23,40 @@ const SCOPES: [&str; 13] = [
     "w1 f0 k0 p0 c1 m1 aB 1/8",
     "w2 f1 k0 p0 c0 m0 aA 1/4",
     "w1 f0 k0 p0 c1 m1 aA 1/8",
+    "w1 f0 k0 p0 c1 m0 aC s1 1/8",
+    "w0 f0 k0 p0 c1 m1 aC s1 1/8",
+    "w0 f0 k1 p0 c0 m1 aC s1 1/8",
+    "w1 f0 k1 p0 c0 m0 aC s1 1/8",
+    "w2 f0 k0 p0 c0 m0 aC v2 1/8",
+    "w1 f0 k0 p0 c1 m0 aC v2 1/8",
+    "w1 f0 k0 p1 c0 m0 aC v2 1/8",
 ];
 
 /// Searched by hand: hours.
-const LARGE: [&str; 6] = [
+const LARGE: [&str; 8] = [
     "w2 f0 k0 p0 c1 m1 aC 1/64",
     "w2 f0 k1 p0 c0 m1 aC 1/64",
     "w1 f0 k2 p0 c0 m1 aC 1/64",
     "w1 f1 k0 p1 c0 m1 aC 1/64",
     "w1 f0 k1 p0 c1 m1 aC 1/64",
     "w3 f0 k0 p0 c1 m0 aC 1/64",
+    "w1 f0 k0 p0 c1 m1 aC s1 1/64",
+    "w1 f0 k1 p0 c0 m1 aC s1 1/64",
 ];
 
 const USAGE: &str = "usage: small [--large]
-       small wW fF kK pP cC mM aA|aB|aC 1/N [--most STATES]";
+       small wW fF kK pP cC mM aA|aB|aC v1|v2 s0|s1 1/N [--most STATES]";
 
 fn parse(words: &[&str]) -> Option<Scope> {
     let budget = Budget::default();
-    let mut scope =
-        Scope { protocol: Protocol::C, budget, fork_one_in: 0, most_states: usize::MAX };
+    let mut scope = Scope {
+        protocol: Protocol::C,
+        volumes: 1,
+        fencing: false,
+        budget,
+        fork_one_in: 0,
+        most_states: usize::MAX,
+    };
     for word in words {
         let (what, number) = word.split_at_checked(1)?;
         let count = || number.parse::<u8>().ok();
@@ -52,6 +67,8 @@ fn parse(words: &[&str]) -> Option<Scope> {
             "p" => scope.budget.power_cuts = count()?,
             "c" => scope.budget.cuts = count()?,
             "m" => scope.budget.promotions = count()?,
+            "v" => scope.volumes = count().filter(|volumes| (1..=2).contains(volumes))?,
+            "s" => scope.fencing = count()? > 0,
             "1" => scope.fork_one_in = number.strip_prefix('/')?.parse().ok()?,
             "a" => {
                 scope.protocol = match number {
@@ -132,7 +149,7 @@ fn search_all(mut wanted: Vec<(&str, Scope)>) -> bool {
 fn line(text: &str, report: &Report) -> String {
     let Report { states, moves, depth, ends, forks, events, .. } = report;
     let mut line = format!(
-        "{text:<26} {states:>8} states, {moves:>8} moves, {depth:>3} deep, {ends:>5} ends, {forks:>6} futures, {events:>9} events, {:>5.1} s",
+        "{text:<29} {states:>8} states, {moves:>8} moves, {depth:>3} deep, {ends:>5} ends, {forks:>6} futures, {events:>9} events, {:>5.1} s",
         report.took.as_secs_f64()
     );
     match &report.violation {

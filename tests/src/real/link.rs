@@ -3,6 +3,7 @@
 //! Each host's configuration names the proxy as the peer's address. One proxy for each direction of dialing.
 
 use super::ports::{listener, loopback};
+use super::weather::{Lot, Tally, Weather};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -36,6 +37,11 @@ struct State {
     cut_after: Option<usize>,
     /// Bytes per second, at most, in each direction of each connection.
     pace: Option<u64>,
+    /// Seed of a bad day.
+    weather: Option<u64>,
+    tally: Tally,
+    /// Directions of connections there ever were.
+    carriers: u64,
     /// Both ends of every connection, to reset them.
     streams: Vec<TcpStream>,
     ended: bool,
@@ -96,6 +102,16 @@ impl Link {
     /// A slow network: so many bytes per second in each direction; `None`: as fast as it goes.
     pub fn set_pace(&self, pace: Option<u64>) {
         self.shared.state().pace = pace;
+    }
+
+    /// Bad weather from now on, drawn from this seed; `None`: it is fine again. What it does heals by itself.
+    pub fn set_weather(&self, seed: Option<u64>) {
+        self.shared.state().weather = seed;
+    }
+
+    /// What the weather has done so far.
+    pub fn tally(&self) -> Tally {
+        self.shared.state().tally
     }
 
     /// Is it cut?
@@ -175,6 +191,12 @@ fn accept(shared: &Arc<Shared>, listener: &TcpListener, host: SocketAddr, node: 
 
 fn carry(shared: &Shared, mut from: TcpStream, mut to: TcpStream, receiver: usize) {
     let mut buffer = vec![0; BUFFER];
+    let stream = {
+        let mut state = shared.state();
+        state.carriers += 1;
+        state.carriers
+    };
+    let mut weather: Option<Weather> = None;
     while let Ok(length) = from.read(&mut buffer) {
         let mut state = shared.state();
         while state.silent_to[receiver] && !state.cut && !state.ended {
@@ -187,11 +209,19 @@ fn carry(shared: &Shared, mut from: TcpStream, mut to: TcpStream, receiver: usiz
         }
         state.carried_to[receiver] += passes as u64;
         let (is_last, pace) = (passes < length, state.pace);
+        match state.weather {
+            Some(seed) => drop(weather.get_or_insert_with(|| Weather::new(seed, stream))),
+            None => weather = None,
+        }
         drop(state);
         if let Some(pace) = pace {
             std::thread::sleep(Duration::from_nanos(length as u64 * 1_000_000_000 / pace));
         }
-        if length == 0 || to.write_all(&buffer[..passes]).is_err() {
+        let passed = match &mut weather {
+            Some(weather) => brave(shared, weather, &mut to, &mut buffer[..passes]),
+            None => to.write_all(&buffer[..passes]),
+        };
+        if length == 0 || passed.is_err() {
             break;
         }
         if is_last {
@@ -202,4 +232,48 @@ fn carry(shared: &Shared, mut from: TcpStream, mut to: TcpStream, receiver: usiz
     // An end in one direction is passed on; what goes the other way may still be read.
     let _ = to.shutdown(Shutdown::Write);
     let _ = from.shutdown(Shutdown::Read);
+}
+
+/// Passes bytes on through bad weather. An error: the connection broke, or was broken.
+fn brave(
+    shared: &Shared,
+    weather: &mut Weather,
+    to: &mut TcpStream,
+    bytes: &mut [u8],
+) -> std::io::Result<()> {
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    let lot = weather.lot();
+    let mut passes = bytes.len();
+    match lot {
+        Lot::Pass => {}
+        Lot::Silence(length) => {
+            shared.state().tally.silences += 1;
+            std::thread::sleep(length);
+        }
+        Lot::Flip(bit) => {
+            shared.state().tally.flips += 1;
+            let bit = bit % (bytes.len() * 8);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+        Lot::Break(after) => {
+            shared.state().tally.breaks += 1;
+            passes = after % bytes.len();
+        }
+    }
+    let mut rest = &bytes[..passes];
+    while !rest.is_empty() {
+        let (length, late) = weather.piece(rest.len());
+        std::thread::sleep(late);
+        to.write_all(&rest[..length])?;
+        rest = &rest[length..];
+    }
+    match lot {
+        Lot::Break(_) => {
+            to.shutdown(Shutdown::Both)?;
+            Err(std::io::ErrorKind::ConnectionReset.into())
+        }
+        Lot::Pass | Lot::Silence(_) | Lot::Flip(_) => Ok(()),
+    }
 }

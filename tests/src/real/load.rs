@@ -4,7 +4,7 @@
 
 use super::blocks::{BLOCK, Content, decode, encode};
 use super::nbd::{Ask, Client, Lost};
-use super::{seconds, wait_for};
+use super::{Random, seconds, wait_for};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -193,7 +193,7 @@ enum Sent {
 }
 
 fn drive(mut client: Client, mut ledger: Ledger, work: Work, shared: &Shared) -> Ended {
-    let mut random = work.seed | 1;
+    let mut random = Random::new(work.seed);
     let mut in_flight: BTreeMap<u64, (Sent, Instant)> = BTreeMap::new();
     let mut busy = std::collections::BTreeSet::new();
     let (mut sent, mut longest) = (0, Duration::ZERO);
@@ -202,10 +202,7 @@ fn drive(mut client: Client, mut ledger: Ledger, work: Work, shared: &Shared) ->
     let mut step = |client: &mut Client, ledger: &mut Ledger| -> Result<bool, Lost> {
         let stop = shared.stop.load(Ordering::Relaxed);
         while !stop && in_flight.len() < work.depth {
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
-            let offset = random % blocks * BLOCK;
+            let offset = random.below(blocks) * BLOCK;
             if !busy.insert(offset) {
                 continue;
             }

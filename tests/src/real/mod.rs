@@ -1,6 +1,6 @@
 //! Real processes, killed for real: what the tests in `tests/real_*.rs` are told with.
 //!
-//! Reading order: [`pair`] (two hosts on loopback, and a link between them that can be cut), [`host`] (one node: its files,
+//! Reading order: [`pair`] (two hosts on loopback, and a link between them that can be cut, and have bad [`weather`]), [`host`] (one node: its files,
 //! its daemon, its operator), [`status`] (what the operator reads), [`nbd`] (a client that sees every single reply), [`blocks`] and [`load`]
 //! (blocks that tell who wrote them, and a client that remembers which were acknowledged), [`mount`] (a file system on an export),
 //! [`foreign`] (programs of other people), [`counted`] (what a daemon copies and allocates), [`fault_disk`] (disks that fail as a story wants, and
@@ -28,6 +28,7 @@ pub mod process;
 pub mod programs;
 pub mod sandbox;
 pub mod status;
+pub mod weather;
 
 pub use daemon::Daemon;
 pub use fault_disk::FaultDisk;
@@ -38,7 +39,7 @@ pub use needs::{Need, lacks};
 pub use pair::{Pair, Plan};
 pub use status::Status;
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Pause between two looks at something that tells nobody when it changes.
 const LOOK: Duration = Duration::from_millis(20);
@@ -54,6 +55,37 @@ pub fn wait_for(what: &str, limit: Duration, mut condition: impl FnMut() -> bool
         std::thread::sleep(LOOK);
     }
     begin.elapsed()
+}
+
+/// Numbers that follow from a seed (xorshift).
+#[derive(Clone, Copy, Debug)]
+pub struct Random(u64);
+
+impl Random {
+    /// The same again for the same seed.
+    pub fn new(seed: u64) -> Self {
+        Self(seed | 1)
+    }
+
+    /// The next, below `bound`.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}
+
+/// A seed that nobody has tried, unless one is wanted: `POLLUX_SEED`.
+///
+/// # Panics
+/// If what is wanted is not a number.
+pub fn seed() -> u64 {
+    let wanted = std::env::var("POLLUX_SEED").ok().map(|text| text.parse().expect("a number"));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    let seed = wanted.unwrap_or(now.as_millis() as u64);
+    println!("POLLUX_SEED={seed}");
+    seed
 }
 
 /// So many seconds.

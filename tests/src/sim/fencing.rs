@@ -19,9 +19,22 @@ pub(super) struct Run {
     asked: Option<(u64, u32)>,
     /// What that said.
     answer: Option<i32>,
+    /// It was told to ask again.
+    deferred: bool,
 }
 
 impl Run {
+    /// Can it take its next step at once, or has it to wait for the peer?
+    pub(super) fn is_ready(&self) -> bool {
+        self.answer.is_some() || (self.asked.is_none() && !self.deferred)
+    }
+
+    /// All that decides what it does next.
+    pub(super) fn stands(&self, now: u64) -> impl std::fmt::Debug + use<> {
+        let life = self.asked.map(|(_, life)| life);
+        (now < self.until, life, self.answer, self.deferred)
+    }
+
     /// Has it reached the peer?
     #[cfg(test)]
     pub(super) fn is_asked(&self) -> bool {
@@ -52,7 +65,7 @@ impl World {
                     let patience = self.rng.spread(50 * MS, 5000 * MS);
                     (self.now + patience, self.rng.spread(MS, 2000 * MS))
                 };
-                let run = Run { until, asked: None, answer: None };
+                let run = Run { until, asked: None, answer: None, deferred: false };
                 self.fenced[n].runs.insert(id.0, run);
                 self.fenced[n].idle_since = None;
                 self.after(delay, What::Fence { node: n, life, id: id.0 });
@@ -98,7 +111,7 @@ impl World {
                 self.fenced[n].runs.insert(id, Run { asked, ..run });
                 self.give(peer, command, Command::Outdate);
             }
-            return self.after(20 * MS, What::Fence { node: n, life, id });
+            return self.after(self.knobs.fence_poll, What::Fence { node: n, life, id });
         }
         if self.knobs.fencing == Fencing::ResourceAndStonith {
             self.counters.mark("fence: the peer was shot");
@@ -133,7 +146,7 @@ impl World {
             if run.asked.is_some_and(|(asked, _)| asked == command) {
                 run.answer = code;
                 if code.is_none() {
-                    run.asked = None;
+                    (run.asked, run.deferred) = (None, true);
                 }
             }
         }

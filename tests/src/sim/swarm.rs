@@ -61,6 +61,8 @@ pub(super) struct Knobs {
     pub(super) flush_peer: bool,
     pub(super) suspend_no_data: bool,
     pub(super) fencing: Fencing,
+    /// How often a handler asks its peer again.
+    pub(super) fence_poll: u64,
     pub(super) auto_promote: bool,
     /// Whoever is promoted holds a lock.
     pub(super) leases: bool,
@@ -171,6 +173,7 @@ impl Knobs {
             flush_peer: !rng.one_in(10),
             suspend_no_data: rng.percent(50),
             fencing: Fencing::DontCare,
+            fence_poll: 20 * MS,
             auto_promote: rng.one_in(4),
             leases: false,
             device_size,

@@ -6,10 +6,11 @@
 use super::State;
 use crate::sim::world::World;
 use replicator::digest::Digest;
+use replicator::node::{HandlerId, Time};
 use std::fmt::{Debug, Write};
 
 /// Names that nodes give, as they print.
-const NAMES: [&str; 4] = ["IoId", "LinkId", "BufferId", "CommandId"];
+const NAMES: [&str; 5] = ["IoId", "LinkId", "BufferId", "CommandId", "HandlerId"];
 
 /// Nothing asks how much longer ago than this something was: three times the longest wait, in nanoseconds.
 const LONG_AGO: i64 = 30_000_000_000;
@@ -18,7 +19,8 @@ const LONG_AGO: i64 = 30_000_000_000;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Known {
     processes: [Option<(Turn, Digest)>; 2],
-    metadata: [Option<(u64, Digest)>; 2],
+    /// Of each disk.
+    metadata: Vec<Option<(u64, Digest)>>,
 }
 
 /// A process changes with these: its life, how much it was given to handle, the time.
@@ -39,13 +41,14 @@ fn known<K: PartialEq>(
 impl State {
     pub(super) fn fingerprint(&mut self) -> u128 {
         let Self { world, left, known: Known { processes, metadata }, .. } = self;
-        let mut parts = Vec::with_capacity(5);
-        for n in 0..2 {
-            let host = &world.hosts[n];
+        let mut parts = Vec::with_capacity(7);
+        for (n, host) in world.hosts.iter().enumerate() {
             let key = (host.life, host.turns, world.now);
             parts.push(known(&mut processes[n], key, || world.process(n)));
-            let disk = &world.volumes[0].disks.0[n];
-            parts.push(known(&mut metadata[n], disk.meta.version, || disk.meta.digest()));
+        }
+        metadata.resize(world.disks().count(), None);
+        for (disk, known_of) in world.disks().zip(metadata) {
+            parts.push(known(known_of, disk.meta.version, || disk.meta.digest()));
         }
         parts.push(world.surroundings(left));
         u128::from_le_bytes(Digest::of_all(&parts).0)
@@ -63,6 +66,13 @@ impl World {
             host.commands.values().map(|pending| &pending.command).collect::<Vec<_>>(),
         );
         renamed(&parts, host.clock.read(self.now).0)
+    }
+
+    /// What a node's handlers have done and may do.
+    fn fence_of(&self, n: usize) -> impl Debug {
+        let fenced = &self.fenced[n];
+        let runs = fenced.runs.iter().map(|(&id, run)| (HandlerId(id), run.stands(self.now)));
+        (fenced.allowed, fenced.idle_since.map(Time), runs.collect::<Vec<_>>())
     }
 
     /// All else.
@@ -84,6 +94,7 @@ impl World {
             disks.map(|disk| disk.data()).collect::<Vec<_>>(),
             (connections.collect::<Vec<_>>(), self.network.wanted),
             (&self.clients, &self.ops, &self.commits),
+            [0, 1].map(|n| self.fence_of(n)),
             (self.initialised, self.split, self.two_primaries, self.excused, self.unrelated),
             models.collect::<Vec<_>>(),
         );

@@ -15,7 +15,7 @@ use super::world::{MS, What, World};
 use crate::model::Violation;
 use fingerprint::Known;
 use moves::Move;
-use replicator::config::{Limits, Timing};
+use replicator::config::{Fencing, Limits, Timing};
 use replicator::node::{Command, Protocol, Role};
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 /// What the surroundings may still do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Budget {
-    /// Writes of one block, to either of two extents.
+    /// Writes of one block, to either of two extents of any volume.
     pub writes: u8,
     /// FLUSHes.
     pub flushes: u8,
@@ -43,6 +43,10 @@ pub struct Budget {
 pub struct Scope {
     /// When a write is answered.
     pub protocol: Protocol,
+    /// Volumes.
+    pub volumes: u8,
+    /// Whoever is lost is outdated, or shot, before anything is acknowledged without it.
+    pub fencing: bool,
     /// What may be done.
     pub budget: Budget,
     /// Of how many states one is looked at for what would become of it (the fork-and-recover oracle).
@@ -79,8 +83,8 @@ pub struct Report {
 struct State {
     world: World,
     left: Budget,
-    /// Extents written to so far. They are all alike: what is done to the first could be done to any.
-    extents: u32,
+    /// Extents of each volume written to so far. They are all alike: what is done to the first could be done to any.
+    extents: Vec<u32>,
     /// How often time has passed since anything was done to the nodes.
     waited: u8,
     known: Known,
@@ -121,7 +125,7 @@ pub fn search(scope: &Scope) -> Report {
     let mut root = State {
         world: in_sync(scope),
         left: scope.budget,
-        extents: 0,
+        extents: vec![0; scope.volumes.into()],
         waited: 0,
         known: Known::default(),
     };
@@ -212,7 +216,9 @@ impl State {
 /// Two nodes in sync, node 0 Primary with a client; everything takes no time.
 fn in_sync(scope: &Scope) -> World {
     let mut knobs = Knobs::calm(scope.protocol);
-    knobs.clients = 2;
+    knobs.volumes = scope.volumes.into();
+    // On each node one of each volume.
+    knobs.clients = 2 * knobs.volumes;
     // They send what the search says and nothing else.
     knobs.depth = 0;
     (knobs.link_delay, knobs.disk_delay) = ((0, 0), (0, 0));
@@ -221,7 +227,13 @@ fn in_sync(scope: &Scope) -> World {
     knobs.limits = Limits { extents_per_request: 1, ..Limits::default() };
     // A pair that only waits for its checkpoint sends no pings meanwhile.
     knobs.timing = Timing { ping_interval: 10_000, ..Timing::default() };
+    if scope.fencing {
+        knobs.fencing = Fencing::ResourceAndStonith;
+        knobs.fence_poll = 1000 * MS;
+    }
     let mut world = World::new(2, knobs, Rng::new(7));
+    // Handlers do what they can, and disks.
+    world.calm = true;
     for node in 0..2 {
         world.after(0, What::Start { node });
     }
@@ -230,7 +242,7 @@ fn in_sync(scope: &Scope) -> World {
     world.initialised = true;
     let end = world.now + 10_000 * MS;
     assert!(world.run_to(end, World::settled), "{}", world.unsettled());
-    world.reopen(0);
+    (0..scope.volumes.into()).for_each(|c| world.reopen(c));
     world.run_until(world.now + 50 * MS);
     assert_eq!(world.view(0).role, Role::Primary);
     world

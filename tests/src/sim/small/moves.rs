@@ -15,10 +15,10 @@ pub(super) enum Move {
     Happens(u64),
     /// Nothing else is there to happen: time passes until what is due first.
     TimePasses,
-    /// The client of this node writes the first block of an extent.
-    Write { node: usize, extent: u32 },
+    /// The client of this node and volume writes the first block of an extent.
+    Write { node: usize, volume: usize, extent: u32 },
     /// It wants everything stable.
-    Flush { node: usize },
+    Flush { node: usize, volume: usize },
     /// A process is killed.
     Kill { node: usize },
     /// The power of a machine fails: the disk has kept all, nothing, or something of what was not stable.
@@ -73,14 +73,17 @@ impl State {
         }
         let left = &self.left;
         for node in 0..2 {
-            if world.clients[node].place == Place::Open(node) && world.hosts[node].running() {
+            for (volume, &extents) in self.extents.iter().enumerate() {
+                let client = &world.clients[world.client(node, volume)];
+                if client.place != Place::Open(node) || !world.hosts[node].running() {
+                    continue;
+                }
                 if left.writes > 0 {
-                    moves.extend(
-                        (0..=self.extents.min(1)).map(|extent| Move::Write { node, extent }),
-                    );
+                    let write = |extent| Move::Write { node, volume, extent };
+                    moves.extend((0..=extents.min(1)).map(write));
                 }
                 if left.flushes > 0 {
-                    moves.push(Move::Flush { node });
+                    moves.push(Move::Flush { node, volume });
                 }
             }
             if left.kills > 0 && world.hosts[node].running() {
@@ -119,15 +122,16 @@ impl State {
                 world.now = world.now.max(at);
                 world.bring_about(seq);
             }
-            Move::Write { node, extent } => {
+            Move::Write { node, volume, extent } => {
                 self.left.writes -= 1;
-                self.extents = self.extents.max(extent + 1);
+                self.extents[volume] = self.extents[volume].max(extent + 1);
                 // Two blocks an extent, eight sectors a block.
-                world.request(node, node, Kind::Write, extent * 16, 8, false);
+                let client = world.client(node, volume);
+                world.request(client, node, Kind::Write, extent * 16, 8, false);
             }
-            Move::Flush { node } => {
+            Move::Flush { node, volume } => {
                 self.left.flushes -= 1;
-                world.request(node, node, Kind::Flush, 0, 0, false);
+                world.request(world.client(node, volume), node, Kind::Flush, 0, 0, false);
             }
             Move::Kill { node } => {
                 self.left.kills -= 1;
@@ -163,6 +167,11 @@ impl State {
 }
 
 impl World {
+    /// The client of a node that uses a volume.
+    fn client(&self, node: usize, volume: usize) -> usize {
+        node * self.volumes.len() + volume
+    }
+
     /// What is in the future: when, and its number. In no order.
     pub(super) fn future(&self) -> impl Iterator<Item = (u64, u64, &What)> {
         self.heap.iter().map(|entry| (entry.at, entry.seq, &entry.what))
@@ -213,9 +222,11 @@ impl World {
                         .is_some_and(|id| !self.network.connections[&id].ends[*node].up);
                 when(lives(*node, *life) && waits, Class::OnTime)
             }
-            What::Handled { node, life, .. } | What::Fence { node, life, .. } => {
-                when(lives(*node, *life), Class::AnyTime)
-            }
+            What::Handled { node, life, .. } => when(lives(*node, *life), Class::AnyTime),
+            What::Fence { node, life, id } => match self.fenced[*node].runs.get(id) {
+                Some(run) if lives(*node, *life) && !run.is_ready() => Class::OnTime,
+                run => when(run.is_some() && lives(*node, *life), Class::AnyTime),
+            },
             What::Exit { node, life } | What::ResumeIo { node, life } => {
                 when(lives(*node, *life), Class::OnTime)
             }
@@ -245,10 +256,11 @@ impl World {
     /// What happens at once happens; a client opens what may be open to it.
     fn settle_at_once(&mut self) {
         self.happen_at_once();
-        for n in 0..2 {
+        for c in 0..self.clients.len() {
+            let node = c / self.volumes.len();
             // Who is refused tries again after the next move.
-            if self.clients[n].place == Place::Away && self.view(n).role == Role::Primary {
-                self.open_at(n, n);
+            if self.clients[c].place == Place::Away && self.view(node).role == Role::Primary {
+                self.open_at(c, node);
                 self.happen_at_once();
             }
         }

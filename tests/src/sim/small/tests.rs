@@ -4,8 +4,12 @@ use super::fingerprint::renamed;
 use super::{Budget, Report, Scope, search};
 use replicator::node::{IoId, Protocol, Time};
 
+fn scope(protocol: Protocol, budget: Budget, fork_one_in: u64, most_states: usize) -> Scope {
+    Scope { protocol, volumes: 1, fencing: false, budget, fork_one_in, most_states }
+}
+
 fn searched(budget: Budget) -> Report {
-    search(&Scope { protocol: Protocol::C, budget, fork_one_in: 1, most_states: 100_000 })
+    search(&scope(Protocol::C, budget, 1, 100_000))
 }
 
 #[test]
@@ -21,7 +25,7 @@ fn every_order_of_a_write_and_a_cut_breaks_nothing() {
 #[test]
 fn a_search_that_ends_early_says_so() {
     let budget = Budget { writes: 2, ..Budget::default() };
-    let report = search(&Scope { protocol: Protocol::A, budget, fork_one_in: 0, most_states: 50 });
+    let report = search(&scope(Protocol::A, budget, 0, 50));
     assert!(!report.whole && report.violation.is_none(), "{report:?}");
 }
 
