@@ -7,11 +7,14 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tests::real::blocks::BLOCK;
 use tests::real::fault_disk::{Cache, Fault, FaultDisk, On, Rule};
+use tests::real::host::RESOURCE;
+use tests::real::load::Work;
 use tests::real::power::history;
-use tests::real::power::image::{Kept, Toll};
+use tests::real::power::image::{Kept, Toll, image};
 use tests::real::power::trial::{Cut, Run};
-use tests::real::{Need, Pair, Plan, lacks, seed};
+use tests::real::{Ledger, Load, Need, Pair, Plan, Random, lacks, seconds, seed};
 
 const NEEDS: [Need; 2] = [Need::Fuse, Need::Program("fusermount3")];
 /// Bytes of each disk: eight extents of the activity log.
@@ -24,9 +27,10 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))
 }
 
-/// A normal run of two daemons in sync and a client of alpha that writes, zeroes, flushes and uses FUA, recorded.
-fn record(plan: &Plan, cache: Cache, seed: u64) -> Run {
-    let names = [("alpha", SIZE), ("beta", SIZE), ("alpha-meta", 0), ("beta-meta", 0)];
+/// Two daemons in sync on a disk that records.
+fn recorded(plan: &Plan, cache: Cache) -> (Pair, FaultDisk) {
+    let size = plan.size;
+    let names = [("alpha", size), ("beta", size), ("alpha-meta", 0), ("beta-meta", 0)];
     let disk = FaultDisk::mount(&names, cache);
     let mut pair = Pair::new(plan.clone());
     for (file, host) in pair.hosts().into_iter().enumerate() {
@@ -35,6 +39,12 @@ fn record(plan: &Plan, cache: Cache, seed: u64) -> Run {
     }
     pair.write_configuration();
     pair.start_first();
+    (pair, disk)
+}
+
+/// A normal run of a client of alpha that writes, zeroes, flushes and uses FUA.
+fn record(plan: &Plan, cache: Cache, seed: u64) -> Run {
+    let (pair, disk) = recorded(plan, cache);
     let from = disk.stamp();
     // So that now one node is behind, and now the other; a flush that nobody waits for is seen if it takes its time.
     let slow = |file, on, one_in, up_to| {
@@ -132,4 +142,47 @@ fn a_disk_that_lies_is_found_out() {
         let found = run.try_cut(&plan, cut).expect_err("all is lost");
         assert!(found.starts_with("DUR-1"), "{found}");
     }
+}
+
+/// RES-6: what travels after a Primary has lost power goes by what was written, not by what was active.
+#[test]
+fn what_a_power_cut_took_travels_and_little_else() {
+    const ACTIVE: u64 = 1 << 30;
+    if lacks(&NEEDS) {
+        return;
+    }
+    let (plan, seed) = (Plan { size: ACTIVE + (16 << 20), ..Plan::default() }, seed());
+    let (pair, disk) = recorded(&plan, Cache::Page);
+    let work = Work { span: ACTIVE, depth: 16, flush_every: 0, seed };
+    let load = Load::start(pair.alpha.client(), Ledger::default(), work);
+    load.wait_for_more((13 << 20) / BLOCK);
+    let mut ended = load.stop();
+    drop(ended.client);
+    let (at, record) = (disk.stamp(), disk.record());
+    pair.end(None);
+
+    let mut pair = Pair::new(plan.clone());
+    let mut random = Random::new(seed);
+    let mut gone = 0;
+    for (node, kept) in [Kept::Nothing, Kept::Completed].into_iter().enumerate() {
+        let (found, toll) = image(&record, node, plan.size, at, kept, &mut random);
+        gone += toll.gone;
+        found.save(&pair.hosts()[node].backing);
+    }
+    pair.write_configuration();
+    pair.beta.start();
+    pair.beta.wait_status("its disk", seconds(20), |status| status.disk == "UpToDate");
+    pair.beta.must(&["primary", RESOURCE]);
+    ended.ledger.verify(&mut pair.beta.client());
+    pair.alpha.start();
+    pair.wait_in_sync();
+    let blocks = ended.ledger.offsets().count() as u64;
+    let copied = pair.alpha.status().resync_copied;
+    let wire = pair.link.carried_to(0) + pair.link.carried_to(1);
+    println!(
+        "{blocks} blocks written, {gone} writes gone: {copied} bytes copied, {wire} on the wire"
+    );
+    assert!(gone > 100 && copied >= ACTIVE / 2, "much was lost, all was active");
+    assert!(wire <= 2 * blocks * BLOCK, "{wire} bytes travelled for {blocks} blocks");
+    pair.end(Some(&mut ended.ledger));
 }

@@ -10,7 +10,7 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 use tests::real::load::Work;
 use tests::real::process::Process;
-use tests::real::{Host, Ledger, Load, Pair, Plan, seconds};
+use tests::real::{Host, Ledger, Load, Pair, Plan, Random, seconds};
 
 const SIZE: u64 = 512 << 20;
 /// Where the region of fio begins; before it is that of the client of ours.
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
     let mut soak = Soak {
         pair: Pair::start_in_sync(Plan { size: SIZE, ..Plan::default() }),
         ledger: Ledger::default(),
-        random: seed | 1,
+        random: Random::new(seed),
         tally: Tally::default(),
     };
     for phase in 0..PHASES {
@@ -71,7 +71,7 @@ struct Tally {
 struct Soak {
     pair: Pair,
     ledger: Ledger,
-    random: u64,
+    random: Random,
     tally: Tally,
 }
 
@@ -79,13 +79,6 @@ struct Soak {
 type Sample = (u64, usize);
 
 impl Soak {
-    fn below(&mut self, n: u64) -> u64 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        self.random % n
-    }
-
     fn host(&mut self, node: usize) -> &mut Host {
         let [alpha, beta] = self.pair.hosts();
         if node == 0 { alpha } else { beta }
@@ -93,7 +86,7 @@ impl Soak {
 
     fn phase(&mut self, phase: u32, length: Duration) {
         let primary = phase as usize % 2;
-        let seed = self.random;
+        let seed = self.random.below(u64::MAX);
         let ledger = std::mem::take(&mut self.ledger);
         let work = Work { span: MIDDLE, depth: 16, flush_every: 50, seed };
         let host = self.host(primary);
@@ -127,7 +120,7 @@ impl Soak {
 
     /// Something happens to the Secondary, or to the link.
     fn strike(&mut self, secondary: usize) {
-        match self.below(8) {
+        match self.random.below(8) {
             0..4 => {
                 self.tally.secondaries_killed += 1;
                 self.host(secondary).kill();
@@ -137,22 +130,22 @@ impl Soak {
                 self.tally.secondaries_stopped += 1;
                 self.host(secondary).daemon().pause();
                 // Both shorter and longer than a silent peer is waited for.
-                std::thread::sleep(Duration::from_millis(self.below(1800)));
+                std::thread::sleep(Duration::from_millis(self.random.below(1800)));
                 self.host(secondary).daemon().resume();
             }
             5 => {
                 self.tally.cuts += 1;
                 self.pair.link.cut();
-                std::thread::sleep(Duration::from_millis(self.below(1000)));
+                std::thread::sleep(Duration::from_millis(self.random.below(1000)));
             }
             6 => {
                 self.tally.cuts_in_a_frame += 1;
-                let bytes = self.below(1 << 20) as usize;
+                let bytes = self.random.below(1 << 20) as usize;
                 self.pair.link.cut_after(bytes);
             }
             _ => {
                 self.tally.silences += 1;
-                let node = self.below(2) as usize;
+                let node = self.random.below(2) as usize;
                 self.pair.link.silence_to(node);
             }
         }

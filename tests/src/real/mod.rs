@@ -26,6 +26,7 @@ pub mod ports;
 pub mod power;
 pub mod process;
 pub mod programs;
+pub mod random;
 pub mod sandbox;
 pub mod status;
 pub mod weather;
@@ -37,9 +38,10 @@ pub use load::{Ledger, Load};
 pub use nbd::Client;
 pub use needs::{Need, lacks};
 pub use pair::{Pair, Plan};
+pub use random::{Random, seed};
 pub use status::Status;
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// Pause between two looks at something that tells nobody when it changes.
 const LOOK: Duration = Duration::from_millis(20);
@@ -55,37 +57,6 @@ pub fn wait_for(what: &str, limit: Duration, mut condition: impl FnMut() -> bool
         std::thread::sleep(LOOK);
     }
     begin.elapsed()
-}
-
-/// Numbers that follow from a seed (xorshift).
-#[derive(Clone, Copy, Debug)]
-pub struct Random(u64);
-
-impl Random {
-    /// The same again for the same seed.
-    pub fn new(seed: u64) -> Self {
-        Self(seed | 1)
-    }
-
-    /// The next, below `bound`.
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
-}
-
-/// A seed that nobody has tried, unless one is wanted: `POLLUX_SEED`.
-///
-/// # Panics
-/// If what is wanted is not a number.
-pub fn seed() -> u64 {
-    let wanted = std::env::var("POLLUX_SEED").ok().map(|text| text.parse().expect("a number"));
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
-    let seed = wanted.unwrap_or(now.as_millis() as u64);
-    println!("POLLUX_SEED={seed}");
-    seed
 }
 
 /// So many seconds.

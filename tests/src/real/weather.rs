@@ -28,7 +28,7 @@ pub struct Weather {
 impl Weather {
     /// `seed`: of the day. `stream`: which direction of which connection.
     pub fn new(seed: u64, stream: u64) -> Self {
-        Self { random: Random::new(seed ^ (stream + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)) }
+        Self { random: Random::new(seed ^ stream << 32) }
     }
 
     /// Of the bytes that were read at once.

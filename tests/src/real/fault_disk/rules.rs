@@ -1,5 +1,6 @@
 //! Which operations of a fault disk do not go well: rules that a story sets and lifts while daemons run.
 
+use crate::real::Random;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -78,7 +79,7 @@ pub(super) struct Rules {
     rules: Vec<(u64, Rule)>,
     /// How often each rule was met, also of those lifted.
     met: Vec<u64>,
-    random: u64,
+    random: Random,
 }
 
 impl Rules {
@@ -112,11 +113,10 @@ impl Rules {
                 Fault::Fail(errno) => fate.fails = Some(errno),
                 Fault::Hang => fate.hangs = Some(*id),
                 Fault::Slow { one_in, up_to } => {
-                    self.random = crate::real::power::next_random(self.random);
-                    if !self.random.is_multiple_of(one_in) {
+                    if self.random.below(one_in) > 0 {
                         continue;
                     }
-                    fate.late = up_to * (self.random >> 40) as u32 / (1 << 24);
+                    fate.late = up_to * self.random.below(1 << 20) as u32 / (1 << 20);
                 }
             }
             rule.times -= 1;

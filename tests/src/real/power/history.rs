@@ -2,7 +2,8 @@
 //!
 //! Written from the promise (docs/guarantees.md), not from the product.
 
-use super::{Random, SECTOR};
+use super::SECTOR;
+use crate::real::Random;
 use crate::real::blocks::{BLOCK, encode};
 use crate::real::fault_disk::{At, FaultDisk};
 use crate::real::nbd::{Ask, Client};

@@ -3,7 +3,8 @@
 //! What was flushed is there. Of what was written and not flushed, completed or not, each sector of 512 bytes holds what was written last, or
 //! something older: the disk may have done all of it, none, the first so many writes, or any.
 
-use super::{Random, SECTOR};
+use super::SECTOR;
+use crate::real::Random;
 use crate::real::fault_disk::{At, Change, Entry, Record, Sparse};
 
 /// What became of what was not flushed.

@@ -4,11 +4,10 @@
 
 use super::history::{History, Promise, assert_same};
 use super::image::{Kept, Toll, image};
-use super::{Random, next_random};
 use crate::real::blocks::encode;
 use crate::real::fault_disk::{At, Record};
 use crate::real::host::RESOURCE;
-use crate::real::{Pair, Plan, seconds};
+use crate::real::{Pair, Plan, Random, seconds};
 
 /// Where the one who serves alone writes: no region of the history, in an extent of the log that has one.
 const ALONE: u64 = 1 << 20;
@@ -44,7 +43,7 @@ pub struct Cut {
 impl Run {
     /// A cut of this run; cuts of neighbouring numbers differ in who is hit, and in who comes back.
     pub fn cut(&self, number: u64, seed: u64) -> Cut {
-        let mut random = Random::new(next_random(seed ^ number << 32));
+        let mut random = Random::new(seed ^ number << 32);
         let (from, to) = self.span;
         // Half of them right after something was promised: what is too late then is late for good.
         let promises: Vec<_> =
