@@ -424,7 +424,7 @@ impl Node {
         // Both flush in parallel. Where the peer is not waited for, it still flushes before anything later (ORD-1).
         let waited = self.waits_for_peer_flush(v);
         for p in 0..self.peers.len() {
-            if self.peers[p].connected() && self.peers[p].replicates(v) {
+            if self.peers[p].replicates(v) {
                 self.client(id).sent |= 1 << p;
                 let number = self.flush_peer(p, !waited);
                 self.peers[p].flush_ops.push_back((number, id));
