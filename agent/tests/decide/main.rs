@@ -46,20 +46,20 @@ fn story(seed: u64, kind: (Arbiter, bool)) -> World {
 
 #[test]
 fn with_etcd_no_two_acknowledge_and_nothing_is_lost() {
-    for seed in 1..=400 {
+    for seed in 1..=1500 {
         story(seed, KINDS[0]);
     }
 }
 
 #[test]
 fn with_etcd_and_a_switch_the_other_is_off_first() {
-    let shots: u64 = (1..=400).map(|seed| story(seed, KINDS[1]).shots).sum();
+    let shots: u64 = (1..=1500).map(|seed| story(seed, KINDS[1]).shots).sum();
     assert!(shots > 100, "the stories fence: {shots}");
 }
 
 #[test]
 fn with_fencing_no_two_acknowledge_and_nothing_is_lost() {
-    let shots: u64 = (1..=400).map(|seed| story(seed, KINDS[2]).shots).sum();
+    let shots: u64 = (1..=1500).map(|seed| story(seed, KINDS[2]).shots).sum();
     assert!(shots > 100, "the stories fence: {shots}");
 }
 
