@@ -15,7 +15,7 @@ const USAGE: &str =
        sim --seed S [--verbose]
        sim --old [--threads T] [--shrink-for SECONDS]
        sim --shrink S [--shrink-for SECONDS]
-KIND: one-volume, two-volumes, fencing, no-fencing, leases, hard, unsound";
+KIND: one-volume, two-volumes, fencing, no-fencing, leases, hard, unsound, aftermath";
 
 #[derive(Default)]
 struct Options {
@@ -106,9 +106,9 @@ fn main() -> ExitCode {
         let start = options.start.unwrap_or(now >> 10 << 8);
         let wanted = |&seed: &u64| options.only.iter().all(|kind| is_of_kind(seed, kind));
         let count = options.seeds.unwrap_or(0) as usize;
-        // Eight of one kind, eight hard ones; the same on machines that are unsound.
+        // By eights: plain ones, hard ones, and both on machines that are unsound; each second time those with aftermaths instead of plain ones.
         (0..=u64::MAX)
-            .map(|i| start.wrapping_add(i) ^ (i / 8 % 4) << 60)
+            .map(|i| start.wrapping_add(i) ^ [0, 1, 2, 3, 4, 1, 2, 3][(i / 8 % 8) as usize] << 60)
             .filter(wanted)
             .take(count)
             .collect()

@@ -49,6 +49,12 @@ pub(super) enum Deed {
         v: usize,
         length: u64,
     },
+    /// Somebody takes a disk away, in order, and brings it back.
+    DiskAway {
+        node: usize,
+        v: usize,
+        length: u64,
+    },
     /// Its clock goes forward at once.
     Leap {
         node: usize,
@@ -169,6 +175,14 @@ impl World {
                 if !self.hosts[node].running() && !self.disk(node, v).detached {
                     self.disk(node, v).detached = true;
                     self.counters.mark("disk: not there when its node started");
+                    self.after(length, What::DiskFound { node, v });
+                }
+            }
+            Deed::DiskAway { node, v, length } => {
+                if self.hosts[node].running() && !self.disk(node, v).detached {
+                    self.disk(node, v).detached = true;
+                    self.counters.mark("disk: taken away and brought back");
+                    self.command(node, Command::Detach(volume::number(v)));
                     self.after(length, What::DiskFound { node, v });
                 }
             }
@@ -321,6 +335,9 @@ impl fmt::Display for Deed {
             }
             Self::DiskLate { node, v, length } => {
                 write!(f, "disk {v} of node {node} is not to be found for {} ms", length / MS)
+            }
+            Self::DiskAway { node, v, length } => {
+                write!(f, "disk {v} of node {node} is detached for {} ms", length / MS)
             }
             Self::Leap { node, by } => {
                 write!(f, "the clock of node {node} goes forward by {} ms", by / MS)

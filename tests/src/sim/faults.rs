@@ -6,6 +6,7 @@ use super::meta_area::Decay;
 use super::swarm::Fault;
 use super::world::{MS, What, World, fresh_disk};
 use crate::model::View;
+use replicator::node::Role;
 
 impl World {
     /// Puts the first strike of every fault of this seed into the future.
@@ -88,6 +89,18 @@ impl World {
             Fault::Rot => {
                 let (at, decay) = self.some_rot(n, v);
                 self.perform(Deed::Decay { node: n, v, at, decay });
+            }
+            Fault::Aftermath => {
+                let length = self.rng.spread(100 * MS, 20_000 * MS);
+                let is_it =
+                    |w: &Self, p: usize| w.view(p).role == Role::Primary && w.view(p).connected();
+                if let Some(p) = (0..2).find(|&p| is_it(self, p)) {
+                    self.perform(Deed::Crash { node: p, power: true });
+                    self.perform(match n == p {
+                        true => Deed::DiskLate { node: n, v, length },
+                        false => Deed::DiskAway { node: n, v, length },
+                    });
+                }
             }
             Fault::Decay => {
                 let (at, decay) = self.some_decay(n, v);

@@ -48,8 +48,16 @@ pub(super) fn last_panic() -> String {
 }
 
 /// Kinds of seeds that may be asked for alone.
-pub const KINDS: [&str; 7] =
-    ["one-volume", "two-volumes", "fencing", "no-fencing", "leases", "hard", "unsound"];
+pub const KINDS: [&str; 8] = [
+    "one-volume",
+    "two-volumes",
+    "fencing",
+    "no-fencing",
+    "leases",
+    "hard",
+    "unsound",
+    "aftermath",
+];
 
 /// Is the seed of this kind? They follow from its number, so that seeds found before there was a kind stay what they were.
 pub fn is_of_kind(seed: u64, kind: &str) -> bool {
@@ -61,6 +69,7 @@ pub fn is_of_kind(seed: u64, kind: &str) -> bool {
         "leases" => has_leases(seed),
         "hard" => is_hard(seed),
         "unsound" => is_unsound(seed),
+        "aftermath" => has_aftermaths(seed),
         _ => false,
     }
 }
@@ -77,6 +86,11 @@ fn is_hard(seed: u64) -> bool {
 /// Bit 61: likewise.
 fn is_unsound(seed: u64) -> bool {
     seed >> 61 & 1 == 1
+}
+
+/// Bit 62: likewise.
+fn has_aftermaths(seed: u64) -> bool {
+    seed >> 62 & 1 == 1
 }
 
 fn has_leases(seed: u64) -> bool {
@@ -113,6 +127,9 @@ pub(super) fn draw(seed: u64) -> (Knobs, Rng) {
     }
     if is_unsound(seed) {
         knobs.unsound(&mut Rng::new(seed ^ 0x50fd));
+    }
+    if has_aftermaths(seed) {
+        knobs.aftermath(&mut Rng::new(seed ^ 0xaf7e));
     }
     (knobs, rng)
 }

@@ -34,6 +34,8 @@ pub(super) enum Fault {
     Leap,
     /// A disk is found after its node has started.
     DiskLate,
+    /// A Primary loses power, and when it is back one of the two disks is away.
+    Aftermath,
 }
 
 /// Those that any seed may have.
@@ -278,6 +280,12 @@ impl Knobs {
             1 => Some(Integrity::Crc32),
             _ => None,
         };
+    }
+
+    /// A crashed Primary meets its survivor again, which nobody has promoted, and a disk is missing.
+    pub(super) fn aftermath(&mut self, rng: &mut Rng) {
+        (self.failover, self.auto_promote) = (false, false);
+        self.faults.push((Fault::Aftermath, rng.between(2000, 8000) * MS));
     }
 
     /// A lock decides who is Primary.
