@@ -166,3 +166,19 @@ fn what_is_on_the_own_disk_is_not_written_again_when_the_peer_is_lost() {
     });
     fine(&world);
 }
+
+#[test]
+fn a_secondary_that_leaves_its_primary_is_outdated_whoever_ordered_it() {
+    for ordered in 0..2 {
+        let mut world = pair(Protocol::C);
+        world.command(ordered, Command::Disconnect);
+        world.run_until(world.now + 1000 * MS);
+        assert_eq!(world.view(ordered).connection, ConnectionState::StandAlone);
+        let disks = [0, 1].map(|n| world.view(n).disk);
+        assert_eq!(disks, [DiskState::UpToDate, DiskState::Outdated], "ordered at {ordered}");
+        world.command(1, Command::Primary { force: false });
+        world.run_until(world.now + 1000 * MS);
+        assert_eq!(world.view(1).role, Role::Secondary);
+        fine(&world);
+    }
+}
