@@ -1,9 +1,11 @@
 //! Where the programs under test are: beside the test itself, built from the same tree.
 
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use std::time::SystemTime;
 
 /// The directory that holds `polluxd` and `polluxadm`.
 ///
@@ -65,15 +67,33 @@ pub fn beside_tests(name: &str) -> PathBuf {
 const PROGRAMS: [&str; 5] =
     ["polluxd", "polluxadm", "check_pollux", "pollux-exporter", "pollux-agent"];
 
-/// Cargo writes beside each program which sources it was made of. (Cargo itself could tell, too, but when asked for one package it may want
-/// other features of its dependencies than when asked for the whole workspace, and build everything anew.)
+/// Crates of which the programs are made.
+const CRATES: [&str; 5] = ["agent", "bitmap", "nbd-server", "replicator", "tools"];
+
+/// Is the program newer than all that it is made of? (Cargo itself could tell, but when asked for some packages it wants other features of
+/// their dependencies than when asked for the whole workspace, and builds everything anew.)
 fn is_fresh(program: &Path) -> bool {
-    let changed = |path: &Path| std::fs::metadata(path).and_then(|metadata| metadata.modified());
     let Ok(built) = changed(program) else { return false };
-    let Ok(sources) = std::fs::read_to_string(program.with_extension("d")) else { return false };
-    let Some((_, sources)) = sources.split_once(": ") else { return false };
-    // A blank inside of a name is escaped; such a name is not found, and cargo is asked.
-    sources.split_whitespace().all(|source| changed(Path::new(source)).is_ok_and(|at| at <= built))
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are a part");
+    let is_older = |path: &Path| changed(path).is_ok_and(|at| at <= built);
+    let all_older = |name: &str| {
+        let crate_ = workspace.join(name);
+        is_older(&crate_.join("Cargo.toml")) && sources(&crate_.join("src")).all(|s| is_older(&s))
+    };
+    is_older(&workspace.join("Cargo.lock")) && CRATES.into_iter().all(all_older)
+}
+
+fn changed(path: &Path) -> io::Result<SystemTime> {
+    std::fs::metadata(path).and_then(|metadata| metadata.modified())
+}
+
+/// All files below a directory.
+fn sources(directory: &Path) -> Box<dyn Iterator<Item = PathBuf>> {
+    let entries = std::fs::read_dir(directory).expect("sources can be read");
+    Box::new(entries.flat_map(|entry| {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() { sources(&path) } else { Box::new(std::iter::once(path)) }
+    }))
 }
 
 /// Where cargo puts programs of the profile by which the running one is made: TARGET/PROFILE. (Tests lie in `deps` there.)
