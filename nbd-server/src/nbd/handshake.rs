@@ -209,13 +209,14 @@ impl Handshake {
                 return Some(Err(Ending::Violation("export name too long")));
             }
             (option::EXPORT_NAME, None) => return None,
+            // To who leaves it does not matter which dialect was agreed on.
+            (option::ABORT, _) => return Some(Ok(Then::Abort)),
             _ if !fixed => {
                 return answer(
                     option_reply::ERR_INVALID,
                     "only EXPORT_NAME without fixed newstyle",
                 );
             }
-            (option::ABORT, _) => return Some(Ok(Then::Abort)),
             (_, Some(reason)) => return answer(option_reply::ERR_SHUTDOWN, reason),
             _ => {}
         }

@@ -291,10 +291,12 @@ fn without_fixed_newstyle_only_export_name_is_valid() {
 }
 
 #[test]
-fn abort_is_acknowledged_whatever_it_carries() {
-    let (replies, end) = fixed().option(option::ABORT, b"bye").replies();
-    assert_eq!(replies, [(option::ABORT, rep::ACK, Vec::new())]);
-    assert_eq!(end, Some(Next::Close(Ending::Aborted)));
+fn abort_is_acknowledged_whatever_it_carries_and_whatever_the_client_flags() {
+    for script in [fixed(), Script::new(0)] {
+        let (replies, end) = script.option(option::ABORT, b"bye").replies();
+        assert_eq!(replies, [(option::ABORT, rep::ACK, Vec::new())]);
+        assert_eq!(end, Some(Next::Close(Ending::Aborted)));
+    }
 }
 
 #[test]
