@@ -243,7 +243,8 @@ fn a_disk_that_fails_is_given_up_and_its_handler_is_told() {
     }
     let plan = Plan {
         disk: "on-io-error call-local-io-error;",
-        handlers: "local-io-error \"env | grep -E '^DRBD_(RESOURCE|VOLUME)=' | sort > DIR/told\";",
+        handlers: "local-io-error \"env | grep -E '^DRBD_(RESOURCE|VOLUME)=' | sort > DIR/told\";
+            pri-on-incon-degr \"touch DIR/halted\";",
         sandbox: Sandbox::none(),
         external_meta: true,
         ..Plan::default()
@@ -272,6 +273,10 @@ fn a_disk_that_fails_is_given_up_and_its_handler_is_told() {
     assert_eq!(status.role, "Primary", "{status}");
     wait_for("the handler", seconds(10), || told(&pair) == "DRBD_RESOURCE=r0\nDRBD_VOLUME=0\n");
     ledger.verify(&mut client);
+    assert!(
+        !pair.dir().join("halted").exists(),
+        "the peer had all, as soon as hands were shaken again"
+    );
 
     std::fs::remove_file(&broken).expect("it is there");
     pair.alpha.must(&["attach", RESOURCE]);

@@ -233,7 +233,7 @@ impl Node {
         let Some(GoingDown { command }) = self.down else {
             return;
         };
-        if self.role == Role::Primary || self.change.is_some() || self.handshaking() {
+        if self.role == Role::Primary || self.handshaking() {
             return;
         }
         for p in 0..self.peers.len() {

@@ -393,6 +393,10 @@ impl Node {
     // ---- states that a handler is told of when they begin ----
 
     pub(super) fn watch_states(&mut self) {
+        if self.hold_until.is_some() || self.meeting() {
+            // The peer may have it all: requests wait for it, and so does an alarm that may halt this node.
+            return;
+        }
         let good = |v: usize| self.volumes[v].good() || self.peers.iter().any(|p| p.good(v));
         let degraded = self.role == Role::Primary && !(0..self.volumes.len()).all(good);
         if degraded && !self.degraded {

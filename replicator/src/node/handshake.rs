@@ -75,6 +75,11 @@ impl Node {
         self.peers.iter().any(|p| p.state == ConnectionState::Handshaking)
     }
 
+    /// The peer is there, and it is not settled yet what it has.
+    pub(super) fn meeting(&self) -> bool {
+        self.handshaking() || self.peers.iter().any(|p| p.connected() && !p.ready)
+    }
+
     pub(super) fn begin_handshake(&mut self, p: usize) {
         self.peers[p].handshake = Handshake::Running(Box::new(Running {
             deadline: self.now.plus_ms(self.config.timing.handshake),

@@ -381,13 +381,27 @@ impl Node {
         }
     }
 
-    /// A well mixed function of seed and count (the finaliser of SplitMix64).
     fn random(&mut self) -> u64 {
         self.ids.generation += 1;
-        let mut z =
-            self.entropy.wrapping_add(self.ids.generation.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        split_mix(self.entropy, self.ids.generation)
+    }
+}
+
+/// The number `count` of SplitMix64 with this seed.
+fn split_mix(seed: u64, count: u64) -> u64 {
+    let mut z = seed.wrapping_add(count.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn random_numbers_are_those_that_split_mix_is_published_with() {
+        let first = [1, 2, 3].map(|count| super::split_mix(1_234_567, count));
+        let published =
+            [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423];
+        assert_eq!(first, published);
     }
 }

@@ -263,7 +263,6 @@ impl Node {
             return;
         }
         let number = self.volumes[v].number;
-        self.run_handler(Occasion::LocalIoError, None, Some(v));
         self.notice(
             Level::Error,
             format!(
@@ -287,7 +286,6 @@ impl Node {
     /// (`on-io-error detach`), and kept where it is the last good copy; the one request fails then.
     pub(super) fn read_failed(&mut self, v: usize) {
         let number = self.volumes[v].number;
-        self.run_handler(Occasion::LocalIoError, None, Some(v));
         if self.volumes[v].usable() && self.peers.iter().any(|p| p.good(v)) {
             let text = format!(
                 "volume {number}: a read failed: the disk is let go, the peer serves. Replace it, then `polluxadm attach`"
@@ -295,6 +293,7 @@ impl Node {
             self.notice(Level::Error, text);
             self.let_go(v, DiskState::Failed, "a read failed");
         } else {
+            self.run_handler(Occasion::LocalIoError, None, Some(v));
             let text =
                 format!("volume {number}: a read failed, and no other good copy is within reach");
             self.notice(Level::Error, text);
@@ -327,6 +326,10 @@ impl Node {
         volume.opening = None;
         volume.farewell = volume.meta.take();
         volume.generation_ticket = None;
+        if state == DiskState::Failed {
+            // It is told who has good data: not this disk any more, and the peer, while there is a link to it.
+            self.run_handler(Occasion::LocalIoError, None, Some(v));
+        }
         self.abandon_waiters(v);
         self.local_lost(v);
         // A disk less is a fact that matters to the verdict. The loss of the link comes before anything is counted again:

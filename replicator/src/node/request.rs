@@ -244,8 +244,7 @@ impl Node {
         if let Some(why) = self.suspended() {
             return Gate::Hold(why);
         }
-        let awaited = self.peers.iter().any(|p| p.connected() && !p.ready);
-        if !op.is_read() && (awaited || self.handshaking()) {
+        if !op.is_read() && self.meeting() {
             return Gate::Hold("handshake");
         }
         if !op.is_read() && self.wanted_away(op.volume) {
@@ -258,9 +257,8 @@ impl Node {
             // A disk that came while we served without one is Outdated, or a target, until a handshake said what it is.
             return Gate::Open;
         }
-        if awaited
-            || volume.lifting
-            || self.handshaking()
+        if volume.lifting
+            || self.meeting()
             || self.hold_until.is_some()
             || self.config.suspend_no_data
         {

@@ -107,7 +107,7 @@ pub struct Resync {
     pub total: u64,
     /// Bytes of blocks copied so far by it (sent, or found zero or equal).
     pub copied: u64,
-    /// Of those, bytes that were compared and found equal.
+    /// Of those, bytes that were compared and found equal. A source does not learn what its target finds equal within a unit that differs.
     pub equal: u64,
     /// How long it has run, or ran.
     pub milliseconds: u64,

@@ -54,6 +54,9 @@ impl World {
                 if self.trace == 1 && !(self.tells_a_story() && notice.level == Level::Info) {
                     self.say(&format!("{n} {:?}: {}", notice.level, notice.text));
                 }
+                if notice.level == Level::Warning {
+                    self.hosts[n].warning = notice.text;
+                }
             }
         }
     }

@@ -50,12 +50,15 @@ pub(super) struct Fenced {
     pub(super) runs: std::collections::BTreeMap<u64, Run>,
     /// Since when, and not stopped, it is a Primary that waits for a handler, as it says itself, and none runs.
     pub(super) idle_since: Option<u64>,
+    /// The last handler on each occasion.
+    pub(super) told: std::collections::BTreeMap<Occasion, Handler>,
 }
 
 impl World {
     /// A node wants a handler to be run.
     pub(super) fn run_handler(&mut self, n: usize, id: HandlerId, handler: &Handler) {
         let life = self.hosts[n].life;
+        self.fenced[n].told.insert(handler.occasion, handler.clone());
         match handler.occasion {
             Occasion::FencePeer => {
                 self.counters.mark("fence: handler ran");

@@ -77,6 +77,8 @@ pub(super) struct Host {
     pub(super) suspended: bool,
     /// The next `connect` gives this node's data up.
     pub(super) victim: bool,
+    /// The last warning of its process.
+    pub(super) warning: String,
 }
 
 impl Host {
@@ -106,6 +108,7 @@ impl Host {
             disconnected: false,
             suspended: false,
             victim: false,
+            warning: String::new(),
         }
     }
 

@@ -11,6 +11,7 @@ use replicator::config::Fencing;
 use replicator::node::{Command, ConnectionState, DiskState, Protocol, ReplicationState, Role};
 
 mod crash;
+mod said;
 mod told;
 
 /// Two nodes, connected and in sync; node 0 is Primary.

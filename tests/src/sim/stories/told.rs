@@ -7,7 +7,7 @@ use crate::sim::host::IoKind;
 use crate::sim::volume;
 use crate::sim::world::{MS, World};
 use replicator::config::Timing;
-use replicator::node::{Command, ConnectionState, DiskState, Protocol, Role};
+use replicator::node::{Command, ConnectionState, DiskState, Protocol, Role, Time};
 
 /// A read that fails, and how it is answered is not of interest here.
 fn read_that_fails(world: &mut World) {
@@ -181,4 +181,57 @@ fn a_secondary_that_leaves_its_primary_is_outdated_whoever_ordered_it() {
         assert_eq!(world.view(1).role, Role::Secondary);
         fine(&world);
     }
+}
+
+#[test]
+fn who_becomes_primary_is_not_made_secondary_before_it_is() {
+    let mut world = fencing_pair(1);
+    world.command(0, Command::Secondary { force: false });
+    world.run_until(world.now + 1000 * MS);
+    world.divide();
+    let end = world.now + 60_000 * MS;
+    step_to(&mut world, end, |w| !w.view(1).connected());
+    world.command(1, Command::Primary { force: false });
+    step_to(&mut world, end, |w| !w.fenced[1].runs.is_empty());
+    world.command(1, Command::Secondary { force: false });
+    assert_eq!(world.counters.count("operator: a command was refused"), 1);
+    let done = |w: &World| w.hosts[1].commands.is_empty();
+    step_to(&mut world, end, done);
+    assert_eq!(world.view(1).role, Role::Primary);
+    world.mend();
+    together(&mut world);
+}
+
+#[test]
+fn a_lease_that_ends_answers_nobody_and_makes_nobody_primary_but_by_force() {
+    let mut world = pair(Protocol::C);
+    open(&mut world, 0);
+    let lease = |world: &World, length: u64| {
+        let Time(now) = world.hosts[0].clock.read(world.now);
+        Command::Lease(Some(Time(now + length)))
+    };
+    let refused = |w: &World| w.counters.count("operator: a command was refused");
+    world.command(0, lease(&world, 1000 * MS));
+    write(&mut world, 0, 0, 5);
+    world.run_until(world.now + 1000 * MS);
+    // ROLE-6.
+    world.request(0, 0, Kind::Write, 48, 8, false);
+    world.run_until(world.now + 2000 * MS);
+    assert_eq!(world.ops.len(), 1, "nobody is answered");
+    world.command(0, lease(&world, 1000 * MS));
+    let end = world.now + 500 * MS;
+    step_to(&mut world, end, |w| w.ops.is_empty());
+    // A Secondary's lease that has ended keeps it from being promoted; that of a Primary goes with its role.
+    world.command(0, Command::Secondary { force: true });
+    world.run_until(world.now + 2000 * MS);
+    world.command(0, lease(&world, 100 * MS));
+    world.run_until(world.now + 1000 * MS);
+    assert_eq!((world.view(0).role, refused(&world)), (Role::Secondary, 0));
+    world.command(0, Command::Primary { force: false });
+    world.run_until(world.now + 1000 * MS);
+    assert_eq!((world.view(0).role, refused(&world)), (Role::Secondary, 1));
+    world.command(0, Command::Primary { force: true });
+    world.run_until(world.now + 1000 * MS);
+    assert_eq!((world.view(0).role, refused(&world)), (Role::Primary, 1));
+    fine(&world);
 }
