@@ -6,7 +6,7 @@ use replicator::config::{Config, Fencing, Limits, Timing, VolumeConfig};
 use replicator::digest::Digest;
 use replicator::node::{
     Action, Backing, BufferId, Command, CommandId, DiskDone, DiskOp, Event, LinkEvent, LinkId,
-    Node, Protocol, Role, Time,
+    Node, OpenId, Protocol, Request, RequestId, RequestOp, Role, Time,
 };
 use replicator::wire::{Agreed, Content, Message, PeerWrite, VolumeVerdict};
 
@@ -30,6 +30,8 @@ struct Host {
     /// Operations on data, and refused reads.
     read: u64,
     refused: u64,
+    /// Clients' requests that were answered.
+    answered: u64,
 }
 
 impl Host {
@@ -85,6 +87,7 @@ impl Host {
             connected: false,
             read: 0,
             refused: 0,
+            answered: 0,
         };
         let (_, stages) = Metadata::format(params).expect("it fits");
         stages.into_iter().flatten().for_each(|write| host.write(&write));
@@ -159,6 +162,7 @@ impl Host {
                 Action::Close(_) => self.closed = true,
                 Action::Send(_, message) => self.answer(message),
                 Action::Release(_) => self.buffers -= 1,
+                Action::Reply(..) => self.answered += 1,
                 _ => {}
             }
         }
@@ -261,4 +265,18 @@ fn what_is_compared_fits_one_read_and_one_answer() {
     }
     // One unit of all there is.
     assert_eq!(read(0, 8192, u64::MAX, 1), 2);
+}
+
+#[test]
+fn a_read_that_the_peer_was_not_asked_for_it_does_not_answer() {
+    let mut host = Host::source();
+    host.handle(Event::Open(OpenId(1)));
+    let op = RequestOp::Read(ByteRange::new(0, 4096));
+    host.handle(Event::Request(Request { id: RequestId(1), volume: 0, op }));
+    // Names of operations are easily guessed.
+    for id in 0..100 {
+        let buffer = Some(host.name());
+        host.handle(Event::Peer(host.link, Message::ReadData { id, buffer }));
+    }
+    assert_eq!((host.answered, host.buffers), (0, 0));
 }

@@ -256,3 +256,14 @@ fn after_a_crash_the_survivor_is_the_source_under_b_and_c() {
         assert_eq!(verdict(&crashed, &survivor), Agreed::Go(vec![source]));
     }
 }
+
+#[test]
+fn of_two_primaries_without_good_data_the_one_that_is_behind_yields() {
+    let primary = |node, current, history| {
+        let volume = VolumeFacts { history, ..volume(0, DiskState::Outdated, current, NONE, 0) };
+        facts(node, volume, 2, Protocol::C)
+    };
+    let (ahead, behind) = (primary(0, X, vec![G]), primary(1, G, vec![]));
+    assert_eq!(verdict(&ahead, &behind), Agreed::YouStepDown);
+    assert_eq!(verdict(&behind, &ahead), Agreed::IStepDown);
+}

@@ -343,18 +343,20 @@ impl Node {
         self.volumes[v].extents.clear();
         let ids: Vec<_> = self.ops.keys().collect();
         for id in ids {
-            if let Some(Op::Client(op)) = self.ops.get_mut(&id)
-                && op.volume == v
-            {
-                op.extents = false;
-                if op.stage == Stage::Running && op.local == Part::Waiting {
-                    op.local = Part::Absent;
-                    if let Kind::Read { into } = &mut op.kind {
-                        // Given up when the read comes back.
-                        *into = None;
+            match self.ops.get_mut(&id) {
+                Some(Op::Client(op)) if op.volume == v => {
+                    op.extents = false;
+                    if op.stage == Stage::Running && op.local == Part::Waiting {
+                        op.local = Part::Absent;
+                        if let Kind::Read { into } = &mut op.kind {
+                            // Given up when the read comes back.
+                            *into = None;
+                        }
                     }
+                    self.work.push_back(Work::Op(id));
                 }
-                self.work.push_back(Work::Op(id));
+                Some(Op::Peer(op)) if op.volume == v => op.extents = false,
+                Some(Op::Client(_) | Op::Peer(_)) | None => {}
             }
         }
         self.feed_log(v);

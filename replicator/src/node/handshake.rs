@@ -345,7 +345,7 @@ impl Node {
                 }
                 VolumeVerdict::Target { full } => {
                     self.peers[p].volumes[v].disk = DiskState::UpToDate;
-                    if our.disk > DiskState::Inconsistent && ours.discard_my_data {
+                    if ours.discard_my_data {
                         let text = format!(
                             "volume {}: {} blocks written here are given up",
                             our.number, our.bits

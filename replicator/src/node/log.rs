@@ -69,11 +69,14 @@ impl Node {
     pub(super) fn logged(&mut self, id: u64, ok: bool) {
         match self.ops.get_mut(&id) {
             Some(Op::Client(op)) if op.stage == Stage::Logging => {
-                op.extents &= ok;
+                assert!(ok || !op.extents, "COV-4: a disk that is gone keeps no extents");
                 op.stage = Stage::Parked;
                 self.work.push_back(Work::Op(id));
             }
-            Some(Op::Peer(_)) => self.peer_op_logged(id, ok),
+            Some(Op::Peer(op)) => {
+                assert!(ok || !op.extents, "COV-4: a disk that is gone keeps no extents");
+                self.peer_op_ready(id);
+            }
             Some(Op::Client(_)) | None => {}
         }
     }

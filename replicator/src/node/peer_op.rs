@@ -130,15 +130,13 @@ impl Node {
         if logs && self.volumes[v].usable() {
             self.log_wanted(id);
         } else {
-            self.peer_op(id).ready = true;
-            self.work.push_back(Work::Op(id));
+            self.peer_op_ready(id);
         }
     }
 
-    pub(super) fn peer_op_logged(&mut self, id: u64, ok: bool) {
-        let op = self.peer_op(id);
-        op.extents &= ok;
-        op.ready = true;
+    /// Nothing keeps it from running any more.
+    pub(super) fn peer_op_ready(&mut self, id: u64) {
+        self.peer_op(id).ready = true;
         self.work.push_back(Work::Op(id));
     }
 

@@ -6,7 +6,9 @@ use crate::model::Kind;
 use crate::sim::swarm::Knobs;
 use crate::sim::world::{MS, World};
 
-use replicator::node::{Command, DiskState, Occasion, PeerStatus, Protocol, Resync, Role, Status};
+use replicator::node::{
+    Command, ConnectionState, DiskState, Occasion, PeerStatus, Protocol, Resync, Role, Status,
+};
 
 fn status(world: &World, n: usize) -> Status {
     world.hosts[n].process.as_ref().expect("it runs").status()
@@ -144,4 +146,29 @@ fn a_crash_is_told_when_the_disk_is_found_and_a_clean_end_is_not() {
         assert_eq!(world.hosts[0].warning, warning);
         together(&mut world);
     }
+}
+
+#[test]
+fn a_connection_that_is_lost_is_told_once_and_one_that_never_was_is_not() {
+    let mut world = pair(Protocol::C);
+    let before = world.counters.of("action", "disconnected");
+    let told = |world: &World| world.counters.of("action", "disconnected") - before;
+    world.kill(1, false);
+    world.run_until(world.now + 5000 * MS);
+    assert_eq!(told(&world), 1);
+    open(&mut world, 0);
+    write(&mut world, 0, 0, 5);
+    // Node 0 waits for its disk before it says what it has.
+    world.disk(0, 0).hangs = true;
+    world.request(0, 0, Kind::Write, 48, 8, false);
+    world.start(1);
+    let end = world.now + 20_000 * MS;
+    step_to(&mut world, end, |w| w.view(0).connection == ConnectionState::Handshaking);
+    world.kill(1, false);
+    step_to(&mut world, end, |w| w.view(0).connection < ConnectionState::Handshaking);
+    assert_eq!(told(&world), 1);
+    world.unhang(0, 0);
+    world.start(1);
+    together(&mut world);
+    assert_eq!(told(&world), 1);
 }

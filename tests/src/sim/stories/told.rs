@@ -1,13 +1,18 @@
 //! Stories that no invariant tells: who is told of what, and which disk is kept although it fails. Nothing is lost either way, so the random
 //! runs see no difference; an operator does.
 
-use super::{fencing_pair, fine, open, pair, step_to, together, write};
-use crate::model::Kind;
+use super::{
+    fencing_pair, fine, lives_on_the_peers_disk, open, pair, pair_of, step_to, together, write,
+};
+use crate::model::{Kind, Token};
 use crate::sim::host::IoKind;
+use crate::sim::swarm::Knobs;
 use crate::sim::volume;
 use crate::sim::world::{MS, World};
 use replicator::config::Timing;
-use replicator::node::{Command, ConnectionState, DiskState, Protocol, Role, Time};
+use replicator::node::{
+    Command, ConnectionState, DiskState, Protocol, ReplicationState, Role, Time,
+};
 
 /// A read that fails, and how it is answered is not of interest here.
 fn read_that_fails(world: &mut World) {
@@ -234,4 +239,52 @@ fn a_lease_that_ends_answers_nobody_and_makes_nobody_primary_but_by_force() {
     world.run_until(world.now + 1000 * MS);
     assert_eq!((world.view(0).role, refused(&world)), (Role::Primary, 1));
     fine(&world);
+}
+
+/// Node 0, Primary, is the target of a resync from node 1.
+fn primary_that_is_a_target() -> World {
+    let mut knobs = Knobs::calm(Protocol::C);
+    knobs.limits.resync_bytes = 4096;
+    let mut world = pair_of(knobs);
+    open(&mut world, 0);
+    lives_on_the_peers_disk(&mut world);
+    for block in 0..40 {
+        write(&mut world, 0, 0, block);
+    }
+    world.network.delay = (4 * MS, 5 * MS);
+    world.disk(0, 0).detached = false;
+    world.bring_up(0);
+    let end = world.now + 5000 * MS;
+    step_to(&mut world, end, |w| w.view(0).replication == ReplicationState::SyncTarget);
+    world
+}
+
+#[test]
+fn what_only_a_target_took_is_answered_when_the_source_is_back() {
+    let mut world = primary_that_is_a_target();
+    world.disk(1, 0).hangs = true;
+    let id = world.request(0, 0, Kind::Write, 39 * 8, 8, false);
+    let end = world.now + 5000 * MS;
+    let on_disk = |w: &World| w.volumes[0].disks.0[0].visible(39 * 8) == Token::write(id, 0);
+    step_to(&mut world, end, on_disk);
+    world.divide();
+    world.run_until(world.now + 5000 * MS);
+    assert_eq!(world.ops.len(), 1, "its only copy is Inconsistent");
+    world.unhang(1, 0);
+    world.mend();
+    together(&mut world);
+    assert!(world.ops.is_empty());
+}
+
+#[test]
+fn a_secondary_that_has_the_last_good_copy_stays_up_to_date_when_its_primary_leaves() {
+    for ordered in 0..2 {
+        let mut world = primary_that_is_a_target();
+        world.command(ordered, Command::Disconnect);
+        world.run_until(world.now + 1000 * MS);
+        assert_eq!(world.view(ordered).connection, ConnectionState::StandAlone);
+        let disks = [0, 1].map(|n| world.view(n).disk);
+        assert_eq!(disks, [DiskState::Inconsistent, DiskState::UpToDate], "ordered at {ordered}");
+        fine(&world);
+    }
 }
