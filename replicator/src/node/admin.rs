@@ -233,7 +233,7 @@ impl Node {
         let Some(GoingDown { command }) = self.down else {
             return;
         };
-        if self.role == Role::Primary || self.handshaking() {
+        if self.role == Role::Primary {
             return;
         }
         for p in 0..self.peers.len() {

@@ -33,7 +33,6 @@ impl World {
         }
         match &command {
             // Given is given: it may be stable before anybody is told that it is.
-            Command::ResumeIo => self.overridden(n),
             Command::Primary { force: true } => {
                 for Volume { model, disks, .. } in &mut self.volumes {
                     if !model.view(n).own_good() {

@@ -10,7 +10,7 @@ use super::world::{MS, World};
 use crate::model::{Parted, View};
 use bitmap::ByteRange;
 use replicator::node::{
-    ConnectionState, DiskState, Event, LinkId, Relation, Role, Status, mirror, relate, tie,
+    Command, ConnectionState, DiskState, Event, LinkId, Relation, Role, Status, mirror, relate, tie,
 };
 use replicator::wire::{Agreed, Facts, Message, RefuseReason, VolumeVerdict};
 
@@ -244,8 +244,18 @@ impl World {
         }
     }
 
+    /// A node is about to act on this.
+    pub(super) fn watch_event(&mut self, n: usize, event: &Event) {
+        match event {
+            Event::Peer(link, message) => self.watch_arrival(n, *link, message),
+            // Not when it was given: a process that slept has lost its peer meanwhile, and takes the word for what it finds.
+            Event::Admin(_, Command::ResumeIo) => self.overridden(n),
+            _ => {}
+        }
+    }
+
     /// A node is about to act on what its peer said.
-    pub(super) fn watch_arrival(&mut self, n: usize, link: LinkId, message: &Message) {
+    fn watch_arrival(&mut self, n: usize, link: LinkId, message: &Message) {
         match message {
             // What does the source hold there by now?
             Message::SyncCommit { id, runs, .. } => {

@@ -415,9 +415,7 @@ impl World {
         if let Some((v, order)) = handed {
             self.disk(n, v).handed(order);
         }
-        if let Event::Peer(link, message) = &event {
-            self.watch_arrival(n, *link, message);
-        }
+        self.watch_event(n, &event);
         let now = self.hosts[n].clock.read(self.now);
         if self.trace > 1 {
             self.say(&format!("{n} <- {}", brief(&format!("{event:?}"))));

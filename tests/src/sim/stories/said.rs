@@ -95,6 +95,7 @@ fn what_is_written_during_a_resync_is_not_copied_as_well() {
     world.start(1);
     let end = world.now + 60_000 * MS;
     step_to(&mut world, end, |w| resync(w, 1).copied >= 2 * 4096);
+    assert!(resync(&world, 1).milliseconds >= 16, "four trips at the least");
     world.request(0, 0, Kind::Write, 30 * 8, 8 * 8, false);
     together(&mut world);
     let Resync { total, copied, .. } = resync(&world, 1);
