@@ -102,9 +102,18 @@ fn what_is_written_during_a_resync_is_not_copied_as_well() {
     assert_eq!((total, copied), (40 * 4096, 32 * 4096));
 }
 
-/// Who had good data when node 0 ran a handler on this occasion.
-fn told(world: &World, occasion: Occasion) -> Option<u32> {
-    world.fenced[0].told.get(&occasion).map(|handler| handler.up_to_date)
+/// Who had good data when a node ran a handler on this occasion.
+fn told(world: &World, n: usize, occasion: Occasion) -> Option<u32> {
+    world.fenced[n].told.get(&occasion).map(|handler| handler.up_to_date)
+}
+
+#[test]
+fn who_is_left_alone_with_good_data_says_so() {
+    let mut world = pair(Protocol::C);
+    world.divide();
+    world.run_until(world.now + 5000 * MS);
+    let alone = [0, 1].map(|n| told(&world, n, Occasion::Disconnected));
+    assert_eq!(alone, [Some(0b01), Some(0b10)]);
 }
 
 #[test]
@@ -115,11 +124,11 @@ fn handlers_are_told_whose_copies_are_good() {
     world.request(0, 0, Kind::Write, 40, 8, false);
     let end = world.now + 5000 * MS;
     step_to(&mut world, end, |w| w.ops.is_empty());
-    assert_eq!(told(&world, Occasion::LocalIoError), Some(0b10));
-    assert_eq!(told(&world, Occasion::PriOnInconDegr), None, "the peer has it");
+    assert_eq!(told(&world, 0, Occasion::LocalIoError), Some(0b10));
+    assert_eq!(told(&world, 0, Occasion::PriOnInconDegr), None, "the peer has it");
     world.divide();
     world.run_until(world.now + 20_000 * MS);
-    assert_eq!(told(&world, Occasion::PriOnInconDegr), Some(0));
+    assert_eq!(told(&world, 0, Occasion::PriOnInconDegr), Some(0));
     assert_eq!(world.counters.of("action", "pri-on-incon-degr"), 1, "on the Primary alone");
     fine(&world);
 }

@@ -288,3 +288,26 @@ fn a_secondary_that_has_the_last_good_copy_stays_up_to_date_when_its_primary_lea
         fine(&world);
     }
 }
+
+#[test]
+fn what_a_handler_says_of_a_peer_that_is_back_already_does_not_count_when_it_is_lost_again() {
+    let mut world = fencing_pair(1);
+    let end = world.now + 60_000 * MS;
+    open(&mut world, 0);
+    world.divide();
+    world.disk(0, 0).hangs = true;
+    world.request(0, 0, Kind::Write, 40, 8, false);
+    step_to(&mut world, end, |w| !w.fenced[0].runs.is_empty());
+    world.mend();
+    step_to(&mut world, end, |w| w.view(0).connection == ConnectionState::Handshaking);
+    let run = *world.fenced[0].runs.keys().next().expect("it runs still");
+    world.fence_ends(0, run, Ok(7));
+    world.unhang(0, 0);
+    together(&mut world);
+    assert_eq!(fences(&world), 1);
+    world.divide();
+    let end = world.now + 60_000 * MS;
+    step_to(&mut world, end, |w| fences(w) == 2);
+    world.mend();
+    together(&mut world);
+}
