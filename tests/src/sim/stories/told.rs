@@ -123,8 +123,11 @@ fn a_peer_that_is_lost_before_any_verdict_stays_fenced() {
     world.divide();
     world.run_until(world.now + 1000 * MS);
     assert_eq!((world.view(0).suspended, fences(&world)), (false, 1));
+    let unfences = |world: &World| world.counters.of("action", "unfence-peer");
+    let before = unfences(&world);
     world.mend();
     together(&mut world);
+    assert_eq!(unfences(&world), before + 2, "once on each");
 }
 
 #[test]
@@ -261,19 +264,28 @@ fn primary_that_is_a_target() -> World {
 
 #[test]
 fn what_only_a_target_took_is_answered_when_the_source_is_back() {
-    let mut world = primary_that_is_a_target();
-    world.disk(1, 0).hangs = true;
-    let id = world.request(0, 0, Kind::Write, 39 * 8, 8, false);
-    let end = world.now + 5000 * MS;
-    let on_disk = |w: &World| w.volumes[0].disks.0[0].visible(39 * 8) == Token::write(id, 0);
-    step_to(&mut world, end, on_disk);
-    world.divide();
-    world.run_until(world.now + 5000 * MS);
-    assert_eq!(world.ops.len(), 1, "its only copy is Inconsistent");
-    world.unhang(1, 0);
-    world.mend();
-    together(&mut world);
-    assert!(world.ops.is_empty());
+    // What is late: the source's disk, or both.
+    for both in [false, true] {
+        let mut world = primary_that_is_a_target();
+        world.disk(1, 0).hangs = true;
+        world.disk(0, 0).hangs = both;
+        let id = world.request(0, 0, Kind::Write, 39 * 8, 8, false);
+        let end = world.now + 5000 * MS;
+        let on_disk = |w: &World| w.volumes[0].disks.0[0].visible(39 * 8) == Token::write(id, 0);
+        if !both {
+            step_to(&mut world, end, on_disk);
+        }
+        world.divide();
+        world.run_until(world.now + 1000 * MS);
+        world.unhang(0, 0);
+        step_to(&mut world, end, on_disk);
+        world.run_until(world.now + 5000 * MS);
+        assert_eq!(world.ops.len(), 1, "its only copy is Inconsistent");
+        world.unhang(1, 0);
+        world.mend();
+        together(&mut world);
+        assert!(world.ops.is_empty());
+    }
 }
 
 #[test]
