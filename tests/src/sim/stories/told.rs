@@ -127,6 +127,7 @@ fn a_peer_that_is_lost_before_any_verdict_stays_fenced() {
     let before = unfences(&world);
     world.mend();
     together(&mut world);
+    world.run_until(world.now + 5000 * MS);
     assert_eq!(unfences(&world), before + 2, "once on each");
 }
 
