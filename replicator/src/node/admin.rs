@@ -74,7 +74,7 @@ impl Node {
     /// to be.
     fn disconnect(&mut self, p: usize, command: Option<CommandId>) {
         let connected = self.peers[p].connected();
-        if connected && self.role == Role::Secondary && self.peers[p].role == Role::Primary {
+        if connected && self.role == Role::Secondary && self.peers[p].may_be_primary() {
             let link = self.peers[p].link.expect("connected");
             self.peers[p].leaving.extend(command);
             return self.outdate(p, Then::Leave(link));

@@ -138,6 +138,11 @@ impl Peer {
         self.state == ConnectionState::Connected
     }
 
+    /// Is it Primary, or let become that, for all that was heard?
+    pub(super) fn may_be_primary(&self) -> bool {
+        self.role == Role::Primary || self.promoting
+    }
+
     /// Does it get our writes to this volume?
     pub(super) fn replicates(&self, v: usize) -> bool {
         self.connected()
@@ -379,12 +384,12 @@ impl Node {
         let acted = was == ConnectionState::Connected || self.has_agreed(p);
         if acted && self.role == Role::Primary {
             self.fence_lost(p);
-        } else if self.peers[p].role == Role::Primary {
+        } else if self.peers[p].may_be_primary() {
             self.no_longer_sure();
         }
         self.peers[p].state = ConnectionState::Unconnected;
         self.peers[p].handshake = Handshake::None;
-        self.peers[p].unsure |= self.peers[p].role == Role::Primary;
+        self.peers[p].unsure |= self.peers[p].may_be_primary();
         self.peers[p].role = Role::Unknown;
         self.peers[p].promoting = false;
         self.peers[p].asks = false;

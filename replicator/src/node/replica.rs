@@ -307,7 +307,7 @@ impl Node {
 
     fn let_go(&mut self, v: usize, state: DiskState, why: &str) {
         let others_go_on = self.peers.iter().any(|p| p.connected() && p.good(v))
-            && (self.role == Role::Primary || self.peers.iter().any(|p| p.role == Role::Primary));
+            && (self.role == Role::Primary || self.peers.iter().any(super::Peer::may_be_primary));
         let volume = &mut self.volumes[v];
         if !volume.usable() && volume.state != DiskState::Attaching {
             return;

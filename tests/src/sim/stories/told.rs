@@ -212,6 +212,29 @@ fn who_becomes_primary_is_not_made_secondary_before_it_is() {
 }
 
 #[test]
+fn a_peer_that_was_let_become_primary_counts_as_one_before_it_says_so() {
+    for left in [false, true] {
+        let mut world = fencing_pair(1);
+        world.command(0, Command::Secondary { force: false });
+        world.run_until(world.now + 1000 * MS);
+        world.command(1, Command::Primary { force: false });
+        let end = world.now + 60_000 * MS;
+        step_to(&mut world, end, |w| w.view(1).role == Role::Primary);
+        assert_eq!(world.view(0).peer_role, Role::Secondary);
+        let disk = if left {
+            world.command(0, Command::Disconnect);
+            DiskState::Outdated
+        } else {
+            world.divide();
+            DiskState::Consistent
+        };
+        step_to(&mut world, end, |w| !w.view(0).connected());
+        assert_eq!(world.view(0).disk, disk);
+        fine(&world);
+    }
+}
+
+#[test]
 fn a_lease_that_ends_answers_nobody_and_makes_nobody_primary_but_by_force() {
     let mut world = pair(Protocol::C);
     open(&mut world, 0);
