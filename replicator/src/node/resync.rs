@@ -326,13 +326,12 @@ impl Node {
             target.pace.asked(now);
         }
         for blocks in pieces {
+            let id = self.new_op();
             let target = self.peers[p].volumes[v].target.as_mut().expect("a target");
             let trying = !target.compares.is_empty();
             if blocks.end - blocks.start >= unit && target.worth.compares(trying) {
                 let range = geometry.block_bytes(blocks.clone());
                 target.asked += range.len();
-                self.ids.op += 1;
-                let id = self.ids.op;
                 target.compares.insert(id, Compare::new(blocks));
                 self.begin_digest(p, v, range, id);
             } else {
@@ -345,11 +344,11 @@ impl Node {
     pub(super) fn fetch(&mut self, p: usize, v: usize, blocks: Range<u64>) {
         let geometry = self.volumes[v].geometry().expect("a target has a disk");
         let (volume, range) = (self.volumes[v].number, geometry.block_bytes(blocks.clone()));
-        self.ids.op += 1;
+        let id = self.new_op();
         let target = self.peers[p].volumes[v].target.as_mut().expect("a target");
         target.asked += range.len();
-        target.fetches.insert(self.ids.op, Fetch { blocks, tainted: false });
-        self.send(p, Message::SyncRead { id: self.ids.op, volume, range });
+        target.fetches.insert(id, Fetch { blocks, tainted: false });
+        self.send(p, Message::SyncRead { id, volume, range });
     }
 
     /// Where the answer to a `SyncRead` belongs.

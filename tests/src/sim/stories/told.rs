@@ -9,7 +9,7 @@ use crate::sim::host::IoKind;
 use crate::sim::swarm::Knobs;
 use crate::sim::volume;
 use crate::sim::world::{MS, World};
-use replicator::config::Timing;
+use replicator::config::{Fencing, Timing};
 use replicator::node::{
     Command, ConnectionState, DiskState, Protocol, ReplicationState, Role, Time,
 };
@@ -345,5 +345,80 @@ fn what_a_handler_says_of_a_peer_that_is_back_already_does_not_count_when_it_is_
     let end = world.now + 60_000 * MS;
     step_to(&mut world, end, |w| fences(w) == 2);
     world.mend();
+    together(&mut world);
+}
+
+#[test]
+fn what_was_copied_and_waits_for_a_client_ends_with_its_connection() {
+    let mut world = primary_that_is_a_target();
+    let end = world.now + 60_000 * MS;
+    let read = |w: &World| w.hosts[1].ios.values().any(|io| io.kind == IoKind::Read);
+    step_to(&mut world, end, read);
+    step_to(&mut world, end, |w| !read(w));
+    // Its answer is on its way. What clients write to any block is at the peer before that is here, and waits there.
+    for block in 0..40 {
+        world.request(0, 0, Kind::Write, block * 8, 8, false);
+    }
+    world.disk(1, 0).hangs = true;
+    world.run_until(world.now + 20 * MS);
+    world.divide();
+    world.run_until(world.now + 1000 * MS);
+    world.unhang(1, 0);
+    world.mend();
+    together(&mut world);
+    assert!(world.ops.is_empty());
+}
+
+#[test]
+fn who_has_no_disk_takes_its_peers_word_for_what_came_after_it() {
+    let mut knobs = Knobs::calm(Protocol::A);
+    knobs.fencing = Fencing::ResourceAndStonith;
+    let mut world = pair_of(knobs);
+    world.calm = true;
+    let end = world.now + 60_000 * MS;
+    world.command(0, Command::Secondary { force: false });
+    world.disk(0, 0).detached = true;
+    world.command(0, Command::Detach(volume::number(0)));
+    step_to(&mut world, end, |w| w.view(0).disk == DiskState::Diskless);
+    world.divide();
+    world.command(1, Command::Primary { force: false });
+    step_to(&mut world, end, |w| w.view(1).role == Role::Primary);
+    open(&mut world, 1);
+    write(&mut world, 1, 1, 5);
+    let seen = world.view(0).current;
+    assert_ne!(world.view(1).current, seen);
+    // Under A nothing says, when it starts, that nobody has newer data.
+    world.kill(1, true);
+    world.start(1);
+    step_to(&mut world, end, |w| w.view(1).disk == DiskState::Consistent);
+    world.mend();
+    step_to(&mut world, end, |w| w.view(0).connected());
+    assert_eq!(world.view(0).peer_disk, DiskState::UpToDate);
+    step_to(&mut world, end, |w| w.view(1).disk == DiskState::UpToDate);
+    fine(&world);
+}
+
+#[test]
+fn a_handlers_answer_that_the_return_of_the_peer_has_overtaken_frees_nobody() {
+    let mut world = fencing_pair(1);
+    let end = world.now + 60_000 * MS;
+    open(&mut world, 0);
+    world.divide();
+    let id = u64::from(world.request(0, 0, Kind::Write, 40, 8, false));
+    step_to(&mut world, end, |w| !w.fenced[0].runs.is_empty());
+    let run = *world.fenced[0].runs.keys().next().expect("it runs");
+    world.fenced[0].runs.clear();
+    world.mend();
+    step_to(&mut world, end, |w| w.view(1).connection == ConnectionState::Handshaking);
+    // Node 1 cannot write that it is Inconsistent: it might be promoted yet.
+    world.disk(1, 0).hangs = true;
+    step_to(&mut world, end, |w| w.view(0).connected());
+    // What ended before the handshake, and is heard of now.
+    world.fence_ends(0, run, Ok(4));
+    world.run_until(world.now + 300 * MS);
+    assert!(world.view(0).connected() && world.view(0).suspended, "freed by what is over");
+    assert!(world.ops.contains_key(&id), "acknowledged too soon");
+    world.unhang(1, 0);
+    assert!(world.run_to(end, |w| w.ops.is_empty()), "{}", world.unsettled());
     together(&mut world);
 }
