@@ -1,7 +1,6 @@
 //! Stories told step by step on the simulated pair: what the random runs found or must never find, pinned by name.
 
 use super::Rng;
-use super::fencing::Run;
 use super::host::IoKind;
 use super::swarm::Knobs;
 use super::volume;
@@ -11,6 +10,7 @@ use replicator::config::Fencing;
 use replicator::node::{Command, ConnectionState, DiskState, Protocol, ReplicationState, Role};
 
 mod crash;
+mod fencing;
 mod said;
 mod told;
 
@@ -324,62 +324,6 @@ fn a_request_of_which_a_piece_was_given_up_with_the_peers_disk_fails() {
     assert_eq!(world.volumes[0].model.history.op(id).outcome, Outcome::Failed);
 }
 
-/// As [`pair_with`], and a lost peer is shot.
-fn fencing_pair(volumes: usize) -> World {
-    let mut knobs = Knobs::calm(Protocol::C);
-    knobs.volumes = volumes;
-    knobs.fencing = Fencing::ResourceAndStonith;
-    let mut world = pair_of(knobs);
-    // Handlers do what they can.
-    world.calm = true;
-    world
-}
-
-#[test]
-fn whose_disk_served_a_diskless_primary_is_not_the_one_that_went_on_alone() {
-    let mut world = fencing_pair(2);
-    open(&mut world, 0);
-    open(&mut world, 1);
-    lives_on_the_peers_disk(&mut world);
-    // It goes on with volume 1, the other being shot; and is still Primary when that one is back, unheard.
-    world.network.partitioned = true;
-    world.kill(1, true);
-    let end = world.now + 20_000 * MS;
-    assert!(world.run_to(end, |w| w.fenced[0].allowed), "{}", world.unsettled());
-    write(&mut world, 1, 0, 6);
-    world.start(1);
-    world.run_until(world.now + 1000 * MS);
-    world.command(1, Command::Primary { force: false });
-    world.run_until(world.now + 1000 * MS);
-    fine(&world);
-    assert!(world.hosts[0].running(), "only who asks its handler first may shoot it");
-    assert_ne!(world.view(1).role, Role::Primary, "what node 0 wrote to volume 1 is not here");
-}
-
-#[test]
-fn a_disk_that_comes_back_beside_a_primary_is_not_good_before_the_handshake() {
-    let mut world = fencing_pair(1);
-    // Both are Secondary when the disk is detached: it does not know that the peer goes on without it.
-    let end = world.now + 60_000 * MS;
-    world.command(0, Command::Secondary { force: false });
-    step_to(&mut world, end, |w| w.view(1).peer_role == Role::Secondary);
-    world.disk(1, 0).detached = true;
-    world.command(1, Command::Detach(volume::number(0)));
-    step_to(&mut world, end, |w| w.view(1).disk == DiskState::Diskless && w.view(0).connected());
-    world.command(0, Command::Primary { force: false });
-    step_to(&mut world, end, |w| w.view(0).role == Role::Primary);
-    open(&mut world, 0);
-    write(&mut world, 0, 0, 5);
-    world.disk(1, 0).detached = false;
-    world.bring_up(1);
-    step_to(&mut world, end, |w| w.view(1).disk >= DiskState::Consistent);
-    world.kill(0, true);
-    world.command(1, Command::Primary { force: false });
-    world.run_until(world.now + 20_000 * MS);
-    fine(&world);
-    assert_ne!(world.view(1).role, Role::Primary, "what node 0 wrote is not here");
-}
-
 /// Node 0, which was killed as Primary, is back and connected, without its disk.
 fn back_without_its_disk(world: &mut World) {
     world.disk(0, 0).detached = true;
@@ -440,31 +384,6 @@ fn a_disk_without_what_its_node_saw_of_the_peer_is_outdated() {
 }
 
 #[test]
-fn a_primary_without_a_good_disk_yields_to_the_one_that_went_on_with_what_it_wrote() {
-    let mut world = fencing_pair(1);
-    let end = world.now + 60_000 * MS;
-    open(&mut world, 0);
-    lives_on_the_peers_disk(&mut world);
-    // That disk goes and comes back while they do not see each other; meanwhile node 0 finds its own again, which is older.
-    world.network.partitioned = true;
-    world.disk(1, 0).detached = true;
-    world.command(1, Command::Detach(volume::number(0)));
-    step_to(&mut world, end, |w| w.view(1).disk == DiskState::Diskless);
-    step_to(&mut world, end, |w| w.fenced[0].allowed);
-    for n in 0..2 {
-        world.disk(n, 0).detached = false;
-        world.bring_up(n);
-    }
-    step_to(&mut world, end, |w| w.view(1).disk == DiskState::UpToDate);
-    world.command(1, Command::Primary { force: false });
-    step_to(&mut world, end, |w| w.view(1).role == Role::Primary);
-    assert_eq!(world.view(0).role, Role::Primary);
-    world.mend();
-    step_to(&mut world, end, |w| w.view(0).role == Role::Secondary);
-    together(&mut world);
-}
-
-#[test]
 fn a_disk_that_failed_is_not_good_when_it_comes_back() {
     // What a failed write leaves is a matter of luck.
     for luck in 0..8 {
@@ -492,77 +411,6 @@ fn a_disk_that_failed_is_not_good_when_it_comes_back() {
         assert_eq!(world.view(1).disk, DiskState::Inconsistent, "luck {luck}");
         fine(&world);
     }
-}
-
-#[test]
-fn a_target_counts_as_out_of_the_way_when_it_is_stably_inconsistent() {
-    let mut world = fencing_pair(1);
-    open(&mut world, 0);
-    world.divide();
-    // Written here, and not acknowledged: the handler hangs before it has reached node 1.
-    let id = u64::from(world.request(0, 0, Kind::Write, 40, 8, false));
-    let end = world.now + 20_000 * MS;
-    step_to(&mut world, end, |w| !w.fenced[0].runs.is_empty());
-    world.fenced[0].runs.clear();
-    world.mend();
-    step_to(&mut world, end, |w| w.view(1).connection == ConnectionState::Handshaking);
-    assert_eq!(world.view(1).disk, DiskState::Consistent);
-    // Node 1 cannot write that it is Inconsistent: it might be promoted yet.
-    world.disk(1, 0).hangs = true;
-    step_to(&mut world, end, |w| w.view(0).connected());
-    world.run_until(world.now + 300 * MS);
-    assert!(world.view(0).connected() && world.ops.contains_key(&id), "acknowledged too soon");
-    world.unhang(1, 0);
-    assert!(world.run_to(end, |w| w.ops.is_empty()), "{}", world.unsettled());
-    together(&mut world);
-}
-
-#[test]
-fn a_handler_that_could_not_fence_is_run_again_and_nobody_need_resume() {
-    let mut world = fencing_pair(1);
-    open(&mut world, 0);
-    world.kill(1, true);
-    let id = u64::from(world.request(0, 0, Kind::Write, 40, 8, false));
-    for end in [Ok(1), Err("did not end and was killed".into()), Ok(5)] {
-        let late = world.now + 20_000 * MS;
-        step_to(&mut world, late, |w| !w.fenced[0].runs.is_empty());
-        let run = *world.fenced[0].runs.keys().next().expect("it runs");
-        world.fence_ends(0, run, end);
-        world.run_until(world.now + 1000 * MS);
-        assert!(world.view(0).suspended && world.ops.contains_key(&id), "nobody was fenced");
-    }
-    // A guess, which this policy does not act on.
-    world.unsafe_fencing = false;
-    let late = world.now + 20_000 * MS;
-    assert!(world.run_to(late, |w| w.ops.is_empty()), "{}", world.unsettled());
-    assert!(world.fenced[0].allowed && !world.view(0).suspended);
-    world.start(1);
-    together(&mut world);
-}
-
-#[test]
-fn a_target_that_is_about_to_be_good_is_outdated_like_one_that_is() {
-    let mut world = fencing_pair(1);
-    open(&mut world, 0);
-    world.kill(1, true);
-    write(&mut world, 0, 0, 5);
-    world.start(1);
-    let end = world.now + 60_000 * MS;
-    step_to(&mut world, end, |w| w.view(1).disk == DiskState::Inconsistent);
-    // It was granted the source's generation, and its superblock cannot be written yet.
-    step_to(&mut world, end, |w| w.view(1).current == w.view(0).current);
-    assert_eq!(world.view(1).disk, DiskState::Inconsistent);
-    world.disk(1, 0).hangs = true;
-    world.divide();
-    let id = u64::from(world.request(0, 0, Kind::Write, 48, 8, false));
-    step_to(&mut world, end, |w| w.fenced[0].runs.values().any(Run::is_asked));
-    world.run_until(world.now + 10 * MS);
-    assert!(world.ops.contains_key(&id), "it is not stably outdated");
-    world.unhang(1, 0);
-    assert!(world.run_to(end, |w| w.ops.is_empty()), "{}", world.unsettled());
-    assert_eq!(world.view(1).disk, DiskState::Outdated);
-    world.mend();
-    together(&mut world);
 }
 
 #[test]

@@ -1,9 +1,8 @@
 //! Stories that no invariant tells: who is told of what, and which disk is kept although it fails. Nothing is lost either way, so the random
 //! runs see no difference; an operator does.
 
-use super::{
-    fencing_pair, fine, lives_on_the_peers_disk, open, pair, pair_of, step_to, together, write,
-};
+use super::fencing::{fences, fencing_pair};
+use super::{fine, lives_on_the_peers_disk, open, pair, pair_of, step_to, together, write};
 use crate::model::{Kind, Token};
 use crate::sim::host::IoKind;
 use crate::sim::swarm::Knobs;
@@ -107,7 +106,7 @@ fn a_copy_is_outdated_by_hand_as_often_as_asked_and_not_when_it_is_worse() {
 }
 
 /// Handlers that were run to fence a peer.
-fn fences(world: &World) -> u64 {
+fn fence_runs(world: &World) -> u64 {
     world.counters.count("fence: handler ran")
 }
 
@@ -117,12 +116,12 @@ fn a_peer_that_is_lost_before_any_verdict_stays_fenced() {
     let end = world.now + 60_000 * MS;
     world.divide();
     step_to(&mut world, end, |w| w.fenced[0].allowed);
-    assert_eq!((world.view(0).suspended, fences(&world)), (false, 1));
+    assert_eq!((world.view(0).suspended, fence_runs(&world)), (false, 1));
     world.mend();
     step_to(&mut world, end, |w| w.view(0).connection == ConnectionState::Handshaking);
     world.divide();
     world.run_until(world.now + 1000 * MS);
-    assert_eq!((world.view(0).suspended, fences(&world)), (false, 1));
+    assert_eq!((world.view(0).suspended, fence_runs(&world)), (false, 1));
     let unfences = |world: &World| world.counters.of("action", "unfence-peer");
     let before = unfences(&world);
     world.mend();
@@ -134,14 +133,12 @@ fn a_peer_that_is_lost_before_any_verdict_stays_fenced() {
 #[test]
 fn a_peer_that_could_not_be_fenced_is_left_alone_while_it_shakes_hands() {
     let mut world = fencing_pair(1);
-    let end = world.now + 60_000 * MS;
     open(&mut world, 0);
     world.divide();
     // It cannot say what it has before this is written.
     world.disk(0, 0).hangs = true;
     world.request(0, 0, Kind::Write, 40, 8, false);
-    step_to(&mut world, end, |w| !w.fenced[0].runs.is_empty());
-    let run = *world.fenced[0].runs.keys().next().expect("it runs");
+    let run = fences(&mut world, 0);
     world.fence_ends(0, run, Ok(1));
     let again = world.now + Timing::default().fence_retry * MS;
     world.run_until(again - 1000 * MS);
@@ -149,10 +146,10 @@ fn a_peer_that_could_not_be_fenced_is_left_alone_while_it_shakes_hands() {
     step_to(&mut world, again, |w| w.view(0).connection == ConnectionState::Handshaking);
     world.run_until(again + 1000 * MS);
     let connection = world.view(0).connection;
-    assert_eq!((connection, fences(&world)), (ConnectionState::Handshaking, 1));
+    assert_eq!((connection, fence_runs(&world)), (ConnectionState::Handshaking, 1));
     world.unhang(0, 0);
     together(&mut world);
-    assert!(world.ops.is_empty() && fences(&world) == 1);
+    assert!(world.ops.is_empty() && fence_runs(&world) == 1);
 }
 
 #[test]
@@ -201,7 +198,7 @@ fn who_becomes_primary_is_not_made_secondary_before_it_is() {
     let end = world.now + 60_000 * MS;
     step_to(&mut world, end, |w| !w.view(1).connected());
     world.command(1, Command::Primary { force: false });
-    step_to(&mut world, end, |w| !w.fenced[1].runs.is_empty());
+    fences(&mut world, 1);
     world.command(1, Command::Secondary { force: false });
     assert_eq!(world.counters.count("operator: a command was refused"), 1);
     let done = |w: &World| w.hosts[1].commands.is_empty();
@@ -333,17 +330,17 @@ fn what_a_handler_says_of_a_peer_that_is_back_already_does_not_count_when_it_is_
     world.divide();
     world.disk(0, 0).hangs = true;
     world.request(0, 0, Kind::Write, 40, 8, false);
-    step_to(&mut world, end, |w| !w.fenced[0].runs.is_empty());
+    let run = fences(&mut world, 0);
     world.mend();
     step_to(&mut world, end, |w| w.view(0).connection == ConnectionState::Handshaking);
-    let run = *world.fenced[0].runs.keys().next().expect("it runs still");
+    assert!(world.fenced[0].runs.contains_key(&run), "it runs still");
     world.fence_ends(0, run, Ok(7));
     world.unhang(0, 0);
     together(&mut world);
-    assert_eq!(fences(&world), 1);
+    assert_eq!(fence_runs(&world), 1);
     world.divide();
     let end = world.now + 60_000 * MS;
-    step_to(&mut world, end, |w| fences(w) == 2);
+    step_to(&mut world, end, |w| fence_runs(w) == 2);
     world.mend();
     together(&mut world);
 }
@@ -396,29 +393,4 @@ fn who_has_no_disk_takes_its_peers_word_for_what_came_after_it() {
     assert_eq!(world.view(0).peer_disk, DiskState::UpToDate);
     step_to(&mut world, end, |w| w.view(1).disk == DiskState::UpToDate);
     fine(&world);
-}
-
-#[test]
-fn a_handlers_answer_that_the_return_of_the_peer_has_overtaken_frees_nobody() {
-    let mut world = fencing_pair(1);
-    let end = world.now + 60_000 * MS;
-    open(&mut world, 0);
-    world.divide();
-    let id = u64::from(world.request(0, 0, Kind::Write, 40, 8, false));
-    step_to(&mut world, end, |w| !w.fenced[0].runs.is_empty());
-    let run = *world.fenced[0].runs.keys().next().expect("it runs");
-    world.fenced[0].runs.clear();
-    world.mend();
-    step_to(&mut world, end, |w| w.view(1).connection == ConnectionState::Handshaking);
-    // Node 1 cannot write that it is Inconsistent: it might be promoted yet.
-    world.disk(1, 0).hangs = true;
-    step_to(&mut world, end, |w| w.view(0).connected());
-    // What ended before the handshake, and is heard of now.
-    world.fence_ends(0, run, Ok(4));
-    world.run_until(world.now + 300 * MS);
-    assert!(world.view(0).connected() && world.view(0).suspended, "freed by what is over");
-    assert!(world.ops.contains_key(&id), "acknowledged too soon");
-    world.unhang(1, 0);
-    assert!(world.run_to(end, |w| w.ops.is_empty()), "{}", world.unsettled());
-    together(&mut world);
 }
