@@ -3,7 +3,7 @@
 
 use super::fencing::{fences, fencing_pair};
 use super::{fine, lives_on_the_peers_disk, open, pair, pair_of, step_to, together, write};
-use crate::model::{Kind, Token};
+use crate::model::{Kind, Outcome, Token};
 use crate::sim::host::IoKind;
 use crate::sim::swarm::Knobs;
 use crate::sim::volume;
@@ -283,29 +283,50 @@ fn primary_that_is_a_target() -> World {
     world
 }
 
+/// A write that node 0, a target, has on its disk, and node 1, the source, may have or not: it is lost. What is late: the source's disk, or both.
+fn taken_by_a_target(both: bool) -> (World, u32) {
+    let mut world = primary_that_is_a_target();
+    world.disk(1, 0).hangs = true;
+    world.disk(0, 0).hangs = both;
+    let id = world.request(0, 0, Kind::Write, 39 * 8, 8, false);
+    let end = world.now + 5000 * MS;
+    if !both {
+        step_to(&mut world, end, |w| target_has(w, id));
+    }
+    world.divide();
+    world.run_until(world.now + 1000 * MS);
+    world.unhang(0, 0);
+    step_to(&mut world, end, |w| target_has(w, id));
+    world.run_until(world.now + 5000 * MS);
+    assert_eq!(world.ops.len(), 1, "its only copy is Inconsistent");
+    (world, id)
+}
+
+fn target_has(world: &World, id: u32) -> bool {
+    world.volumes[0].disks.0[0].visible(39 * 8) == Token::write(id, 0)
+}
+
 #[test]
 fn what_only_a_target_took_is_answered_when_the_source_is_back() {
-    // What is late: the source's disk, or both.
     for both in [false, true] {
-        let mut world = primary_that_is_a_target();
-        world.disk(1, 0).hangs = true;
-        world.disk(0, 0).hangs = both;
-        let id = world.request(0, 0, Kind::Write, 39 * 8, 8, false);
-        let end = world.now + 5000 * MS;
-        let on_disk = |w: &World| w.volumes[0].disks.0[0].visible(39 * 8) == Token::write(id, 0);
-        if !both {
-            step_to(&mut world, end, on_disk);
-        }
-        world.divide();
-        world.run_until(world.now + 1000 * MS);
-        world.unhang(0, 0);
-        step_to(&mut world, end, on_disk);
-        world.run_until(world.now + 5000 * MS);
-        assert_eq!(world.ops.len(), 1, "its only copy is Inconsistent");
+        let (mut world, id) = taken_by_a_target(both);
         world.unhang(1, 0);
         world.mend();
         together(&mut world);
-        assert!(world.ops.is_empty());
+        assert!(world.ops.is_empty() && target_has(&world, id));
+    }
+}
+
+#[test]
+fn what_only_a_target_took_fails_when_the_source_stays_away() {
+    for both in [false, true] {
+        let (mut world, id) = taken_by_a_target(both);
+        world.unhang(1, 0);
+        let end = world.now + 60_000 * MS;
+        step_to(&mut world, end, |w| w.ops.is_empty());
+        assert_eq!(world.volumes[0].model.history.op(id).outcome, Outcome::Failed);
+        world.mend();
+        together(&mut world);
     }
 }
 
