@@ -286,15 +286,17 @@ fn primary_that_is_a_target() -> World {
 /// A write that node 0, a target, has on its disk, and node 1, the source, may have or not: it is lost. What is late: the source's disk, or both.
 fn taken_by_a_target(both: bool) -> (World, u32) {
     let mut world = primary_that_is_a_target();
+    // Its extent is in the log from here on.
+    write(&mut world, 0, 0, 39);
     world.disk(1, 0).hangs = true;
     world.disk(0, 0).hangs = both;
     let id = world.request(0, 0, Kind::Write, 39 * 8, 8, false);
-    let end = world.now + 5000 * MS;
+    let end = world.now + 20_000 * MS;
     if !both {
         step_to(&mut world, end, |w| target_has(w, id));
     }
     world.divide();
-    world.run_until(world.now + 1000 * MS);
+    step_to(&mut world, end, |w| !w.view(0).connected());
     world.unhang(0, 0);
     step_to(&mut world, end, |w| target_has(w, id));
     world.run_until(world.now + 5000 * MS);
