@@ -346,7 +346,7 @@ impl Node {
         for op in self.ops.values() {
             match op {
                 Op::Client(op) => {
-                    let waits = op.sent & !op.written & (1 << p) != 0;
+                    let waits = op.unfinished().contains(p);
                     volumes[op.volume].pending += u64::from(waits);
                 }
                 Op::Peer(op) => {

@@ -2,6 +2,7 @@
 //! epoch by epoch (ORD-2), barrier by barrier (ORD-1).
 
 use super::peer_op::Kind;
+use super::set::Set;
 use super::table::Table;
 use super::types::{Action, LinkId, Protocol};
 use super::waits::Then;
@@ -37,7 +38,7 @@ pub(super) struct Receiver {
     /// Nothing is applied before our superblock says Inconsistent (RES-1).
     pub(super) hold: bool,
     /// Volumes, one bit each by index, whose author has no disk: we keep its log and bits.
-    pub(super) author_diskless: u32,
+    pub(super) author_diskless: Set,
 }
 
 #[derive(Clone, Debug)]
@@ -148,7 +149,7 @@ impl Node {
         let after = match message {
             Message::Write(write) => {
                 let v = index(self, write.volume);
-                let log = self.peers[p].rx.author_diskless & (1 << v) != 0;
+                let log = self.peers[p].rx.author_diskless.contains(v);
                 self.peers[p].received_bytes += write.range.len();
                 if write.want_received && self.peers[p].rx.link.is_some() {
                     self.send(p, Message::Received(write.dagtag));

@@ -5,6 +5,7 @@
 use super::apply::weight;
 use super::request::{ClientOp, Kind, Part, Stage};
 use super::resync::Fetched;
+use super::set::Set;
 use super::types::{Action, BufferId, DiskState, Protocol, RequestError};
 use super::waits::Then;
 use super::{Node, Op, Work};
@@ -13,7 +14,7 @@ use bitmap::Generation;
 
 impl Node {
     /// Which peers have done all that this operation's acknowledgement asks of them?
-    fn peers_done(&self, op: &ClientOp) -> u32 {
+    fn peers_done(&self, op: &ClientOp) -> Set {
         let written_only = match op.kind {
             // FUA is durable on every UpToDate copy; and a copy that is the only good one must really have it.
             Kind::Write { fua, .. } => fua || !self.volumes[op.volume].good(),
@@ -24,7 +25,7 @@ impl Node {
         };
         match self.config.protocol {
             Protocol::A if !written_only => op.sent,
-            Protocol::B if !written_only => op.received | op.written,
+            Protocol::B if !written_only => op.received.or(op.written),
             Protocol::A | Protocol::B | Protocol::C => op.written,
         }
     }
@@ -41,12 +42,11 @@ impl Node {
         let v = op.volume;
         // A SyncTarget, ours or a peer's, gets the write and is never counted. Our own disk is awaited also then: it may be
         // UpToDate by the time of the next FLUSH, whose flush covers only what was completed before (DUR-1).
-        let counted: u32 =
-            (0..self.peers.len()).filter(|&p| self.peers[p].counted(v)).map(|p| 1 << p).sum();
-        let done = self.peers_done(&op);
-        let pending = op.local == Part::Waiting || op.sent & counted & !done != 0;
+        let counted = (0..self.peers.len()).filter(|&p| self.peers[p].counted(v)).collect();
+        let (asked, done) = (op.sent.and(counted), self.peers_done(&op));
+        let pending = op.local == Part::Waiting || !asked.without(done).is_empty();
         let taken =
-            (self.volumes[v].good() && op.local == Part::Done) || op.sent & counted & done != 0;
+            (self.volumes[v].good() && op.local == Part::Done) || !asked.and(done).is_empty();
         if !op.acknowledged && !pending {
             if !taken {
                 // No good copy took it: wait for one, or fail.
@@ -55,7 +55,7 @@ impl Node {
             self.acknowledge(id);
         }
         let op = self.client(id);
-        if op.acknowledged && op.local != Part::Waiting && op.sent & !op.written == 0 {
+        if op.acknowledged && !op.under_way() {
             self.end(id);
         }
     }
@@ -69,11 +69,11 @@ impl Node {
             }
             return;
         }
-        let have = op.local == Part::Done || op.sent & op.written != 0;
+        let have = op.local == Part::Done || !op.sent.and(op.written).is_empty();
         if have && self.suspended().is_none() {
             self.settle_op(id, Ok(into));
             self.end(id);
-        } else if have || (op.local == Part::Absent && op.sent == 0) {
+        } else if have || (op.local == Part::Absent && op.sent.is_empty()) {
             self.park(id);
         }
     }
@@ -82,7 +82,8 @@ impl Node {
     pub(super) fn park(&mut self, id: u64) {
         let op = self.client(id);
         op.stage = Stage::Parked;
-        (op.local, op.sent, op.received, op.written) = (Part::Absent, 0, 0, 0);
+        op.local = Part::Absent;
+        (op.sent, op.received, op.written) = Default::default();
         if let Kind::Read { into: Some(into) } = op.kind {
             op.kind = Kind::Read { into: None };
             self.out.push(Action::Release(into));
@@ -220,7 +221,7 @@ impl Node {
         if let Kind::Write { fua, .. } = op.kind {
             self.finished += 1;
             for p in 0..self.peers.len() {
-                if op.sent_to(p) {
+                if op.sent.contains(p) {
                     self.target_covered(p, v, op.range);
                     if !fua {
                         self.peers[p].unflushed.push_back((self.finished, v, op.range));
@@ -258,7 +259,7 @@ impl Node {
 
     pub(super) fn peer_received(&mut self, p: usize, dagtag: u64) {
         if let Some(&id) = self.peers[p].awaited.get(&dagtag) {
-            self.client(id).received |= 1 << p;
+            self.client(id).received.insert(p);
             self.count_copies(id);
         }
     }
@@ -266,7 +267,7 @@ impl Node {
     pub(super) fn peer_written(&mut self, p: usize, dagtag: u64) {
         if let Some(id) = self.peers[p].awaited.remove(&dagtag) {
             let op = self.client(id);
-            op.written |= 1 << p;
+            op.written.insert(p);
             let bytes = weight(op.range);
             self.peers[p].in_flight -= bytes;
             self.regate |= !self.parked.is_empty();
@@ -276,14 +277,16 @@ impl Node {
 
     pub(super) fn peer_flushed_op(&mut self, p: usize, id: u64) {
         if let Some(Op::Client(op)) = self.ops.get_mut(&id) {
-            op.written |= 1 << p;
+            op.written.insert(p);
             self.count_copies(id);
         }
     }
 
     pub(super) fn peer_read_done(&mut self, p: usize, id: u64, buffer: Option<BufferId>) {
         match self.ops.get_mut(&id) {
-            Some(Op::Client(op)) if op.is_read() && op.sent_to(p) && op.stage == Stage::Running => {
+            Some(Op::Client(op))
+                if op.is_read() && op.sent.contains(p) && op.stage == Stage::Running =>
+            {
                 let Some(buffer) = buffer else {
                     // It was the last good copy.
                     return self.fail(id, RequestError::Io);
@@ -308,17 +311,17 @@ impl Node {
             let Some(Op::Client(op)) = self.ops.get_mut(&id) else {
                 continue;
             };
-            if !op.sent_to(p) {
+            if !op.sent.contains(p) {
                 continue;
             }
             let (v, range, kind) = (op.volume, op.range, op.kind);
             let waits_here = op.local == Part::Waiting;
-            let written = op.written & (1 << p) != 0;
-            let has = op.is_flush() || (op.written | op.received) & (1 << p) != 0;
+            let written = op.written.contains(p);
+            let has = op.is_flush() || op.received.or(op.written).contains(p);
             behind |= op.acknowledged && !op.cancelled && !has;
-            op.sent &= !(1 << p);
-            op.received &= !(1 << p);
-            op.written &= !(1 << p);
+            for set in [&mut op.sent, &mut op.received, &mut op.written] {
+                set.remove(p);
+            }
             if let Kind::Write { .. } = kind {
                 self.missed_by(p, v, range);
                 if !self.volumes[v].good() && !written && !waits_here {

@@ -73,9 +73,9 @@ impl Node {
             || matches!(peer.fence, Fence::Fenced)
     }
 
-    /// Was anything acknowledged here without this peer, as Primary of all volumes? Then it was fenced before, and nobody
-    /// promotes it, without force, until the two have met. (Under A clients may have been told before it was lost. A volume on
-    /// whose disk a diskless peer lived says nothing of the others.)
+    /// Was a generation begun here without this peer, as Primary of all volumes? Then it was fenced before, and nobody promotes
+    /// it, without force, until the two disks have met. (Under A clients may have been told before it was lost. A volume on whose
+    /// disk a diskless peer lived says nothing of the others.)
     fn ahead(&self, p: usize) -> bool {
         let mut volumes = self.volumes.iter();
         self.config.protocol != Protocol::A && volumes.all(|volume| self.newer(volume, p))

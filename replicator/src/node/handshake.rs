@@ -3,6 +3,7 @@
 
 use super::lease::Lease;
 use super::resync::Target;
+use super::set::Set;
 use super::types::{
     ConnectionState, DiskState, HandlerId, Level, LinkId, Occasion, ReplicationState, RequestError,
     Role, Time,
@@ -301,7 +302,7 @@ impl Node {
         peer.promoting = false;
         // GI-2: of a disk that is not there nothing was found out.
         peer.unsure &= theirs.volumes.iter().any(|volume| volume.disk < DiskState::Inconsistent);
-        peer.rx.author_diskless = 0;
+        peer.rx.author_diskless = Set::default();
         self.end_pause();
         let mut tickets = Vec::new();
         for (v, &verdict) in verdicts.iter().enumerate() {
@@ -309,7 +310,7 @@ impl Node {
             self.peers[p].volumes[v].disk = their.disk;
             self.peers[p].volumes[v].replication = ReplicationState::Established;
             if their.disk < DiskState::Inconsistent {
-                self.peers[p].rx.author_diskless |= 1 << v;
+                self.peers[p].rx.author_diskless.insert(v);
             }
             if verdict != VolumeVerdict::Idle {
                 // DUR-3: until the two disks have met, what the peer's former life had acknowledged is known to be here.

@@ -29,6 +29,7 @@ mod replica;
 mod request;
 mod resync;
 mod role;
+mod set;
 mod source;
 mod status;
 mod table;

@@ -223,7 +223,7 @@ impl Node {
     /// generation with the old one as its bitmap generation, so that its own disk is known to be behind. What is not stable yet.
     pub(super) fn live_on(&mut self, p: usize, v: usize) -> Option<Ticket> {
         let slot = self.slot(p, v)?;
-        if self.peers[p].rx.author_diskless & (1 << v) == 0 {
+        if !self.peers[p].rx.author_diskless.contains(v) {
             return None;
         }
         let sb = self.volumes[v].meta.as_ref()?.superblock();

@@ -4,6 +4,7 @@
 //! was sent to has it or is lost; it is acknowledged earlier, when the copies that count have it.
 
 use super::apply::weight;
+use super::set::Set;
 use super::types::{
     Action, BufferId, DiskDone, DiskError, DiskOp, Protocol, Request, RequestError, RequestId,
     RequestOp, Role,
@@ -39,10 +40,10 @@ pub(super) struct ClientOp {
     pub(super) stage: Stage,
     /// The local copy's part.
     pub(super) local: Part,
-    /// Peers, one bit each by index: asked, has received, has written (stably, for FLUSH and FUA).
-    pub(super) sent: u32,
-    pub(super) received: u32,
-    pub(super) written: u32,
+    /// Peers that were asked, that have received it, that have written it (stably, for FLUSH and FUA).
+    pub(super) sent: Set,
+    pub(super) received: Set,
+    pub(super) written: Set,
     pub(super) acknowledged: bool,
     /// Failed before it ran: it must not run any more.
     pub(super) cancelled: bool,
@@ -98,15 +99,19 @@ impl ClientOp {
         !self.is_flush()
     }
 
-    /// Something of it is with a disk or a peer. One that only lacks its acknowledgement is not: a paused Primary keeps those
-    /// until a handshake has decided (ROLE-5).
+    /// One that only lacks its acknowledgement does not: a paused Primary keeps those until a handshake has decided (ROLE-5).
     pub(super) fn changes_data_now(&self) -> bool {
-        let under_way = self.local == Part::Waiting || self.sent & !self.written != 0;
-        !self.is_read() && self.stage == Stage::Running && under_way
+        !self.is_read() && self.stage == Stage::Running && self.under_way()
     }
 
-    pub(super) fn sent_to(&self, p: usize) -> bool {
-        self.sent & (1 << p) != 0
+    /// Something of it is with a disk or a peer.
+    pub(super) fn under_way(&self) -> bool {
+        self.local == Part::Waiting || !self.unfinished().is_empty()
+    }
+
+    /// Peers that were asked and have not written it.
+    pub(super) fn unfinished(&self) -> Set {
+        self.sent.without(self.written)
     }
 }
 
@@ -199,9 +204,9 @@ impl Node {
             kind,
             stage: Stage::Locking,
             local: Part::Absent,
-            sent: 0,
-            received: 0,
-            written: 0,
+            sent: Set::default(),
+            received: Set::default(),
+            written: Set::default(),
             acknowledged: false,
             cancelled: false,
             extents: false,
@@ -310,7 +315,6 @@ impl Node {
     pub(super) fn submit(&mut self, id: u64) {
         let op = self.client(id);
         op.stage = Stage::Running;
-        (op.local, op.sent, op.received, op.written) = (Part::Absent, 0, 0, 0);
         match op.kind {
             Kind::Read { .. } => self.submit_read(id),
             Kind::Write { .. } => self.submit_write(id),
@@ -330,7 +334,7 @@ impl Node {
             op.kind = Kind::Read { into: Some(into) };
             self.disk(v, DiskOp::Read { range, into, detect_zero: false }, Purpose::Op(id));
         } else if let Some(p) = self.peers.iter().position(|p| p.good(v)) {
-            self.client(id).sent = 1 << p;
+            self.client(id).sent.insert(p);
             let volume = self.volumes[v].number;
             self.send(p, Message::Read { id, volume, range });
         } else {
@@ -367,7 +371,7 @@ impl Node {
         self.client(id).kind = Kind::Write { content, fua, dagtag: self.dagtag };
         for p in 0..self.peers.len() {
             if self.peers[p].replicates(v) {
-                self.client(id).sent |= 1 << p;
+                self.client(id).sent.insert(p);
                 self.peers[p].in_flight += weight(range);
                 let write = PeerWrite {
                     volume: self.volumes[v].number,
@@ -423,7 +427,7 @@ impl Node {
         let waited = self.waits_for_peer_flush(v);
         for p in 0..self.peers.len() {
             if self.peers[p].replicates(v) {
-                self.client(id).sent |= 1 << p;
+                self.client(id).sent.insert(p);
                 let number = self.flush_peer(p, !waited);
                 self.peers[p].flush_ops.push_back((number, id));
             }

@@ -4,6 +4,7 @@
 use super::deed::Deed;
 use super::world::{MS, What, World};
 use crate::model::View;
+use bitmap::Generation;
 use replicator::config::Fencing;
 use replicator::node::{
     Command, ConnectionState, Event, Handler, HandlerId, Occasion, PeerStatus, Refusal,
@@ -47,6 +48,8 @@ impl Run {
 pub(super) struct Fenced {
     /// Since it was last connected a handler has succeeded, or an operator gave his word.
     pub(super) allowed: bool,
+    /// Generations it began while that was so, one for each volume and time.
+    begun: std::collections::BTreeSet<u64>,
     pub(super) runs: std::collections::BTreeMap<u64, Run>,
     /// Since when, and not stopped, it is a Primary that waits for a handler, as it says itself, and none runs.
     pub(super) idle_since: Option<u64>,
@@ -223,15 +226,19 @@ impl World {
         }
         // Where the peer lacks something already, it was fenced before, or has no disk: nobody promotes it.
         let behind = self.volumes.iter().any(|volume| volume.model.acknowledged_alone(n));
+        // It was fenced before this began a generation, and has not met that: it may have met this node without its disk.
+        let ahead = self.views(n).all(|view| self.fenced[n].begun.contains(&view.current));
         // The peer's own stable word that it is not good, if nobody has taken it back by force since.
         let known = behind
             || self.volumes.iter().any(|volume| volume.model.forced(1 - n))
             || (0..self.volumes.len()).any(|v| {
+                let current = Generation(self.volumes[v].model.view(n).current);
                 let volume = &mut self.volumes[v];
                 let found = volume.facts.read(&volume.disks, 1 - n);
                 found.is_none_or(|facts| {
                     let sb = facts.metadata.superblock();
-                    !(sb.flags.consistent && sb.flags.was_up_to_date)
+                    let good = sb.flags.consistent && sb.flags.was_up_to_date;
+                    !good || (ahead && !sb.descends_from(current))
                 })
             });
         self.fenced[n].allowed = known;
@@ -276,10 +283,12 @@ impl World {
     }
 
     /// A node was seen: what was allowed for one loss is not for the next.
-    pub(super) fn watch_fence(&mut self, n: usize, old: &View) {
-        let view = self.view(n);
+    pub(super) fn watch_fence(&mut self, n: usize, old: &View, view: &View) {
+        let fenced = &mut self.fenced[n];
         if view.connected() && !old.connected() {
-            self.fenced[n].allowed = false;
+            fenced.allowed = false;
+        } else if fenced.allowed && view.current != old.current {
+            fenced.begun.insert(view.current);
         }
     }
 }

@@ -69,7 +69,7 @@ impl World {
         }
         let significant = |v: &View| (v.role, v.disk, v.connection, v.replication, v.current);
         self.fork_soon |= significant(&old) != significant(&view);
-        self.watch_fence(n, &old);
+        self.watch_fence(n, &old, &view);
         // A handshake answered, or an operator decided anew.
         let answered = old.connection == ConnectionState::Handshaking
             && matches!(view.connection, ConnectionState::Connected | ConnectionState::StandAlone);

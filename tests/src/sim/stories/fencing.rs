@@ -166,3 +166,35 @@ fn a_target_that_is_about_to_be_good_is_outdated_like_one_that_is() {
     world.mend();
     together(&mut world);
 }
+
+/// ROLE-4: until the two disks have met, the one that was left behind is of no use to anybody.
+#[test]
+fn who_went_on_alone_need_not_fence_again_after_it_was_met_without_its_disk() {
+    let mut world = fencing_pair(1);
+    let end = world.now + 60_000 * MS;
+    world.kill(0, true);
+    world.command(1, Command::Primary { force: false });
+    step_to(&mut world, end, |w| w.view(1).role == Role::Primary);
+    open(&mut world, 1);
+    write(&mut world, 1, 1, 5);
+    world.kill(1, true);
+    world.disk(1, 0).detached = true;
+    world.start(1);
+    world.start(0);
+    step_to(&mut world, end, |w| w.view(0).connected() && w.view(1).connected());
+    assert_eq!(world.view(0).disk, DiskState::Consistent);
+    world.kill(0, true);
+    world.disk(1, 0).detached = false;
+    world.bring_up(1);
+    step_to(&mut world, end, |w| w.view(1).disk == DiskState::UpToDate);
+    let fences = |w: &World| w.counters.count("fence: handler ran");
+    let before = fences(&world);
+    world.command(1, Command::Primary { force: false });
+    step_to(&mut world, end, |w| w.view(1).role == Role::Primary);
+    open(&mut world, 1);
+    write(&mut world, 1, 1, 6);
+    fine(&world);
+    assert_eq!(fences(&world), before);
+    world.start(0);
+    together(&mut world);
+}
