@@ -1,11 +1,11 @@
 //! Stories of what a node says of itself: status, handlers, warnings. No data depends on it, so the random runs see no difference; an
 //! operator does, and what he has connected to it.
 
+use super::told::primary_that_is_a_target;
 use super::{fine, open, pair, pair_of, step_to, together, write};
 use crate::model::Kind;
 use crate::sim::swarm::Knobs;
 use crate::sim::world::{MS, World};
-
 use replicator::node::{
     Command, ConnectionState, DiskState, Occasion, PeerStatus, Protocol, Resync, Role, Status,
 };
@@ -181,4 +181,40 @@ fn a_connection_that_is_lost_is_told_once_and_one_that_never_was_is_not() {
     world.start(1);
     together(&mut world);
     assert_eq!(told(&world), 1);
+}
+
+#[test]
+fn who_was_demoted_before_it_crashed_is_no_crashed_primary() {
+    for demoted in [false, true] {
+        let mut world = pair(Protocol::C);
+        let end = world.now + 60_000 * MS;
+        open(&mut world, 0);
+        write(&mut world, 0, 0, 5);
+        if demoted {
+            world.command(0, Command::Secondary { force: true });
+            step_to(&mut world, end, |w| w.view(0).role == Role::Secondary);
+        }
+        world.divide();
+        world.kill(0, true);
+        world.start(0);
+        step_to(&mut world, end, |w| w.view(0).disk > DiskState::Attaching);
+        assert_eq!(status(&world, 0).volumes[0].crashed_primary, !demoted);
+        fine(&world);
+    }
+}
+
+#[test]
+fn only_what_is_good_is_copied_over_what_the_peer_has() {
+    let mut world = primary_that_is_a_target();
+    let refused = |w: &World| w.counters.count("operator: a command was refused");
+    let before = refused(&world);
+    world.command(0, Command::InvalidateRemote);
+    world.run_until(world.now + MS);
+    assert_eq!(refused(&world), before + 1);
+    together(&mut world);
+    world.command(0, Command::InvalidateRemote);
+    let end = world.now + 60_000 * MS;
+    step_to(&mut world, end, |w| w.view(1).disk == DiskState::Inconsistent);
+    assert_eq!(refused(&world), before + 1);
+    together(&mut world);
 }

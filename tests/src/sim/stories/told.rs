@@ -266,7 +266,7 @@ fn a_lease_that_ends_answers_nobody_and_makes_nobody_primary_but_by_force() {
 }
 
 /// Node 0, Primary, is the target of a resync from node 1.
-fn primary_that_is_a_target() -> World {
+pub(super) fn primary_that_is_a_target() -> World {
     let mut knobs = Knobs::calm(Protocol::C);
     knobs.limits.resync_bytes = 4096;
     let mut world = pair_of(knobs);
