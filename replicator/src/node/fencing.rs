@@ -28,10 +28,18 @@ pub(super) enum Fence {
     Running,
     /// The handler ended so, or (none) an operator gave his word, while a handshake ran: facts stand still until that ends (GI-6).
     Answered(Option<Result<i32, String>>),
-    /// It did not help: why, and when it is run again (it may be running already: `Peer::fence_run`).
+    /// It did not help: why, and when a Primary runs it again (it may be running already: `Peer::fence_run`); never, where the
+    /// peer is Primary, too.
     Failed { why: String, again: Option<Time> },
     /// It is out of the way.
     Fenced,
+}
+
+impl Fence {
+    /// Of a Primary: the peer is Primary, too, and what is here was given up.
+    pub(super) fn is_lost(&self) -> bool {
+        matches!(self, Self::Failed { again: None, .. })
+    }
 }
 
 impl Node {

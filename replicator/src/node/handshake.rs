@@ -489,7 +489,7 @@ impl Node {
     }
 
     /// ROLE-5: the peer took over while we slept.
-    fn yield_role(&mut self, p: usize) {
+    pub(super) fn yield_role(&mut self, p: usize) {
         self.notice(
             Level::Error,
             "the peer became Primary while this node was away: pending requests fail".into(),

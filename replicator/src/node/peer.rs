@@ -336,6 +336,10 @@ impl Node {
                 peer.backoff = 0;
                 peer.incarnation = incarnation;
                 peer.outdated = false;
+                // DUR-5: its clients have seen what is given up, also where the peer is no longer Primary.
+                if self.role == Role::Primary && self.peers[p].fence.is_lost() {
+                    self.yield_role(p);
+                }
                 self.begin_handshake(p);
             }
             LinkEvent::Down(why) => {

@@ -428,8 +428,9 @@ impl World {
         for volume in &mut self.volumes {
             volume.model.turn(n);
         }
-        let handshaking = self.volumes[0].model.view(n).connection == ConnectionState::Handshaking;
-        let facts = if handshaking { Some(process.status()) } else { None };
+        let meets = self.volumes[0].model.view(n).connection == ConnectionState::Handshaking
+            || matches!(event, Event::Link(..));
+        let facts = if meets { Some(process.status()) } else { None };
         let mut changed = may_change_state(&event);
         let replaced = matches!(event, Event::Peer(_, Message::Agreed(Agreed::YouStepDown)));
         process.handle(now, event, &mut out);

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::sim::fencing::Run;
+use replicator::node::Occasion;
 
 /// As [`pair_with`], and a lost peer is shot.
 pub(super) fn fencing_pair(volumes: usize) -> World {
@@ -196,5 +197,28 @@ fn who_went_on_alone_need_not_fence_again_after_it_was_met_without_its_disk() {
     fine(&world);
     assert_eq!(fences(&world), before);
     world.start(0);
+    together(&mut world);
+}
+
+/// DUR-5: what it had acknowledged was given up by force; its clients must not be shown what is there instead.
+#[test]
+fn a_primary_that_was_told_of_another_one_yields_also_when_that_is_secondary_by_now() {
+    let mut world = fencing_pair(1);
+    let end = world.now + 60_000 * MS;
+    open(&mut world, 0);
+    world.divide();
+    world.request(0, 0, Kind::Write, 40, 8, false);
+    let run = fences(&mut world, 0);
+    // It finds a Primary.
+    world.command(1, Command::Primary { force: true });
+    step_to(&mut world, end, |w| w.view(1).role == Role::Primary);
+    world.fence_ends(0, run, Ok(6));
+    step_to(&mut world, end, |w| w.view(0).disk == DiskState::Outdated);
+    world.kill(1, true);
+    world.start(1);
+    world.mend();
+    step_to(&mut world, end, |w| w.view(0).connected());
+    assert_eq!(world.view(0).role, Role::Secondary);
+    assert!(world.fenced[0].told.contains_key(&Occasion::PriLost));
     together(&mut world);
 }
