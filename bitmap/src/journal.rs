@@ -17,8 +17,10 @@ pub(crate) const UPDATES: usize = 60;
 /// Context entries of every sector.
 pub(crate) const CONTEXT: usize = 24;
 
-/// Sequence numbers stay below: sums of them do not overflow, whatever a disk says.
+/// Sequence numbers that are read stay below: sums of them do not overflow, whatever a disk says.
 pub(crate) const SEQUENCE_LIMIT: u64 = 1 << 62;
+/// Metadata that has come beyond is refused: what is written to it next could become unreadable. No disk lives that long.
+pub(crate) const OPENED_BELOW: u64 = SEQUENCE_LIMIT / 2;
 
 const MAGIC: u64 = u32::from_le_bytes(*b"PlxL") as u64;
 const UPDATE_SIZE: usize = 6;

@@ -6,11 +6,11 @@
 //! is dirty, not the size of the device.
 
 use crate::codec::SECTOR;
-use crate::journal::{Journal, Recovered};
+use crate::journal::{Journal, OPENED_BELOW, Recovered};
 use crate::layout::{Layout, Placement};
 use crate::metadata::{Metadata, fresh_slots, ring_of};
 use crate::slot_bits::SlotBits;
-use crate::superblock::{SUPERBLOCK_SIZE, Superblock, Unusable};
+use crate::superblock::{IMPOSSIBLE_SEQUENCE, SUPERBLOCK_SIZE, Superblock, Unusable};
 use crate::unit::{Identity, Level, Unit};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -150,6 +150,9 @@ impl Opening {
             },
             State::Areas(mut found) => {
                 let log = self.read_areas(&mut found);
+                if found.superblock.sequence.max(log.journal.next_sequence()) > OPENED_BELOW {
+                    return OpenStep::Refused(OpenError::Corrupt { why: IMPOSSIBLE_SEQUENCE });
+                }
                 self.ask_units(found, Box::new(log))
             }
             State::Units(mut found, log) => {

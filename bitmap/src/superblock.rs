@@ -11,7 +11,7 @@ use crate::layout::{Layout, LayoutError, Placement};
 use alloc::vec::Vec;
 #[cfg(test)]
 pub(crate) use record::CRC;
-pub(crate) use record::{FIELDS, SLOT_FIELDS, Unusable};
+pub(crate) use record::{FIELDS, IMPOSSIBLE_SEQUENCE, SLOT_FIELDS, Unusable};
 
 /// Most slots a superblock has room for: every other node of a full resource.
 pub const MAX_SLOTS: usize = 31;

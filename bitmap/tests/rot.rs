@@ -388,22 +388,63 @@ fn both_copies_bad() {
     });
 }
 
+/// Puts `bytes` at `at` of a superblock's copy, and makes its checksum right.
+fn forge(disk: &mut Disk, copy: u64, at: usize, bytes: &[u8]) {
+    let offsets = (copy..copy + 4096).step_by(512);
+    let mut record: Vec<u8> = offsets.flat_map(|at| disk.sector(at)).collect();
+    record[at..at + bytes.len()].copy_from_slice(bytes);
+    record[12..16].fill(0);
+    let crc = crc32fast::hash(&record);
+    record[12..16].copy_from_slice(&crc.to_le_bytes());
+    for (n, sector) in record.chunks(512).enumerate() {
+        disk.put(copy + n as u64 * 512, sector.try_into().expect("a sector"));
+    }
+}
+
+/// Numbers no disk lives to reach are refused while all that was written can still be read, not once it no longer can.
+#[test]
+fn a_disk_at_the_end_of_its_numbers_is_refused() {
+    let limit = 1 << 61;
+    // The superblock's own number, and the log's, which goes on behind its floor.
+    for at in [24, 104] {
+        each_device(|disk, _| {
+            let with = |number: u64| {
+                let mut forged = disk.clone();
+                let [first, second] = copies(&disk);
+                forge(&mut forged, first, at, &number.to_le_bytes());
+                forge(&mut forged, second, at, &number.to_le_bytes());
+                forged
+            };
+            let why = "an impossible sequence number";
+            for beyond in [limit + 1, 2 * limit, 2 * limit + 1, u64::MAX] {
+                assert_eq!(with(beyond).open().err(), Some(OpenError::Corrupt { why }));
+            }
+            let mut last = with(limit);
+            let mut opened = last.open().expect("the last that is opened");
+            assert_eq!(opened.log_lost, at == 104);
+            for _ in 0..99 {
+                opened.metadata.edit(|superblock| superblock.flags.consistent ^= true);
+                opened.metadata.activate(60..61);
+                last.commit(&mut opened.metadata);
+                opened.metadata.retire(60);
+            }
+            assert_eq!(
+                last.open().err(),
+                Some(OpenError::Corrupt { why }),
+                "and not as an older one"
+            );
+        });
+    }
+}
+
 /// A newer program was here, and its other copy may be older than what it did since.
 #[test]
 fn a_copy_of_another_version() {
     each_device(|disk, _| {
         for copy in copies(&disk) {
             let forged = |at: usize, value: u8| {
-                let offsets = (copy..copy + 4096).step_by(512);
-                let mut record: Vec<u8> = offsets.flat_map(|at| disk.sector(at)).collect();
-                record[at] = value;
-                record[12..16].fill(0);
-                let crc = crc32fast::hash(&record);
-                record[12..16].copy_from_slice(&crc.to_le_bytes());
                 let mut forged = disk.clone();
-                for (n, sector) in record.chunks(512).enumerate() {
-                    forged.put(copy + n as u64 * 512, sector.try_into().expect("a sector"));
-                }
+                forge(&mut forged, copy, at, &[value]);
                 forged.open().expect_err("it is not ours to read")
             };
             assert_eq!(forged(8, 9), OpenError::UnknownVersion { version: 9 });

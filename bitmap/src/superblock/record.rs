@@ -16,6 +16,9 @@ const KNOWN_COMPAT: u32 = 0;
 const KNOWN_RO_COMPAT: u32 = 0;
 const KNOWN_INCOMPAT: u32 = 0;
 
+/// Why what counts further than any disk lives is refused.
+pub(crate) const IMPOSSIBLE_SEQUENCE: &str = "an impossible sequence number";
+
 const MAGIC: u64 = u64::from_le_bytes(*b"PolluxSB");
 const SLOT_SIZE: usize = 64;
 
@@ -184,7 +187,7 @@ impl Superblock {
             incompat: INCOMPAT.u32(record),
         };
         if superblock.sequence.max(superblock.log_floor) > SEQUENCE_LIMIT {
-            return Err(Malformed("an impossible sequence number"));
+            return Err(Malformed(IMPOSSIBLE_SEQUENCE));
         }
         let layout = superblock.layout().map_err(|_| Malformed("an impossible layout"))?;
         let fits = check_geometry(&superblock.geometry).is_ok()
